@@ -1,0 +1,1 @@
+"""The orchestrator of a fleet, and the publisher that works apart from it."""

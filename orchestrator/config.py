@@ -1,0 +1,144 @@
+"""A fleet's home: where everything is, and the settings of ``config.toml`` with ``FLAGSHIP_*`` on top.
+
+    config.toml          settings, no secret
+    admin.token          0600, the key to the HTTP API
+    flagship.sqlite      the database          serve.lock   held by the one serve
+    ca/                  development CAs: devices-ca.{pem,key}, services-ca.{pem,key}
+    tls/                 broker, orch-delivery, orch-ingest, viewer: NAME.{pem,key}
+    signer/              timestamp.key, director.key, package.key (X25519), high-water.json
+    trust/               published TUF metadata: N.root.json, N.targets.json, ... timestamp.json
+    publisher/           release keys, DK and TUF working copy: the orchestrator never reads it
+    chunks/              chunk store           incoming/    packages being imported
+    broker/              generated mosquitto configuration, its data and log
+"""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from orchestrator.errors import NotFoundError, UsageError
+from protocol.identifiers import IdText
+
+Seconds = Annotated[float, Field(gt=0)]
+Port = Annotated[int, Field(gt=0, lt=65536)]
+
+
+class ApiSettings(BaseModel):
+    """Where the HTTP API listens."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    host: str = "127.0.0.1"
+    port: Port = 8420
+
+
+class BrokerSettings(BaseModel):
+    """One broker. Managed: serve starts mosquitto itself."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: IdText = "main"
+    managed: bool = True
+    host: str = "127.0.0.1"
+    device_port: Port = 8883
+    service_port: Port = 8884
+    advertised_host: str = ""  # what devices are told; "" means host
+    max_retained_bytes: Annotated[int, Field(gt=0)] = 8 * 2**30
+
+
+class TimingSettings(BaseModel):
+    """All times, so that tests and the demo shorten them."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    tick_s: Seconds = 1.0
+    lease_s: Annotated[float, Field(gt=0, le=7 * 86_400)] = 86_400
+    activate_grant_s: Annotated[float, Field(gt=0, le=3600)] = 900
+    timestamp_renew_s: Seconds = 86_400
+    ingest_batch_s: Seconds = 0.05
+    status_interval_s: Seconds = 0.5
+    read_back_s: Seconds = 5.0
+
+
+class Settings(BaseSettings):
+    """``config.toml``, overridden by ``FLAGSHIP_<SECTION>__<NAME>``."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="FLAGSHIP_", env_nested_delimiter="__", extra="forbid", validate_default=True
+    )
+
+    fleet: IdText = "fleet"
+    product: IdText = "device"
+    api: ApiSettings = ApiSettings()
+    broker: BrokerSettings = BrokerSettings()
+    timing: TimingSettings = TimingSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment wins over the file, which is passed in as init values."""
+        return env_settings, init_settings
+
+
+class Home:
+    """Paths inside a fleet's home."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.toml"
+        self.admin_token = path / "admin.token"
+        self.database = path / "flagship.sqlite"
+        self.serve_lock = path / "serve.lock"
+        self.ca = path / "ca"
+        self.tls = path / "tls"
+        self.signer = path / "signer"
+        self.trust = path / "trust"
+        self.publisher = path / "publisher"
+        self.chunks = path / "chunks"
+        self.incoming = path / "incoming"
+        self.broker = path / "broker"
+
+    def certificate(self, name: str) -> tuple[Path, Path]:
+        """(certificate, key) of a service under ``tls/``."""
+        return self.tls / f"{name}.pem", self.tls / f"{name}.key"
+
+    @property
+    def devices_ca(self) -> Path:
+        """The CA of devices and of the broker's own certificate."""
+        return self.ca / "devices-ca.pem"
+
+    @property
+    def services_ca(self) -> Path:
+        """The CA of the orchestrator's and viewers' client certificates."""
+        return self.ca / "services-ca.pem"
+
+    def load(self) -> Settings:
+        """Read the settings.
+
+        Raises:
+            NotFoundError: There is no home here.
+            UsageError: ``config.toml`` has a mistake; names the place.
+        """
+        if not self.config.is_file():
+            raise NotFoundError(
+                f"{self.path}: no fleet's home here (config.toml is missing); "
+                "make one with 'flagship init DIR' or name it with --home or FLAGSHIP_HOME"
+            )
+        try:
+            values: dict[str, Any] = tomllib.loads(self.config.read_text())
+            return Settings(**values)
+        except tomllib.TOMLDecodeError as error:
+            raise UsageError(f"{self.config}: not TOML: {error}; mend it") from error
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            place = ".".join(str(part) for part in first["loc"])
+            raise UsageError(f"{self.config}: {place}: {first['msg']}; mend it") from error

@@ -1,0 +1,1 @@
+"""Rows: the tables, and a store per noun."""

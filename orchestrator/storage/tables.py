@@ -1,0 +1,233 @@
+"""Every table. The database is the truth; the broker is a cache of what stands here.
+
+Times are aware UTC datetimes stored as RFC 3339 text; JSON columns hold what pydantic models dump.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    TypeDecorator,
+)
+
+metadata = MetaData()
+
+
+class Instant(TypeDecorator[datetime]):
+    """An aware UTC datetime, stored as sortable text with microseconds."""
+
+    impl = String(27)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Any) -> str | None:  # noqa: ARG002, ANN401
+        """Write UTC."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a stored time needs a zone")
+        return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+    def process_result_value(self, value: str | None, dialect: Any) -> datetime | None:  # noqa: ARG002, ANN401
+        """Read UTC."""
+        return None if value is None else datetime.strptime(value, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC)
+
+
+
+settings = Table(
+    "settings",
+    metadata,
+    Column("key", String, primary_key=True),
+    Column("value", String, nullable=False),
+)
+
+devices = Table(
+    "devices",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("product", String(64), nullable=False),
+    Column("hardware", String(64), nullable=False),
+    Column("components", JSON, nullable=False, default=dict),  # component -> version, as last reported
+    Column("labels", JSON, nullable=False, default=dict),
+    Column("report_key", JSON, nullable=False),  # securesystemslib Key.to_dict() plus "keyid"
+    Column("content_key", String(44), nullable=False),  # X25519, base64
+    Column("certificate_serial", String, nullable=False),
+    Column("state", String(16), nullable=False, default="enrolled"),  # enrolled | revoked | retired
+    Column("enrolled_at", Instant, nullable=False),
+    Column("session", Integer, nullable=False, default=0),  # order of the newest signed report
+    Column("seq", Integer, nullable=False, default=0),
+    Column("online", Boolean, nullable=False, default=False),
+    Column("presence_session", Integer, nullable=False, default=0),
+    Column("last_seen", Instant),
+    CheckConstraint("length(id) BETWEEN 1 AND 64 AND id NOT LIKE '%/%' AND id NOT LIKE '%+%' AND id NOT LIKE '%#%'", name="device_id_charset"),
+)
+
+groups = Table(
+    "groups",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("created_at", Instant, nullable=False),
+)
+
+group_members = Table(
+    "group_members",
+    metadata,
+    Column("group_name", String(64), primary_key=True),
+    Column("device", String(64), primary_key=True),
+    Index("group_members_by_device", "device"),
+)
+
+releases = Table(
+    "releases",
+    metadata,
+    Column("id", String(140), primary_key=True),  # product/version
+    Column("product", String(64), nullable=False),
+    Column("version", String(64), nullable=False),
+    Column("component", String(64), nullable=False),
+    Column("path", String(160), nullable=False, unique=True),
+    Column("length", Integer, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("counter", Integer, nullable=False),
+    Column("info", JSON, nullable=False),  # ReleaseInfo
+    Column("wrapped_key", LargeBinary, nullable=False),  # CEK, HPKE to the signer
+    Column("image_bytes", Integer, nullable=False),
+    Column("chunk_bytes", Integer, nullable=False),  # ciphertext, pieces of the manifest included
+    Column("published_bytes", Integer, nullable=False, default=0),  # of them sent to the broker for this release
+    Column("state", String(16), nullable=False),  # importing | published | withdrawn
+    Column("imported_at", Instant, nullable=False),
+)
+
+release_chunks = Table(
+    "release_chunks",
+    metadata,
+    Column("release", String(140), primary_key=True),
+    Column("cid", String(64), primary_key=True),
+    Column("length", Integer, nullable=False),
+    Index("release_chunks_by_cid", "cid"),
+)
+
+rollouts = Table(
+    "rollouts",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("release", String(140), nullable=False),
+    Column("state", String(20), nullable=False),  # model.rollout.RolloutState
+    Column("spec", JSON, nullable=False),  # model.rollout.RolloutSpec
+    Column("reason", String, nullable=False, default=""),
+    Column("created_at", Instant, nullable=False),
+    Column("started_at", Instant),
+    Column("ended_at", Instant),
+    Column("announcement_expires", Instant),
+    Column("offers_made", Integer, nullable=False, default=0),
+    Column("pace_credit", Float, nullable=False, default=0.0),
+    Column("pace_at", Instant),
+    Column("version", Integer, nullable=False, default=1),
+)
+
+stages = Table(
+    "stages",
+    metadata,
+    Column("rollout", String(64), primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("name", String(64), nullable=False),
+    Column("state", String(20), nullable=False),  # pending | open | soaking | passed
+    Column("members", Integer, nullable=False, default=0),
+    Column("opened_at", Instant),
+    Column("soaking_since", Instant),
+    Column("passed_at", Instant),
+)
+
+assignments = Table(
+    "assignments",
+    metadata,
+    Column("rollout", String(64), primary_key=True),
+    Column("device", String(64), primary_key=True),
+    Column("stage", Integer, nullable=False),
+    Column("attempt", Integer, nullable=False, default=1),
+    Column("place", Float, nullable=False),  # random order inside the stage
+    # "pending" (never offered), "offered" (no state report yet) or a protocol State
+    Column("state", String(20), nullable=False, default="pending"),
+    Column("ready", Boolean, nullable=False, default=False),  # pending and said so
+    Column("asking", Boolean, nullable=False, default=False),  # asked for an activate grant, not answered yet
+    Column("phase", String(16)),
+    Column("reasons", JSON, nullable=False, default=list),  # [Reason]
+    Column("nonce", String(64)),  # of the newest report; what heard names
+    Column("grant", String(16), nullable=False, default="none"),  # none | download | activate | closed
+    Column("grant_nonce", String(64)),
+    Column("close_reason", String, nullable=False, default=""),
+    Column("outcome_digest", String(64)),
+    Column("code", String(32)),
+    Column("detail", String, nullable=False, default=""),
+    Column("log", String, nullable=False, default=""),
+    Column("from_version", String(64)),
+    Column("running_version", String(64)),
+    Column("resumed", Boolean, nullable=False, default=False),
+    Column("percent", Float, nullable=False, default=0.0),
+    Column("bytes_fetched", Integer, nullable=False, default=0),
+    Column("offered_at", Instant),
+    Column("offer_expires", Instant),
+    Column("updated_at", Instant),
+    Index("assignments_by_device", "device"),
+    Index("assignments_to_offer", "rollout", "stage", "state", "ready", "place"),
+    Index("assignments_asking", "rollout", "asking"),
+    Index("assignments_by_expiry", "offer_expires"),
+)
+
+counts = Table(
+    "counts",
+    metadata,
+    Column("rollout", String(64), primary_key=True),
+    Column("stage", Integer, primary_key=True),
+    Column("key", String(64), primary_key=True),  # model.assignment.count_keys
+    Column("n", Integer, nullable=False),
+)
+
+dirty = Table(
+    "dirty",
+    metadata,
+    # A protocol.topics.Kind name and its values joined by "/": what must be rendered and published again.
+    Column("kind", String(32), primary_key=True),
+    Column("key", String(140), primary_key=True),
+    Column("since", Instant, nullable=False),
+)
+
+published = Table(
+    "published",
+    metadata,
+    Column("broker", String(64), primary_key=True),
+    Column("topic", String, primary_key=True),
+    Column("kind", String(32), nullable=False),
+    Column("serial", Integer, nullable=False),  # order of publishing on this broker
+    Column("epoch", Integer, nullable=False, default=0),
+    Column("seq", Integer, nullable=False, default=0),
+    Column("digest", String(64), nullable=False),
+    Column("payload", LargeBinary),  # verbatim; NULL for chunks, which stand in the chunk store
+    Column("expires", Instant),  # when the topic may be cleared, once it is no longer wanted
+    Index("published_by_serial", "broker", "serial"),
+    Index("published_by_expiry", "broker", "expires"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("at", Instant, nullable=False),
+    Column("kind", String(40), nullable=False),
+    Column("actor", String(64), nullable=False, default="engine"),
+    Column("rollout", String(64), nullable=False, default=""),
+    Column("device", String(64), nullable=False, default=""),
+    Column("text", String, nullable=False),
+    Column("data", JSON, nullable=False, default=dict),
+    Index("events_by_rollout", "rollout", "id"),
+    Index("events_by_device", "device", "id"),
+)

@@ -1,0 +1,1 @@
+"""What orchestrator, publisher and device must agree on."""

@@ -1,0 +1,121 @@
+"""What the orchestrator says to devices: announcements and offers. The payloads inside DSSE envelopes.
+
+An announcement is a lease on a whole rollout; an offer says what one device may do now. Both carry the release by
+path, length, sha256 and counter, and these must equal what the offline keys signed (Uptane's rule: two keys agree).
+"""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+
+from protocol.identifiers import DigestText, IdText
+from protocol.manifest import Policy
+
+ANNOUNCEMENT_TYPE = "application/vnd.flagship.announcement+json"
+OFFER_TYPE = "application/vnd.flagship.offer+json"
+Nonce = Annotated[str, StringConstraints(min_length=8, max_length=64, pattern=r"^[A-Za-z0-9_-]+$")]
+Version = Annotated[str, StringConstraints(pattern=r"^1\.[0-9]{1,4}$")]
+
+
+class Action(StrEnum):
+    """What the rollout as a whole does."""
+
+    INSTALL = "install"
+    HOLD = "hold"
+    ABORT = "abort"
+
+
+class Grant(StrEnum):
+    """What one device may do now."""
+
+    DOWNLOAD = "download"
+    ACTIVATE = "activate"
+    CLOSED = "closed"
+
+
+class Message(BaseModel):
+    """Fields of every signed payload; unknown fields of a newer minor version are tolerated."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    v: Version = "1.0"
+    fleet: IdText
+    issued: AwareDatetime
+
+
+class ReleaseRef(BaseModel):
+    """A release as both keys must name it."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    path: Annotated[str, StringConstraints(min_length=5, max_length=160)]
+    length: Annotated[int, Field(gt=0)]
+    sha256: DigestText
+    counter: Annotated[int, Field(ge=0)]
+
+
+class Heard(BaseModel):
+    """What the orchestrator has taken in from this device, in answer to its last report.
+
+    Attributes:
+        nonce: Of the newest readiness or state report.
+        outcome: sha256 hex of the outcome's payload bytes.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    nonce: Nonce | None = None
+    outcome: DigestText | None = None
+
+
+class Directive(Message):
+    """Fields of everything that goes down. (epoch, seq) is compared as a pair and never falls."""
+
+    rollout: IdText
+    expires: AwareDatetime
+    epoch: Annotated[int, Field(ge=1)]
+    seq: Annotated[int, Field(ge=1)]
+    release: ReleaseRef
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """What later directives on this topic must exceed."""
+        return self.epoch, self.seq
+
+
+class Announcement(Directive):
+    """Signed, retained, one per rollout."""
+
+    type: Literal["announcement"] = "announcement"
+    action: Action
+    policy: Policy = Policy()
+
+
+class Offer(Directive):
+    """Signed, retained, one per device and rollout.
+
+    Attributes:
+        attempt: Rises when the operator lets a device try again.
+        grant: What may be done now.
+        nonce: Of the readiness that this grant answers; set with ``activate``.
+        grant_s: How long ``activate`` lasts from when the device received it, on its monotonic clock.
+        key_wrap: The content key for this device, base64; absent when closed.
+        reason: Why it is closed, for people.
+    """
+
+    type: Literal["offer"] = "offer"
+    device: IdText
+    attempt: Annotated[int, Field(ge=1)] = 1
+    grant: Grant
+    nonce: Nonce | None = None
+    grant_s: Annotated[int, Field(gt=0, le=3600)] | None = None
+    key_wrap: Annotated[str, StringConstraints(max_length=4096)] | None = None
+    heard: Heard = Heard()
+    reason: Annotated[str, StringConstraints(max_length=200)] = ""
+
+
+def lease_half(issued: datetime, expires: datetime) -> datetime:
+    """When a lease is renewed: half of its life has passed."""
+    return issued + (expires - issued) / 2

@@ -1,0 +1,116 @@
+"""Signed messages: DSSE around compact JSON, checked in one order.
+
+    size -> form -> payload type -> signature -> model -> version
+
+Nothing is parsed before its size is known, and no payload is parsed before its signature holds (the envelope itself
+must be, to find the signature). Scope, order and expiry need the receiver's state; see ``protocol/trust/checks.py``.
+"""
+
+import base64
+import binascii
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from securesystemslib.dsse import Envelope
+from securesystemslib.exceptions import VerificationError
+from securesystemslib.signer import Key, Signature, Signer
+
+from protocol.errors import EnvelopeError, ErrorCode
+
+M = TypeVar("M", bound=BaseModel)
+Verify = Callable[[bytes, Mapping[str, Signature]], None]
+"""Given DSSE's pre-authentication encoding and the signatures by key id; raises when they do not hold."""
+
+
+def encode(message: BaseModel) -> bytes:
+    """Compact JSON of a message, without fields that are None."""
+    return message.model_dump_json(exclude_none=True).encode()
+
+
+def sign(payload: bytes, payload_type: str, signer: Signer) -> bytes:
+    """A DSSE envelope as compact JSON (DSSE 1.0.2)."""
+    envelope = Envelope(payload, payload_type, {})
+    envelope.sign(signer)
+    return json.dumps(envelope.to_dict(), separators=(",", ":")).encode()
+
+
+def parse(raw: bytes, max_bytes: int, payload_type: str) -> Envelope:
+    """The envelope, its payload still unproven.
+
+    Raises:
+        EnvelopeError: E_OVERSIZE, E_FORMAT or E_TYPE.
+    """
+    if len(raw) > max_bytes:
+        raise EnvelopeError(ErrorCode.OVERSIZE, f"message: at most {max_bytes} B, found {len(raw)}")
+    try:
+        # RecursionError: "[" x 100,000 is not a ValueError in CPython's json.
+        data = json.loads(raw)
+        envelope = Envelope.from_dict(data)
+        payload_type_found = envelope.payload_type
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, binascii.Error) as error:
+        raise EnvelopeError(ErrorCode.FORMAT, "message: not a DSSE envelope") from error
+    if payload_type_found != payload_type:
+        raise EnvelopeError(
+            ErrorCode.TYPE, f"message: expected {payload_type}, found {str(payload_type_found)[:80]}"
+        )
+    return envelope
+
+
+def open_envelope(raw: bytes, max_bytes: int, payload_type: str, verify: Verify, model: type[M]) -> tuple[M, bytes]:
+    """Check a signed message and read it.
+
+    Returns:
+        (message, payload bytes): the bytes are what digests are made of.
+
+    Raises:
+        EnvelopeError: E_OVERSIZE, E_FORMAT, E_TYPE or E_SIGNATURE, in that order of checks.
+    """
+    envelope = parse(raw, max_bytes, payload_type)
+    try:
+        verify(envelope.pae(), envelope.signatures)
+    except EnvelopeError:
+        raise
+    except Exception as error:  # whatever a verifier raises, the message is unproven
+        raise EnvelopeError(ErrorCode.SIGNATURE, f"{payload_type}: no valid signature by an expected key") from error
+    return decode(envelope.payload, model), envelope.payload
+
+
+def decode(payload: bytes, model: type[M]) -> M:
+    """Read JSON into a model.
+
+    Raises:
+        EnvelopeError: E_FORMAT, naming the field.
+    """
+    try:
+        return model.model_validate_json(payload)
+    except (ValidationError, RecursionError) as error:
+        raise EnvelopeError(ErrorCode.FORMAT, f"{model.__name__}: {_first(error)}") from error
+
+
+def verify_with(key: Key) -> Verify:
+    """A verifier for exactly one key, such as a device's."""
+
+    def verify(pae: bytes, signatures: Mapping[str, Signature]) -> None:
+        signature = signatures.get(key.keyid)
+        if signature is None:
+            raise EnvelopeError(ErrorCode.SIGNATURE, "message: not signed by the expected key")
+        try:
+            key.verify_signature(signature, pae)
+        except VerificationError as error:
+            raise EnvelopeError(ErrorCode.SIGNATURE, "message: the signature does not hold") from error
+
+    return verify
+
+
+def b64(data: bytes) -> str:
+    """Standard base64 as text."""
+    return base64.b64encode(data).decode()
+
+
+def _first(error: Exception) -> str:
+    if not isinstance(error, ValidationError):
+        return "nested too deeply"
+    first: Any = error.errors(include_url=False, include_input=False)[0]
+    return f"{'.'.join(str(p) for p in first['loc'])[:80]}: {first['msg'][:120]}"

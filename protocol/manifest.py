@@ -1,0 +1,215 @@
+"""What a release consists of: the sealed manifest, and the ``custom`` part of its TUF target.
+
+The manifest is encrypted; ``ReleaseInfo`` is what is judged before any key is used. Both come from the publisher's
+offline keys: the target's length and hash bind the sealed manifest, the manifest binds every chunk and file.
+"""
+
+import base64
+import json
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from protocol.chunks import ALGORITHM, MAX_CHUNK_BYTES, ChunkRef, Codec
+from protocol.errors import ContentError, ErrorCode
+from protocol.identifiers import DigestText, IdText, VersionText
+
+MAX_MANIFEST_BYTES = 64 * 2**20
+"""Of the JSON text, after decompression."""
+MAX_FILES = 200_000
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Policy(_Model):
+    """What must hold before a device acts; ``None`` means "no demand". The strictest of three wins.
+
+    Attributes:
+        min_battery_percent: Least charge when not on external power.
+        require_approval: A person at the device must agree before installing.
+        allow_in_use: Whether installing may interrupt use.
+        require_way_back: The former version must be present and intact.
+        min_interval_s: Least seconds between two updates of one device.
+    """
+
+    min_battery_percent: Annotated[int, Field(ge=0, le=100)] | None = None
+    require_approval: bool | None = None
+    allow_in_use: bool | None = None
+    require_way_back: bool | None = None
+    min_interval_s: Annotated[int, Field(ge=0)] | None = None
+
+
+class ReleaseInfo(_Model):
+    """``custom`` of the TUF target: judged before any key is used."""
+
+    v: Literal[1] = 1
+    product: IdText
+    version: VersionText
+    component: IdText
+    hardware: Annotated[list[IdText], Field(min_length=1, max_length=256)]
+    requires: dict[IdText, str] = {}
+    conflicts: dict[IdText, str] = {}
+    must_pass_through: bool = False
+    counter: Annotated[int, Field(ge=0)]
+    space_bytes: Annotated[int, Field(ge=0)]
+    profile: Literal["linux"] = "linux"
+    pieces: Annotated[list[DigestText], Field(min_length=1, max_length=1024)]
+    chunk_count: Annotated[int, Field(ge=0)]
+    policy: Policy = Policy()
+
+
+class FileEntry(_Model):
+    """A regular file: a slice of the artifact's stream."""
+
+    path: str
+    mode: Annotated[int, Field(ge=0, le=0o777)]
+    offset: Annotated[int, Field(ge=0)]
+    length: Annotated[int, Field(ge=0)]
+    sha256: DigestText
+
+
+class LinkEntry(_Model):
+    """A symbolic link that stays inside the tree."""
+
+    path: str
+    target: str
+
+
+class Artifact(_Model):
+    """One payload for one component.
+
+    Attributes:
+        kind: ``directory``: files are slices of the stream; ``file``: the stream is the file ``name``.
+        chunks: Rows of (plain sha256, cid, key: base64; codec; plain length; body length), in stream order.
+    """
+
+    component: IdText
+    kind: Literal["directory", "file"]
+    name: str = ""
+    length: Annotated[int, Field(ge=0)]
+    sha256: DigestText
+    chunking: str = ALGORITHM
+    files: Annotated[list[FileEntry], Field(max_length=MAX_FILES)] = []
+    links: Annotated[list[LinkEntry], Field(max_length=MAX_FILES)] = []
+    chunks: list[tuple[str, str, str, Codec, int, int]]
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> "Artifact":
+        if sum(row[4] for row in self.chunks) != self.length:
+            raise ValueError("chunks do not add up to the artifact's length")
+        if any(not 0 < row[4] <= MAX_CHUNK_BYTES or not 0 < row[5] <= MAX_CHUNK_BYTES for row in self.chunks):
+            raise ValueError("a chunk's length is out of bounds")
+        offset = 0
+        for entry in self.files:
+            if entry.offset != offset:
+                raise ValueError(f"file {entry.path!r} does not follow the one before it")
+            offset += entry.length
+        if self.kind == "directory" and offset != self.length:
+            raise ValueError("files do not add up to the artifact's length")
+        _check_tree([e.path for e in self.files], {e.path: e.target for e in self.links})
+        if self.kind == "file":
+            check_member(self.name)
+        return self
+
+    def chunk_refs(self) -> Iterator[ChunkRef]:
+        """The chunks with their places in the stream, in order."""
+        offset = 0
+        for plain, cid, key, codec, length, body_length in self.chunks:
+            yield ChunkRef(offset, length, _raw(plain), _raw(cid), _raw(key), codec, body_length)
+            offset += length
+
+
+class Manifest(_Model):
+    """The list of artifacts, files, chunks and chunk keys of a release."""
+
+    v: Literal[1] = 1
+    product: IdText
+    version: VersionText
+    artifacts: Annotated[list[Artifact], Field(min_length=1, max_length=64)]
+    policy: Policy = Policy()
+
+    def to_json(self) -> bytes:
+        """Compact JSON, the bytes that are sealed."""
+        return json.dumps(self.model_dump(mode="json"), separators=(",", ":")).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> "Manifest":
+        """Parse and check.
+
+        Raises:
+            ContentError: E_OVERSIZE or E_FORMAT.
+        """
+        if len(data) > MAX_MANIFEST_BYTES:
+            raise ContentError(ErrorCode.OVERSIZE, f"manifest: at most {MAX_MANIFEST_BYTES} B, found {len(data)}")
+        try:
+            return cls.model_validate_json(data)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            place = ".".join(str(p) for p in first["loc"])
+            raise ContentError(ErrorCode.FORMAT, f"manifest {place}: {first['msg']}") from error
+
+
+def check_member(path: str) -> str:
+    """Return ``path`` if it names a place inside a tree: relative, normal, no ``..``.
+
+    Raises:
+        ValueError: It leaves the tree, or is not in its one normal form.
+    """
+    pure = PurePosixPath(path)
+    if (
+        not path
+        or len(path) > 1024
+        or "\0" in path
+        or pure.is_absolute()
+        or ".." in pure.parts
+        or str(pure) != path
+        or path == "."
+    ):
+        raise ValueError(f"path {path[:120]!r}: expected a relative path inside the tree")
+    return path
+
+
+def check_link(path: str, target: str) -> str:
+    """Return ``target`` if a link at ``path`` with this target stays inside the tree.
+
+    Raises:
+        ValueError: The target is absolute or climbs out.
+    """
+    if not target or len(target) > 1024 or "\0" in target or target.startswith("/"):
+        raise ValueError(f"link {path[:120]!r}: target {target[:120]!r} is not relative")
+    depth = len(PurePosixPath(path).parts) - 1
+    for part in target.split("/"):
+        if part == "..":
+            depth -= 1
+        elif part not in ("", "."):
+            depth += 1
+        if depth < 0:
+            raise ValueError(f"link {path[:120]!r}: target {target[:120]!r} leaves the tree")
+    return target
+
+
+def _check_tree(paths: list[str], links: dict[str, str]) -> None:
+    seen = set(paths)
+    if len(seen) != len(paths) or seen & set(links):
+        raise ValueError("two entries have one path")
+    for path in seen:
+        check_member(path)
+    for path, target in links.items():
+        check_member(path)
+        check_link(path, target)
+    leaves = seen | set(links)
+    for path in leaves:
+        # An entry below a file or a link would be written through it, out of the tree.
+        if any(str(parent) in leaves for parent in PurePosixPath(path).parents):
+            raise ValueError(f"path {path[:120]!r}: a parent of it is a file or a link")
+
+
+def _raw(text: str) -> bytes:
+    data = base64.b64decode(text, validate=True)
+    if len(data) != 32:
+        raise ContentError(ErrorCode.FORMAT, "manifest: expected 32 bytes in base64")
+    return data

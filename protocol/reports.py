@@ -1,0 +1,156 @@
+"""What a device says: presence, inventory, readiness, state, progress, wants.
+
+Inventory, readiness and state are DSSE payloads signed with the device's certificate key. (session, seq) orders them:
+``session`` is raised durably before each CONNECT, ``seq`` counts within it. Progress, wants and presence are hints.
+"""
+
+import hashlib
+from typing import Annotated, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+
+from protocol.directives import Message, Nonce, ReleaseRef
+from protocol.errors import ErrorCode
+from protocol.identifiers import DigestText, IdText, VersionText
+from protocol.states import OUTCOMES, Phase, State
+
+INVENTORY_TYPE = "application/vnd.flagship.inventory+json"
+READINESS_TYPE = "application/vnd.flagship.readiness+json"
+STATE_TYPE = "application/vnd.flagship.state+json"
+
+Text = Annotated[str, StringConstraints(max_length=500)]
+GateCode = Annotated[str, StringConstraints(max_length=40, pattern=r"^[a-z][a-z_]*$")]
+
+
+class Report(Message):
+    """Fields of every signed report."""
+
+    device: IdText
+    session: Annotated[int, Field(ge=1)]
+    seq: Annotated[int, Field(ge=1)]
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """What later reports of this device exceed."""
+        return self.session, self.seq
+
+
+class Inventory(Report):
+    """What the device is: said once per session and on change."""
+
+    type: Literal["inventory"] = "inventory"
+    product: IdText
+    hardware: IdText
+    components: dict[IdText, VersionText] = {}
+    labels: dict[IdText, Annotated[str, StringConstraints(max_length=64)]] = {}
+    capabilities: list[IdText] = []
+    agent: VersionText
+
+
+class Reason(BaseModel):
+    """One gate that is not open.
+
+    Attributes:
+        gate: Which gate.
+        code: Why, one word for programs.
+        detail: Why, with the figure and the limit, for people.
+        retry_after_s: When it will be asked again; 0 where a change is noticed by itself.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    gate: GateCode
+    code: GateCode
+    detail: Text = ""
+    retry_after_s: Annotated[float, Field(ge=0)] = 0
+
+
+class Readiness(Report):
+    """Which gates are open for the next phase of a rollout, on announcements and on change.
+
+    Attributes:
+        nonce: Echoed by the grant that answers this report.
+        phase: The phase that the gates were judged for.
+        ready: Whether all of them are open.
+        stale: The device's trust or lease ran out: it may be cut off.
+    """
+
+    type: Literal["readiness"] = "readiness"
+    rollout: IdText
+    attempt: Annotated[int, Field(ge=0)] = 0
+    nonce: Nonce
+    phase: Phase
+    ready: bool
+    reasons: Annotated[list[Reason], Field(max_length=32)] = []
+    stale: bool = False
+
+
+class StateReport(Report):
+    """Where the open update stands; outcomes included.
+
+    Attributes:
+        nonce: Echoed by ``heard``.
+        code: The error code of a refusal or failure.
+        from_version, running_version: Of the release's component.
+        log: Tail of what installer and hooks wrote, control characters removed.
+    """
+
+    type: Literal["state"] = "state"
+    rollout: IdText
+    attempt: Annotated[int, Field(ge=0)]
+    release: ReleaseRef | None = None
+    nonce: Nonce
+    state: State
+    code: ErrorCode | None = None
+    detail: Text = ""
+    phase: Phase | None = None
+    reasons: Annotated[list[Reason], Field(max_length=32)] = []
+    from_version: VersionText | None = None
+    running_version: VersionText | None = None
+    resumed: bool = False
+    bytes_fetched: Annotated[int, Field(ge=0)] = 0
+    log: Annotated[str, StringConstraints(max_length=10_240)] = ""
+
+    @property
+    def is_outcome(self) -> bool:
+        """Whether the device does nothing more for this attempt."""
+        return self.state in OUTCOMES
+
+
+class Presence(BaseModel):
+    """A hint; the will says ``online: false`` and ends only its own session."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    v: str = "1.0"
+    session: Annotated[int, Field(ge=1)]
+    online: bool
+
+
+class Progress(BaseModel):
+    """A hint for people, rate-limited: how far the transfer is."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    v: str = "1.0"
+    rollout: IdText
+    state: State
+    percent: Annotated[float, Field(ge=0, le=100)]
+    bytes_fetched: Annotated[int, Field(ge=0)] = 0
+    bytes_total: Annotated[int, Field(ge=0)] = 0
+    at: AwareDatetime | None = None
+
+
+class Want(BaseModel):
+    """Chunk ids of the open offer that did not come: a hint, budgeted."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    v: str = "1.0"
+    rollout: IdText
+    cids: Annotated[list[DigestText], Field(min_length=1, max_length=64)]
+
+
+def outcome_digest(payload: bytes) -> str:
+    """What ``heard.outcome`` names: sha256 hex of the signed payload's bytes."""
+    return hashlib.sha256(payload).hexdigest()

@@ -1,0 +1,108 @@
+"""What dashboards read on ``status/``: counts, stages, rule figures, reasons. Facts only, never orders."""
+
+from typing import Annotated, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+
+class _Status(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    v: str = "1.0"
+    at: AwareDatetime
+
+
+class FleetStatus(_Status):
+    """``status/fleet``: the whole fleet in one message."""
+
+    fleet: str
+    devices: int
+    online: int
+    revoked: int = 0
+    versions: dict[str, int] = {}
+    rollouts: dict[str, str] = {}
+    halted: bool = False
+
+
+class RuleFigure(BaseModel):
+    """One rule as it stands: what was counted, against what, with what limit."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    rule: str
+    numerator: int
+    denominator: int
+    sample: int
+    limit: float
+    met: bool
+    text: str
+
+
+class StageStatus(BaseModel):
+    """One stage; counts are devices by state."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    name: str
+    state: str
+    members: int
+    offered: int
+    counts: dict[str, int] = {}
+    reasons: dict[str, int] = {}
+    figures: list[RuleFigure] = []
+
+
+class RolloutStatus(_Status):
+    """``status/rollout/{id}``: one rollout."""
+
+    id: str
+    release: str
+    state: str
+    reason: str = ""
+    members: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    rolled_back: int = 0
+    untouched: int = 0
+    stages: list[StageStatus] = []
+
+
+class DeviceStatus(_Status):
+    """``status/device/{device}``: one device as known here."""
+
+    id: str
+    online: bool
+    components: dict[str, str] = {}
+    rollout: str = ""
+    state: str = ""
+    code: str = ""
+    detail: str = ""
+    percent: Annotated[float, Field(ge=0, le=100)] = 0
+    bytes_fetched: int = 0
+    resumed: bool = False
+    reasons: list[str] = []
+    ready: bool | None = None
+
+
+class StatusEvent(_Status):
+    """``status/event``: one line per thing that happened."""
+
+    kind: str
+    text: str
+    rollout: str = ""
+    device: str = ""
+
+
+class Sync(_Status):
+    """``status/sync``: how far this broker is, and which generation of ingest listens.
+
+    Attributes:
+        database: Identity of the database that this broker was filled from.
+        serial: Everything with a serial up to this one was published here.
+        ingest: Changes when reports may have been lost; devices then repeat their level.
+    """
+
+    type: Literal["sync"] = "sync"
+    database: str
+    serial: int
+    ingest: str
