@@ -1,0 +1,1 @@
+"""One MQTT session over aiomqtt, as both sides need it."""

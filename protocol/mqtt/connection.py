@@ -1,0 +1,297 @@
+"""One MQTT session over aiomqtt: TLS with certificates, will, bounded queues, checked answers, TCP_NODELAY.
+
+aiomqtt does not reconnect, does not raise on a refused SUBACK or PUBACK and leaves a socket behind after a failed
+CONNACK; all of that is handled here and nowhere else. A session is for one connection: after ``ConnectionLost`` the
+caller waits (``backoff``) and makes a new one.
+"""
+
+import asyncio
+import contextlib
+import math
+import socket
+import ssl
+from collections import deque
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import structlog
+from aiomqtt import Client, MqttError, ProtocolVersion, Will
+from aiomqtt import Message as AiomqttMessage
+from paho.mqtt.reasoncodes import ReasonCode
+
+from protocol.errors import FlagshipError
+
+log = structlog.get_logger(__name__)
+
+
+class ConnectionLost(FlagshipError):  # noqa: N818 - it is a fact, not a mistake
+    """There is no connection to the broker, or it ended."""
+
+
+class RequestRefused(FlagshipError):  # noqa: N818
+    """The broker refused a SUBSCRIBE or a PUBLISH."""
+
+
+class SubscribeRefused(RequestRefused):
+    """The broker refused a SUBSCRIBE. A clean SUBACK proves nothing either: mosquitto filters delivery."""
+
+
+class PublishRefused(RequestRefused):
+    """The broker refused a PUBLISH (MQTT 5 only; with 3.1.1 a refusal cannot be seen)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionSettings:
+    """How to reach one broker.
+
+    Attributes:
+        ca: Certificates that the broker's certificate must chain to.
+        certificate, key: This side's identity.
+        timeout_s: Of the connect and of every request.
+        max_queued_incoming: Messages that wait to be read; overflow is counted and dropped, as a bad link would.
+        mqtt5: False for brokers that have only MQTT 3.1.1.
+    """
+
+    host: str
+    port: int
+    client_id: str
+    ca: Path
+    certificate: Path
+    key: Path
+    will: Will | None = None
+    keepalive_s: int = 30
+    timeout_s: float = 10.0
+    max_inflight: int = 64
+    max_queued_incoming: int = 1000
+    mqtt5: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What arrived."""
+
+    topic: str
+    payload: bytes
+    retain: bool
+    qos: int
+
+
+class _Inbox(asyncio.Queue[Any]):
+    """Takes messages from aiomqtt's callback at once; aiomqtt's own reader never sees them.
+
+    aiomqtt makes a task and waits on two futures for every message, which costs three times as much as reading
+    whatever has arrived in one go.
+    """
+
+    def __init__(self, maxsize: int = 0) -> None:
+        super().__init__()
+        self.limit = maxsize
+        self.items: deque[Message] = deque()
+        self.arrived = asyncio.Event()
+        self.dropped = 0
+
+    def put_nowait(self, item: AiomqttMessage) -> None:
+        if self.limit and len(self.items) >= self.limit:
+            self.dropped += 1
+            return
+        payload = item.payload if isinstance(item.payload, bytes) else b""
+        self.items.append(Message(item.topic.value, payload, bool(item.retain), item.qos))
+        self.arrived.set()
+
+    async def get(self) -> Any:  # noqa: ANN401
+        """Never answers: aiomqtt's reader only serves to learn of the end of the connection."""
+        await asyncio.Event().wait()
+
+
+class Session:
+    """A live connection. Made by ``connect``."""
+
+    def __init__(self, client: Client, inbox: _Inbox, settings: ConnectionSettings) -> None:
+        self._client = client
+        self._inbox = inbox
+        self._settings = settings
+        self._lost: ConnectionLost | None = None
+        self._refused: dict[int, str] = {}
+
+    @property
+    def dropped(self) -> int:
+        """Messages that came faster than they were read."""
+        return self._inbox.dropped
+
+    async def publish(
+        self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False, timeout_s: float | None = None
+    ) -> None:
+        """Publish, and with QoS 1 wait for the broker's answer (which proves reception, not more).
+
+        Raises:
+            ConnectionLost: It may or may not have gone out.
+            PublishRefused: The broker said so.
+        """
+        self._check()
+        try:
+            await self._client.publish(
+                topic, payload, qos=qos, retain=retain, timeout=timeout_s or self._settings.timeout_s
+            )
+        except (MqttError, ValueError) as error:
+            raise ConnectionLost(f"publish to {topic}: {error}") from error
+        if self._refused:
+            _, reason = self._refused.popitem()
+            raise PublishRefused(f"publish to {topic}: the broker answered {reason}")
+
+    async def subscribe(self, filters: Sequence[tuple[str, int]]) -> None:
+        """One SUBSCRIBE for all filters.
+
+        Raises:
+            ConnectionLost: No answer in time.
+            SubscribeRefused: The broker refused one of them.
+        """
+        self._check()
+        try:
+            codes: Sequence[ReasonCode | int] = await self._client.subscribe(
+                list(filters), timeout=self._settings.timeout_s
+            )
+        except MqttError as error:
+            raise ConnectionLost(f"subscribe: {error}") from error
+        for (topic_filter, _), code in zip(filters, codes, strict=False):
+            if code.is_failure if isinstance(code, ReasonCode) else code >= 0x80:
+                raise SubscribeRefused(f"subscribe to {topic_filter}: the broker answered {code}")
+
+    async def unsubscribe(self, filters: Sequence[str]) -> None:
+        """One UNSUBSCRIBE for all filters.
+
+        Raises:
+            ConnectionLost: No answer in time.
+        """
+        self._check()
+        try:
+            await self._client.unsubscribe(list(filters), timeout=self._settings.timeout_s)
+        except MqttError as error:
+            raise ConnectionLost(f"unsubscribe: {error}") from error
+
+    async def messages(self) -> AsyncIterator[Message]:
+        """What arrives, in order.
+
+        Raises:
+            ConnectionLost: When the connection ends, after what arrived before was handed out.
+        """
+        while True:
+            for message in self.drain():
+                yield message
+            self._check()
+            self._inbox.arrived.clear()
+            if not self._inbox.items:
+                await self._inbox.arrived.wait()
+
+    def drain(self) -> Iterator[Message]:
+        """What has arrived so far, without waiting."""
+        while self._inbox.items:
+            yield self._inbox.items.popleft()
+
+    async def wait_lost(self) -> None:
+        """Wait for the end of the connection, then raise ConnectionLost."""
+        await self._watch()
+        self._check()
+
+    def _check(self) -> None:
+        if self._lost:
+            raise self._lost
+
+    async def _watch(self) -> None:
+        """Learn of the connection's end from aiomqtt."""
+        try:
+            async for _ in self._client.messages:
+                pass
+        except MqttError as error:
+            self._lose(str(error))
+
+    def _lose(self, why: str) -> None:
+        if self._lost is None:
+            self._lost = ConnectionLost(f"broker {self._settings.host}:{self._settings.port}: {why}")
+        self._inbox.arrived.set()
+
+    def _watch_pubacks(self) -> None:
+        # aiomqtt drops the PUBACK's reason code: "Not authorized" would look like success.
+        paho = self._client._client  # noqa: SLF001
+        inner = paho.on_publish
+
+        def hook(client: Any, userdata: Any, mid: int, code: Any, properties: Any) -> None:  # noqa: ANN401
+            if getattr(code, "is_failure", False):
+                self._refused[mid] = str(code)
+            if inner is not None:
+                inner(client, userdata, mid, code, properties)
+
+        paho.on_publish = hook
+
+
+@contextlib.asynccontextmanager
+async def connect(settings: ConnectionSettings) -> AsyncIterator[Session]:
+    """Connect once; the session ends with the block.
+
+    Raises:
+        ConnectionLost: No connection: the address, the certificates or the network.
+    """
+    context = await asyncio.to_thread(tls_context, settings.ca, settings.certificate, settings.key)
+    client = Client(
+        settings.host,
+        settings.port,
+        identifier=settings.client_id,
+        protocol=ProtocolVersion.V5 if settings.mqtt5 else ProtocolVersion.V311,
+        clean_start=True if settings.mqtt5 else 3,  # type: ignore[arg-type]  # 3: paho's "first only", as it defaults
+        clean_session=None if settings.mqtt5 else True,
+        will=settings.will,
+        tls_context=context,
+        keepalive=settings.keepalive_s,
+        timeout=settings.timeout_s,
+        queue_type=_Inbox,
+        max_queued_incoming_messages=settings.max_queued_incoming,
+        max_queued_outgoing_messages=10_000,
+        max_inflight_messages=settings.max_inflight,
+        max_concurrent_outgoing_calls=settings.max_inflight,
+        socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
+    )
+    client.pending_calls_threshold = settings.max_inflight + 1
+    try:
+        await client.__aenter__()
+    except (MqttError, OSError, ssl.SSLError, ValueError) as error:
+        # A failed CONNACK wait would keep socket and task for the keepalive time.
+        client._client.disconnect()  # noqa: SLF001
+        raise ConnectionLost(f"broker {settings.host}:{settings.port}: {error}") from error
+    inbox = client._queue  # noqa: SLF001 - the queue that queue_type made
+    if not isinstance(inbox, _Inbox):
+        raise RuntimeError("aiomqtt did not use the queue type that it was given")
+    session = Session(client, inbox, settings)
+    session._watch_pubacks()  # noqa: SLF001
+    watcher = asyncio.create_task(session._watch())  # noqa: SLF001
+    try:
+        yield session
+    finally:
+        watcher.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watcher
+        session._lose("closed")  # noqa: SLF001
+        with contextlib.suppress(MqttError, asyncio.TimeoutError):
+            await client.__aexit__(None, None, None)
+
+
+def tls_context(ca: Path, certificate: Path, key: Path) -> ssl.SSLContext:
+    """TLS 1.2 or newer, both sides with certificates. Reads files.
+
+    Raises:
+        ConnectionLost: A file is missing or is not what its name says; names the file.
+    """
+    try:
+        context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=str(ca))
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_cert_chain(str(certificate), str(key))
+    except (OSError, ssl.SSLError) as error:
+        raise ConnectionLost(f"TLS with {ca.name}, {certificate.name}, {key.name}: {error}") from error
+    return context
+
+
+def backoff(attempt: int, random: Random, base_s: float = 1.0, cap_s: float = 60.0) -> float:
+    """Seconds to wait before the next attempt: full jitter below ``base x 2^attempt``, at least a tenth of the base."""
+    ceiling = min(cap_s, base_s * math.pow(2, min(attempt, 32)))
+    return max(base_s / 10, random.uniform(0, ceiling))
