@@ -181,6 +181,7 @@ assignments = Table(
     Index("assignments_to_offer", "rollout", "stage", "state", "ready", "place"),
     Index("assignments_asking", "rollout", "asking"),
     Index("assignments_by_expiry", "offer_expires"),
+    Index("assignments_open_offers", "rollout", "grant", "offer_expires"),
 )
 
 counts = Table(
@@ -199,6 +200,7 @@ dirty = Table(
     Column("kind", String(32), primary_key=True),
     Column("key", String(140), primary_key=True),
     Column("since", Instant, nullable=False),
+    Index("dirty_by_since", "kind", "since"),
 )
 
 published = Table(

@@ -1,0 +1,1 @@
+"""The orchestrator's nouns. Pure: no IO, no clock."""

@@ -1,0 +1,171 @@
+"""Assignments and the counts over them, always changed together.
+
+``save_all`` is the way to write: it applies the difference of the count keys in the same transaction, so that a tick
+reads O(stages) counts instead of O(members) rows.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime
+
+from sqlalchemy import bindparam, select, tuple_, update
+from sqlalchemy import insert as plain_insert
+from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from orchestrator.model.assignment import FIELDS, PENDING, Assignment, Deltas, count_deltas, count_keys
+from orchestrator.storage.tables import assignments, counts, devices
+
+Change = tuple[Assignment, Assignment]
+"""(before, after)."""
+_KEY = ("rollout", "device", "stage")
+_BATCH = 400
+_UPDATE = (
+    update(assignments)
+    .where(assignments.c.rollout == bindparam("the_rollout"), assignments.c.device == bindparam("the_device"))
+    .values({name: bindparam(name) for name in FIELDS if name not in _KEY})
+)
+
+
+async def insert_all(conn: AsyncConnection, rows: Sequence[Assignment]) -> None:
+    """Add new assignments and count them."""
+    deltas: Deltas = Counter()
+    for row in rows:
+        deltas.update({(row.rollout, row.stage, key): 1 for key in count_keys(row)})
+    for start in range(0, len(rows), _BATCH):
+        batch = [row.to_row() for row in rows[start : start + _BATCH]]
+        await conn.execute(plain_insert(assignments), batch)
+    await apply_count_deltas(conn, deltas)
+
+
+async def save_all(conn: AsyncConnection, changes: Iterable[Change]) -> None:
+    """Write changed assignments and the changed counts."""
+    deltas: Deltas = Counter()
+    rows = []
+    for before, after in changes:
+        if before == after:
+            continue
+        deltas.update(count_deltas(before, after))
+        values = {name: value for name, value in after.to_row().items() if name not in _KEY}
+        rows.append({**values, "the_rollout": after.rollout, "the_device": after.device})
+    if rows:
+        await conn.execute(_UPDATE, rows)
+    await apply_count_deltas(conn, deltas)
+
+
+async def apply_count_deltas(conn: AsyncConnection, deltas: Deltas) -> None:
+    """Add to the counters; a row that is not there yet starts at zero."""
+    rows = [{"rollout": r, "stage": s, "key": k, "n": n} for (r, s, k), n in deltas.items() if n]
+    if not rows:
+        return
+    statement = insert(counts)
+    await conn.execute(
+        statement.on_conflict_do_update(
+            index_elements=[counts.c.rollout, counts.c.stage, counts.c.key],
+            set_={"n": counts.c.n + statement.excluded.n},
+        ),
+        rows,
+    )
+
+
+async def get(conn: AsyncConnection, rollout: str, device: str) -> Assignment | None:
+    """One assignment."""
+    found = await get_many(conn, [(rollout, device)])
+    return found.get((rollout, device))
+
+
+async def get_many(
+    conn: AsyncConnection, keys: Collection[tuple[str, str]]
+) -> dict[tuple[str, str], Assignment]:
+    """Assignments by (rollout, device); those that do not exist are left out."""
+    wanted = list(keys)
+    found: dict[tuple[str, str], Assignment] = {}
+    for start in range(0, len(wanted), _BATCH):
+        batch = wanted[start : start + _BATCH]
+        result = await conn.execute(
+            select(assignments).where(tuple_(assignments.c.rollout, assignments.c.device).in_(batch))
+        )
+        for row in result.mappings():
+            found[row["rollout"], row["device"]] = Assignment.from_row(row)
+    return found
+
+
+async def of_device(conn: AsyncConnection, device: str) -> list[Assignment]:
+    """Every assignment of a device, the one that moved last first."""
+    result = await conn.execute(
+        select(assignments)
+        .where(assignments.c.device == device)
+        .order_by(assignments.c.updated_at.desc(), assignments.c.rollout.desc())
+    )
+    return [Assignment.from_row(row) for row in result.mappings()]
+
+
+async def of_rollout(conn: AsyncConnection, rollout: str, after: str = "", limit: int = 500) -> list[Assignment]:
+    """A page of a rollout's assignments by device id."""
+    result = await conn.execute(
+        select(assignments)
+        .where(assignments.c.rollout == rollout, assignments.c.device > after)
+        .order_by(assignments.c.device)
+        .limit(limit)
+    )
+    return [Assignment.from_row(row) for row in result.mappings()]
+
+
+async def to_offer(conn: AsyncConnection, rollout: str, stage: int, limit: int) -> list[Assignment]:
+    """Ready, pending assignments of a stage in their random order; revoked devices are passed over."""
+    result = await conn.execute(
+        select(assignments)
+        .join(devices, devices.c.id == assignments.c.device)
+        .where(
+            assignments.c.rollout == rollout,
+            assignments.c.stage == stage,
+            assignments.c.state == PENDING,
+            assignments.c.ready,
+            devices.c.state == "enrolled",
+        )
+        .order_by(assignments.c.place)
+        .limit(limit)
+    )
+    return [Assignment.from_row(row) for row in result.mappings()]
+
+
+async def asking(conn: AsyncConnection, rollout: str, limit: int) -> list[Assignment]:
+    """Assignments whose devices ask for an activate grant."""
+    result = await conn.execute(
+        select(assignments).where(assignments.c.rollout == rollout, assignments.c.asking).limit(limit)
+    )
+    return [Assignment.from_row(row) for row in result.mappings()]
+
+
+async def open_offers_before(
+    conn: AsyncConnection, rollout: str, instant: datetime, limit: int
+) -> list[Assignment]:
+    """Open offers (download or activate) that run out before ``instant``, the earliest first."""
+    result = await conn.execute(
+        select(assignments)
+        .where(
+            assignments.c.rollout == rollout,
+            assignments.c.grant.in_(["download", "activate"]),
+            assignments.c.offer_expires < instant,
+        )
+        .order_by(assignments.c.offer_expires)
+        .limit(limit)
+    )
+    return [Assignment.from_row(row) for row in result.mappings()]
+
+
+async def load_counts(conn: AsyncConnection, rollout: str) -> dict[int, dict[str, int]]:
+    """Counts by stage and key; zeros left out."""
+    result = await conn.execute(select(counts).where(counts.c.rollout == rollout, counts.c.n != 0))
+    found: dict[int, dict[str, int]] = {}
+    for row in result:
+        found.setdefault(row.stage, {})[row.key] = row.n
+    return found
+
+
+async def recount(conn: AsyncConnection, rollout: str) -> dict[int, dict[str, int]]:
+    """What the counts must be, from the rows: O(members), for tests and for a doctor."""
+    found: dict[int, Counter[str]] = {}
+    for row in (await conn.execute(select(assignments).where(assignments.c.rollout == rollout))).mappings():
+        found.setdefault(row["stage"], Counter()).update(count_keys(Assignment.from_row(row)))
+    return {stage: dict(keys) for stage, keys in found.items()}

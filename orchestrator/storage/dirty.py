@@ -1,0 +1,74 @@
+"""Which topics must be rendered and published again.
+
+A mark is written in the transaction that changed what the topic shows. There is no outbox of messages: delivery
+renders from the rows as they are at send time, so ten changes of one topic cost one publish.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy import delete, select
+from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from orchestrator.storage.tables import dirty
+from protocol.topics import Kind
+
+Mark = tuple[Kind, str, datetime]
+"""(kind, values joined by "/" in template order, when it was marked last)."""
+_BATCH = 500
+_INSTANT = timedelta(microseconds=1)
+
+
+def offer_key(device: str, rollout: str) -> str:
+    """The key of ``Kind.OFFER``."""
+    return f"{device}/{rollout}"
+
+
+async def mark(conn: AsyncConnection, kind: Kind, keys: Iterable[str], now: datetime) -> None:
+    """Mark topics; one that is marked already gets a later ``since``, so that ``done`` cannot lose the change."""
+    wanted = sorted(set(keys))
+    for start in range(0, len(wanted), _BATCH):
+        batch = wanted[start : start + _BATCH]
+        rows = await conn.execute(
+            select(dirty.c.key, dirty.c.since).where(dirty.c.kind == kind.name, dirty.c.key.in_(batch))
+        )
+        since = {row.key: row.since for row in rows}
+        statement = insert(dirty)
+        await conn.execute(
+            statement.on_conflict_do_update(
+                index_elements=[dirty.c.kind, dirty.c.key], set_={"since": statement.excluded.since}
+            ),
+            [
+                {
+                    "kind": kind.name,
+                    "key": key,
+                    "since": max(now, since[key] + _INSTANT) if key in since else now,
+                }
+                for key in batch
+            ],
+        )
+
+
+async def take(conn: AsyncConnection, kinds: Sequence[Kind], limit: int) -> list[Mark]:
+    """Up to ``limit`` marks: kinds in the order given, within a kind the oldest first. They stay marked."""
+    taken: list[Mark] = []
+    for kind in kinds:
+        if len(taken) >= limit:
+            break
+        rows = await conn.execute(
+            select(dirty.c.key, dirty.c.since)
+            .where(dirty.c.kind == kind.name)
+            .order_by(dirty.c.since)
+            .limit(limit - len(taken))
+        )
+        taken.extend((kind, row.key, row.since) for row in rows)
+    return taken
+
+
+async def done(conn: AsyncConnection, items: Iterable[Mark]) -> None:
+    """Remove marks that were published; one that was marked again meanwhile stays."""
+    for kind, key, since in items:
+        await conn.execute(
+            delete(dirty).where(dirty.c.kind == kind.name, dirty.c.key == key, dirty.c.since == since)
+        )
