@@ -1,0 +1,207 @@
+"""A device's home: where everything is, and the settings of ``device.toml``.
+
+device.toml                settings, no secret
+identity/                  device.key, content.key (0600), certificate.pem, ca.pem, root.json, fleet.json
+trust/                     verified TUF metadata
+state/                     journal.json, floors-a.json, floors-b.json, session, installer.json
+staging/                   what is being fetched
+releases/<version>-<digest12>/     current -> releases/...
+run/                       agent.sock, inhibit.d/           approvals/    drop files
+"""
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from device_client.durable import make_directory, read_capped, write_durably
+from device_client.errors import NotFoundError, UsageError
+from protocol.chunks import MAX_CIPHERTEXT_BYTES, MAX_WINDOW
+from protocol.identifiers import IdText
+from protocol.manifest import Policy
+
+MAX_SETTINGS_BYTES = 65_536
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DeviceSection(_Section):
+    """Who this device is. ``component`` is the part of it that the installer updates."""
+
+    id: IdText
+    product: IdText
+    hardware: IdText
+    component: IdText = "app"
+    labels: dict[IdText, Annotated[str, StringConstraints(max_length=64)]] = {}
+
+
+class BrokerSection(_Section):
+    """How a connection is kept; the brokers' addresses come with enrolment."""
+
+    keepalive_s: Annotated[int, Field(ge=5, le=3600)] = 30
+    timeout_s: Seconds = 10.0
+    protocol: Literal["5", "3.1.1"] = "5"
+
+
+class TimingSection(_Section):
+    """All times, so that tests and the demo shorten them.
+
+    Attributes:
+        readiness_retry_s: Base of the back-off with which what was not heard is said again.
+        readiness_level_s: The longest time between two reports of the same level.
+        verify_timeout_s: How long a healthy new version waits for the orchestrator's answer.
+        network_deadline_s: How long it tries to reach a broker before it rolls back.
+        gate_interval_s: How often closed gates are judged again.
+        chunk_timeout_s: Silence after which chunks that were asked for count as lost.
+    """
+
+    readiness_retry_s: Seconds = 5
+    readiness_level_s: Seconds = 900
+    verify_timeout_s: Seconds = 21_600
+    network_deadline_s: Seconds = 900
+    gate_interval_s: Seconds = 5
+    progress_interval_s: Seconds = 1
+    chunk_timeout_s: Seconds = 5
+    connect_backoff_s: Seconds = 1
+    connect_backoff_cap_s: Seconds = 60
+
+
+class DownloadSection(_Section):
+    """How chunks are asked for.
+
+    Attributes:
+        window: Chunks in the first windows; fewer after losses, more while all arrives.
+        max_window: The most in one window; brokers drop larger bursts silently.
+        window_bytes: The most bytes in one window.
+        rate_limit_bytes_s: Average transfer rate; 0 means no limit.
+    """
+
+    window: Annotated[int, Field(ge=1, le=MAX_WINDOW)] = 16
+    max_window: Annotated[int, Field(ge=1, le=MAX_WINDOW)] = MAX_WINDOW
+    window_bytes: Annotated[int, Field(ge=MAX_CIPHERTEXT_BYTES, le=16 * 2**20)] = 2**20
+    rate_limit_bytes_s: Annotated[int, Field(ge=0)] = 0
+
+
+class GatesSection(_Section):
+    """What this device's owner demands before it acts; an announcement can only ask for more."""
+
+    power_supply_root: Path = Path("/sys/class/power_supply")
+    min_battery_percent: Annotated[int, Field(ge=0, le=100)] = 40
+    require_approval: bool = False
+    allow_in_use: bool = False
+    require_way_back: bool = False
+    disk_reserve_bytes: Annotated[int, Field(ge=0)] = 16 * 2**20
+
+
+class InstallerSection(_Section):
+    """How a release is put in place and proven.
+
+    Attributes:
+        health: Program and arguments that end with 0 when the new version works; empty: no check.
+        min_interval_s: Least seconds between two updates.
+    """
+
+    kind: Literal["directory", "file"] = "directory"
+    health: list[str] = []
+    health_timeout_s: Seconds = 60
+    min_interval_s: Annotated[int, Field(ge=0)] = 0
+
+
+class DeviceSettings(_Section):
+    """``device.toml``."""
+
+    device: DeviceSection
+    broker: BrokerSection = BrokerSection()
+    timing: TimingSection = TimingSection()
+    download: DownloadSection = DownloadSection()
+    gates: GatesSection = GatesSection()
+    installer: InstallerSection = InstallerSection()
+
+    def policy(self) -> Policy:
+        """The device's own demands in the words that announcements and manifests use."""
+        return Policy(
+            min_battery_percent=self.gates.min_battery_percent,
+            require_approval=self.gates.require_approval,
+            allow_in_use=self.gates.allow_in_use,
+            require_way_back=self.gates.require_way_back,
+            min_interval_s=self.installer.min_interval_s,
+        )
+
+
+class DeviceHome:
+    """Paths inside a device's home."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "device.toml"
+        self.identity = path / "identity"
+        self.trust = path / "trust"
+        self.state = path / "state"
+        self.journal = self.state / "journal.json"
+        self.session = self.state / "session"
+        self.installer = self.state / "installer.json"
+        self.staging = path / "staging"
+        self.releases = path / "releases"
+        self.current = path / "current"
+        self.run = path / "run"
+        self.socket = self.run / "agent.sock"
+        self.inhibitors = self.run / "inhibit.d"
+        self.approvals = path / "approvals"
+
+    def create(self) -> None:
+        """Make the directories that are missing; keys and state are for this user only."""
+        for directory in (self.path, self.releases, self.run, self.inhibitors, self.approvals):
+            make_directory(directory)
+        for directory in (self.identity, self.trust, self.state, self.staging):
+            make_directory(directory, 0o700)
+
+
+def load(path: Path) -> tuple[DeviceHome, DeviceSettings]:
+    """Read ``device.toml``, named itself or by the home it lies in.
+
+    Raises:
+        NotFoundError: There is no such file.
+        UsageError: It has a mistake; names the place.
+    """
+    file = path / "device.toml" if path.is_dir() else path
+    if not file.is_file():
+        raise NotFoundError(f"{file}: no device here; make one with 'flagship-device enrol'")
+    try:
+        values: dict[str, Any] = tomllib.loads(read_capped(file, MAX_SETTINGS_BYTES).decode())
+        return DeviceHome(file.parent), DeviceSettings.model_validate(values)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{file}: not TOML: {error}; mend it") from error
+    except ValidationError as error:
+        raise UsageError(f"{file}: {first_mistake(error)}; mend it") from error
+
+
+def write(home: DeviceHome, settings: DeviceSettings) -> None:
+    """Write ``device.toml``: the whole of [device], and of the other sections what differs from the defaults."""
+    values = settings.model_dump(mode="json", exclude_defaults=True)
+    values["device"] = settings.device.model_dump(mode="json")
+    lines = ["# Settings of this device. What is not named here has its default."]
+    for section, entries in values.items():
+        tables = {key: entry for key, entry in entries.items() if isinstance(entry, dict)}
+        lines += ["", f"[{section}]"]
+        lines += [f"{key} = {_toml(entry)}" for key, entry in entries.items() if key not in tables]
+        for key, table in tables.items():
+            if table:
+                lines += ["", f"[{section}.{key}]", *(f"{_toml(k)} = {_toml(v)}" for k, v in table.items())]
+    write_durably(home.config, ("\n".join(lines) + "\n").encode(), 0o644)
+
+
+def first_mistake(error: ValidationError) -> str:
+    """Where a value is wrong and why, in one clause and without the value."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    return f"{place}: {first['msg']}" if place else str(first["msg"])
+
+
+def _toml(value: object) -> str:
+    # JSON's strings, numbers, booleans and arrays of them are TOML's; only DEL is escaped by TOML alone.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007F")

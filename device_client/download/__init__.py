@@ -1,0 +1,1 @@
+"""Fetching what an offer names: verified, resumable, bounded in memory."""
