@@ -1,4 +1,4 @@
-"""What lies in a directory, without following a single link: files with mode, length and hash, links, folders."""
+"""What lies in a directory, no link followed: files with mode, length and hash, links, folders."""
 
 import hashlib
 import os

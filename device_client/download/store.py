@@ -4,24 +4,19 @@ Nothing records which chunks are there. To resume is to hash what lies in the fi
 a cut at any instant costs no more than what was not yet on the disk. All functions block; call them in a thread.
 """
 
-import errno
 import hashlib
-import os
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from device_client.durable import sync_directory
+from device_client.download.staging import Stage
 from protocol.chunks import TAG_BYTES, ChunkRef, piece_lengths
 from protocol.encryption import open_chunk
 from protocol.errors import ContentError, ErrorCode
 from protocol.manifest import Artifact
 
 MAX_SEALED_BYTES = 64 * 2**20
-_BLOCK = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,58 +50,6 @@ class Store(Protocol):
         ...
 
 
-class _Stage:
-    """A sparse file of a known length.
-
-    A cancelled download leaves its thread running for a moment; the lock keeps it from writing to a descriptor that was
-    closed and is someone else's by now.
-    """
-
-    def __init__(self, path: Path, length: int) -> None:
-        self.path = path
-        self.length = length
-        self._lock = threading.Lock()
-        with _explained(path):
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-            found = os.fstat(self._descriptor).st_size
-            self.is_new = found == 0
-            if found != length:
-                os.ftruncate(self._descriptor, length)
-
-    def read(self, offset: int, length: int) -> bytes:
-        with _explained(self.path), self._lock:
-            return os.pread(self._opened(), length, offset)
-
-    def write(self, offset: int, data: bytes) -> None:
-        with _explained(self.path), self._lock:
-            view = memoryview(data)
-            while view:
-                written = os.pwrite(self._opened(), view, offset)
-                view, offset = view[written:], offset + written
-
-    def sync(self) -> None:
-        with _explained(self.path), self._lock:
-            os.fsync(self._opened())
-            sync_directory(self.path.parent)
-
-    def sha256(self) -> str:
-        digest = hashlib.sha256()
-        for offset in range(0, self.length, _BLOCK):
-            digest.update(self.read(offset, min(_BLOCK, self.length - offset)))
-        return digest.hexdigest()
-
-    def close(self) -> None:
-        with self._lock:
-            if self._descriptor >= 0:
-                os.close(self._descriptor)
-                self._descriptor = -1
-
-    def _opened(self) -> int:
-        if self._descriptor < 0:
-            raise ValueError(f"{self.path} is closed")
-        return self._descriptor
-
-
 class ArtifactStore:
     """The stream of one artifact, ``staging/<sha256>.stream``."""
 
@@ -119,7 +62,7 @@ class ArtifactStore:
         self._artifact = artifact
         self._places = _places(artifact)
         self._present = 0
-        self._stage = _Stage(stream_path(staging, artifact), artifact.length)
+        self._stage = Stage(stream_path(staging, artifact), artifact.length)
 
     @property
     def total_bytes(self) -> int:
@@ -228,7 +171,7 @@ class PieceStore:
             self._places.setdefault(cid, []).append((offset, piece_length))
             offset += piece_length
         self._present = 0
-        self._stage = _Stage(staging / f"{sha256}.sealed", length)
+        self._stage = Stage(staging / f"{sha256}.sealed", length)
 
     @property
     def total_bytes(self) -> int:
@@ -309,17 +252,3 @@ def _places(artifact: Artifact) -> dict[str, list[ChunkRef]]:
 
 def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise ContentError(
-                ErrorCode.SPACE, f"{path.parent}: the disk is full; free some space and it goes on by itself"
-            ) from error
-        raise ContentError(
-            ErrorCode.SPACE, f"{path}: cannot be read or written: {error.strerror or error}"
-        ) from error

@@ -4,8 +4,11 @@ Manifest, announcement and the device's own configuration each make demands; non
 """
 
 from collections.abc import Iterable
+from typing import TypeVar
 
 from protocol.manifest import Policy
+
+N = TypeVar("N", int, bool)
 
 
 def strictest(*policies: Policy) -> Policy:
@@ -30,7 +33,7 @@ def asks_for_less(policy: Policy, than: Policy) -> tuple[str, ...]:
     return tuple(name for name, value in named.items() if name in demanded and merged[name] != value)
 
 
-def _largest(values: Iterable[int | None]) -> int | None:
+def _largest(values: Iterable[N | None]) -> N | None:
     return max((value for value in values if value is not None), default=None)
 
 

@@ -1,0 +1,345 @@
+"""The update machine: a literal table and the few rules that do not fit in it. Pure.
+
+``advance`` takes the update and an event and returns the update after it with the effects that follow. An event
+that has no row for the present state is out of place: it raises ``IllegalEvent`` and changes nothing.
+
+The table says where an event leads; ``_ENTER`` says what is done on arrival. What does not fit in a table:
+
+- ``waiting`` has a phase, so rows name (state, phase).
+- a grant that is missing keeps open gates waiting, and is asked for (``_open``).
+- verifying ends when it is healthy *and* heard, in either order (``_verified``).
+"""
+
+from dataclasses import dataclass
+from typing import assert_never
+
+from device_client.agent import events as ev
+from device_client.agent.effects import Effect
+from device_client.agent.journal import Update
+from protocol.directives import Action
+from protocol.errors import ErrorCode
+from protocol.states import OUTCOMES, TOUCHED, Phase, State
+
+MAX_STORES = 30
+MAX_INSTALLS = 2
+
+Place = tuple[State, Phase | None]
+
+EVALUATING: Place = (State.EVALUATING, None)
+WAIT_DOWNLOAD: Place = (State.WAITING, Phase.DOWNLOAD)
+DOWNLOADING: Place = (State.DOWNLOADING, None)
+FETCHED: Place = (State.FETCHED, Phase.INSTALL)
+WAIT_INSTALL: Place = (State.WAITING, Phase.INSTALL)
+INSTALLING: Place = (State.INSTALLING, None)
+INSTALLED: Place = (State.INSTALLED, Phase.ACTIVATE)
+WAIT_ACTIVATE: Place = (State.WAITING, Phase.ACTIVATE)
+ACTIVATING: Place = (State.ACTIVATING, None)
+VERIFYING: Place = (State.VERIFYING, None)
+COMMITTING: Place = (State.COMMITTING, None)
+ROLLING_BACK: Place = (State.ROLLING_BACK, None)
+
+
+def _end(state: State) -> Place:
+    return (state, None)
+
+
+TABLE: dict[tuple[Place, type], Place] = {
+    (EVALUATING, ev.Fits): WAIT_DOWNLOAD,
+    (EVALUATING, ev.AlreadyRuns): _end(State.SUCCEEDED),
+    (EVALUATING, ev.Refused): _end(State.REJECTED),
+    (EVALUATING, ev.Failed): _end(State.FAILED),
+    (EVALUATING, ev.Closed): _end(State.CANCELLED),
+    (WAIT_DOWNLOAD, ev.GatesOpen): DOWNLOADING,
+    (WAIT_DOWNLOAD, ev.GatesShut): WAIT_DOWNLOAD,
+    (WAIT_DOWNLOAD, ev.Refused): _end(State.FAILED),
+    (WAIT_DOWNLOAD, ev.Declined): _end(State.DECLINED),
+    (WAIT_DOWNLOAD, ev.Closed): _end(State.CANCELLED),
+    (DOWNLOADING, ev.Fetched): FETCHED,
+    (DOWNLOADING, ev.FetchInterrupted): DOWNLOADING,
+    (DOWNLOADING, ev.Failed): _end(State.FAILED),
+    (DOWNLOADING, ev.Declined): _end(State.DECLINED),
+    (DOWNLOADING, ev.Closed): _end(State.CANCELLED),
+    (FETCHED, ev.GatesOpen): WAIT_INSTALL,
+    (FETCHED, ev.GatesShut): WAIT_INSTALL,
+    (FETCHED, ev.Refused): _end(State.FAILED),
+    (FETCHED, ev.Failed): _end(State.FAILED),
+    (FETCHED, ev.Declined): _end(State.DECLINED),
+    (FETCHED, ev.Closed): _end(State.CANCELLED),
+    (WAIT_INSTALL, ev.GatesOpen): INSTALLING,  # with a live grant; see _open
+    (WAIT_INSTALL, ev.GatesShut): WAIT_INSTALL,
+    (WAIT_INSTALL, ev.Refused): _end(State.FAILED),
+    (WAIT_INSTALL, ev.Failed): _end(State.FAILED),
+    (WAIT_INSTALL, ev.Declined): _end(State.DECLINED),
+    (WAIT_INSTALL, ev.Closed): _end(State.CANCELLED),
+    (INSTALLING, ev.Installed): INSTALLED,
+    (INSTALLING, ev.Failed): ROLLING_BACK,
+    (INSTALLED, ev.GatesOpen): ACTIVATING,  # with a live grant; see _open
+    (INSTALLED, ev.GatesShut): WAIT_ACTIVATE,
+    (INSTALLED, ev.Refused): ROLLING_BACK,
+    (WAIT_ACTIVATE, ev.GatesOpen): ACTIVATING,  # with a live grant; see _open
+    (WAIT_ACTIVATE, ev.GatesShut): WAIT_ACTIVATE,
+    (WAIT_ACTIVATE, ev.Refused): ROLLING_BACK,
+    (ACTIVATING, ev.Activated): VERIFYING,
+    (ACTIVATING, ev.Failed): ROLLING_BACK,
+    (VERIFYING, ev.HealthPassed): VERIFYING,  # and heard: committing; see _verified
+    (VERIFYING, ev.Failed): ROLLING_BACK,
+    (VERIFYING, ev.VerifyTimedOut): ROLLING_BACK,
+    (COMMITTING, ev.Committed): _end(State.SUCCEEDED),
+    (COMMITTING, ev.Failed): ROLLING_BACK,
+    (ROLLING_BACK, ev.RolledBack): _end(State.ROLLED_BACK),
+    (ROLLING_BACK, ev.Failed): _end(State.INCONSISTENT),
+}
+"""Where an event leads. Outcomes have no row: only ``Heard`` ends them."""
+
+_ENTER: dict[Place, tuple[Effect, ...]] = {
+    EVALUATING: (Effect.EVALUATE,),
+    WAIT_DOWNLOAD: (Effect.JUDGE_GATES,),
+    DOWNLOADING: (Effect.FETCH,),
+    FETCHED: (Effect.JUDGE_GATES,),
+    INSTALLING: (Effect.REPORT_STATE, Effect.INSTALL),
+    INSTALLED: (Effect.JUDGE_GATES,),
+    ACTIVATING: (Effect.ACTIVATE,),
+    VERIFYING: (Effect.REPORT_STATE, Effect.CHECK_HEALTH),
+    COMMITTING: (Effect.COMMIT,),
+    ROLLING_BACK: (Effect.ROLL_BACK,),
+}
+
+_REPORTED = frozenset({INSTALLING, VERIFYING})
+"""Places whose arrival is reported, with a new nonce."""
+
+
+class IllegalEvent(RuntimeError):  # noqa: N818 - named as h11 names it
+    """An event came in a state that has no row for it; nothing changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What follows from one event."""
+
+    update: Update
+    effects: tuple[Effect, ...]
+
+
+def begin(offer_update: Update) -> Step:
+    """Take on a new offer."""
+    return Step(offer_update.model_copy(update={"state": State.EVALUATING}), _ENTER[EVALUATING])
+
+
+def advance(update: Update, event: ev.Event, nonce: str) -> Step:
+    """One step.
+
+    Args:
+        update: As it was saved last.
+        event: What happened.
+        nonce: A fresh one, used if this step makes a report that is to be heard.
+
+    Raises:
+        IllegalEvent: The event has no place here; nothing changed.
+    """
+    match event:
+        case ev.OfferRenewed():
+            return _renewed(update, event, nonce)
+        case ev.GrantEnded():
+            return Step(update.model_copy(update={"granted": False}), ())
+        case ev.Announced():
+            return _announced(update, event, nonce)
+        case ev.Heard():
+            return _heard(update, event)
+        case ev.GatesOpen():
+            return _open(update, event, nonce)
+        case ev.GatesShut():
+            return _shut(update, event, nonce)
+        case _:
+            return _by_table(update, event, nonce)
+
+
+def recover(update: Update, boot_id: str, *, runs_new_version: bool) -> Step:
+    """Where to go on after a restart: a function of what was saved, the boot and what runs.
+
+    Args:
+        update: As it was saved last.
+        boot_id: Of this boot; a grant does not survive a reboot, its clock started anew.
+        runs_new_version: Whether the offered release is the active one.
+    """
+    # A grant ends with the process that received it: its deadline stands on that process's clock.
+    update = update.model_copy(update={"boot_id": boot_id, "granted": False, "resumes": update.resumes + 1})
+    if update.is_over:
+        return Step(update, (Effect.REPORT_STATE,))
+    place: Place = (update.state, update.phase)
+    match update.state:
+        case State.EVALUATING | State.INSTALLED | State.COMMITTING | State.ROLLING_BACK | State.ACTIVATING:
+            return Step(update, _ENTER[place])
+        case State.WAITING | State.FETCHED:
+            asked_again = {"nonce": ""} if update.phase is not Phase.DOWNLOAD else {}
+            return Step(update.model_copy(update=asked_again), (Effect.JUDGE_GATES,))
+        case State.DOWNLOADING:
+            waiting = update.model_copy(
+                update={"state": State.WAITING, "phase": Phase.DOWNLOAD, "resumed": True, "reasons": []}
+            )
+            return Step(waiting, (Effect.JUDGE_GATES,))
+        case State.INSTALLING:
+            if update.installs < MAX_INSTALLS:
+                return Step(update.model_copy(update={"installs": update.installs + 1}), (Effect.INSTALL,))
+            return _go(update, ROLLING_BACK, {"code": ErrorCode.INSTALL, "detail": "installing was cut off twice"})
+        case State.VERIFYING:
+            if runs_new_version:
+                return Step(update.model_copy(update={"healthy": False}), _ENTER[VERIFYING])
+            return _go(
+                update, ROLLING_BACK, {"code": ErrorCode.HEALTH, "detail": "the former version was found running"}
+            )
+        case _:
+            raise IllegalEvent(f"a journal cannot stand in {update.state}")
+
+
+def _by_table(update: Update, event: ev.Event, nonce: str) -> Step:
+    place = TABLE.get(((update.state, update.phase), type(event)))
+    if place is None:
+        raise IllegalEvent(f"{type(event).__name__} in {update.state} {update.phase or ''}".rstrip())
+    changes: dict[str, object] = {}
+    match event:
+        case ev.Fits():
+            changes = {"component": event.component, "version": event.version, "from_version": event.from_version}
+        case ev.AlreadyRuns():
+            changes = {"component": event.component, "version": event.version, "from_version": event.version}
+        case ev.Refused():
+            changes = {"code": event.code, "detail": event.detail}
+        case ev.Failed():
+            changes = {"code": event.code, "detail": event.detail, "log": event.log}
+            if update.state is State.ROLLING_BACK:
+                changes["detail"] = f"rolling back failed: {event.detail}; before it: {update.detail}"[:500]
+        case ev.VerifyTimedOut():
+            changes = {"code": ErrorCode.TIMEOUT, "detail": event.detail}
+        case ev.Closed():
+            changes = {"detail": event.reason}
+        case ev.Declined():
+            changes = {"detail": event.detail}
+        case ev.Fetched():
+            changes = {"bytes_fetched": event.bytes_fetched}
+        case ev.FetchInterrupted():
+            return Step(update.model_copy(update={"resumed": True, "resumes": update.resumes + 1}), ())
+        case ev.HealthPassed():
+            return _verified(update.model_copy(update={"healthy": True, "log": event.log}))
+        case ev.Installed() | ev.Activated() | ev.Committed() | ev.RolledBack():
+            pass
+        case ev.OfferRenewed() | ev.GrantEnded() | ev.Announced() | ev.Heard() | ev.GatesOpen() | ev.GatesShut():
+            raise RuntimeError("advance() routes these elsewhere")
+        case _:
+            assert_never(event)
+    return _go(update, place, changes, nonce)
+
+
+def _go(update: Update, place: Place, changes: dict[str, object], nonce: str = "") -> Step:
+    """Arrive somewhere: the state, the counters, a new nonce where it is reported, the effects of arrival."""
+    state, phase = place
+    changes |= {"state": state, "phase": phase, "reasons": []}
+    if state is State.INSTALLING:
+        changes["installs"] = update.installs + 1
+    if state is State.VERIFYING:
+        changes["healthy"] = False
+    effects = _ENTER.get(place, ())
+    if state in OUTCOMES:
+        effects = (Effect.CLEAN_UP, Effect.REPORT_STATE)
+        if update.state is State.DOWNLOADING:
+            effects = (Effect.STOP_FETCHING, *effects)
+    if (place in _REPORTED or state in OUTCOMES) and nonce:
+        changes |= {"nonce": nonce, "heard": False}
+    if state in TOUCHED or update.state in TOUCHED:
+        changes["stores"] = update.stores + 1
+    after = update.model_copy(update=changes)
+    if after.stores > MAX_STORES and state in TOUCHED:
+        # A loop between states must end: whatever it is, the former version is the safe place.
+        return _go(after, ROLLING_BACK, {"code": ErrorCode.INSTALL, "detail": f"more than {MAX_STORES} steps"}, nonce)
+    return Step(after, effects)
+
+
+def _open(update: Update, event: ev.GatesOpen, nonce: str) -> Step:
+    place: Place = (update.state, update.phase)
+    if place == WAIT_DOWNLOAD:
+        return _go(update, DOWNLOADING, {})
+    if place == FETCHED:
+        return _ask(update, Effect.REPORT_STATE, nonce)
+    if place not in (WAIT_INSTALL, INSTALLED, WAIT_ACTIVATE):
+        raise IllegalEvent(f"GatesOpen in {update.state}")
+    if update.may_activate:
+        return _go(update, TABLE[place, ev.GatesOpen], {}, nonce)
+    if update.state is State.WAITING and not update.reasons and update.nonce:
+        return Step(update, ())  # asked already; the reporter repeats it until it is heard
+    return _ask(update, Effect.REPORT_READINESS, nonce)
+
+
+def _ask(update: Update, effect: Effect, nonce: str) -> Step:
+    """Say that all gates are open, so that a grant may answer this nonce."""
+    phase = update.phase
+    changes = {"state": State.WAITING, "phase": phase, "reasons": [], "nonce": nonce, "heard": False, "granted": False}
+    return Step(update.model_copy(update=changes), (effect,))
+
+
+def _shut(update: Update, event: ev.GatesShut, nonce: str) -> Step:
+    place: Place = (update.state, update.phase)
+    if (place, ev.GatesShut) not in TABLE:
+        raise IllegalEvent(f"GatesShut in {update.state}")
+    reasons = list(event.reasons)
+    same = [(r.gate, r.code) for r in reasons] == [(r.gate, r.code) for r in update.reasons]
+    changed = {"state": State.WAITING, "phase": update.phase, "reasons": reasons}
+    if place == FETCHED:
+        return Step(update.model_copy(update=changed | {"nonce": nonce, "heard": False}), (Effect.REPORT_STATE,))
+    if same:
+        return Step(update.model_copy(update=changed), ())
+    return Step(update.model_copy(update=changed | {"nonce": nonce, "heard": False}), (Effect.REPORT_READINESS,))
+
+
+def _renewed(update: Update, event: ev.OfferRenewed, nonce: str) -> Step:
+    changes: dict[str, object] = {"offer": event.offer}
+    if event.granted:
+        changes["granted"] = True
+    after = update.model_copy(update=changes)
+    if event.granted and after.state is State.WAITING and after.phase in (Phase.INSTALL, Phase.ACTIVATE):
+        return Step(after, (Effect.JUDGE_GATES,))
+    return Step(after, ())
+
+
+def _announced(update: Update, event: ev.Announced, nonce: str) -> Step:
+    after = update.model_copy(update={"action": event.action})
+    if update.is_over:
+        return Step(after, ())
+    match event.action:
+        case Action.ABORT:
+            return _aborted(after, nonce)
+        case Action.HOLD if after.state is State.DOWNLOADING:
+            waiting = {"state": State.WAITING, "phase": Phase.DOWNLOAD}
+            return Step(after.model_copy(update=waiting), (Effect.STOP_FETCHING, Effect.JUDGE_GATES))
+        case Action.HOLD | Action.INSTALL:
+            if after.state is State.WAITING and update.action is not event.action:
+                # Ask anew: a grant that was asked for before a halt is not answered after it.
+                cleared = {"nonce": "", "granted": False} if after.phase is not Phase.DOWNLOAD else {}
+                return Step(after.model_copy(update=cleared), (Effect.JUDGE_GATES,))
+            return Step(after, ())
+        case _:
+            assert_never(event.action)
+
+
+def _aborted(update: Update, nonce: str) -> Step:
+    if update.state in (State.COMMITTING, State.ROLLING_BACK):
+        return Step(update, ())
+    touched = update.state in TOUCHED or (update.state, update.phase) == WAIT_ACTIVATE
+    if touched:
+        return _go(update, ROLLING_BACK, {"detail": "the rollout was aborted"})
+    return _go(update, _end(State.CANCELLED), {"detail": "the rollout was aborted"}, nonce)
+
+
+def _heard(update: Update, event: ev.Heard) -> Step:
+    if event.nonce != update.nonce:
+        return Step(update, ())
+    after = update.model_copy(update={"heard": True})
+    if after.is_over:
+        return Step(after, (Effect.FORGET,)) if event.outcome else Step(update, ())
+    if after.state is State.VERIFYING:
+        return _verified(after)
+    return Step(after, ())
+
+
+def _verified(update: Update) -> Step:
+    """Commit once the new version is healthy and the orchestrator has answered *it*."""
+    if update.healthy and update.heard:
+        return _go(update, COMMITTING, {})
+    return Step(update, ())

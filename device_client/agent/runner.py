@@ -1,0 +1,249 @@
+"""Drives the machine: takes what happens one by one, advances, saves, then hands effects out.
+
+The only writer of the journal. Everything that waits for an answer is repeated here with back-off and jitter until
+an offer says that it was heard; deadlines of grants and of verifying are watched here, on the monotonic clock.
+"""
+
+import asyncio
+import secrets
+from random import Random
+from typing import Protocol
+
+import structlog
+
+from device_client.agent import events as ev
+from device_client.agent.effects import Effect
+from device_client.agent.journal import Journal, Update, boot_id
+from device_client.agent.machine import IllegalEvent, Step, advance, begin, recover
+from protocol.clock import Clock
+from protocol.directives import Action, Announcement, Grant, Offer
+from protocol.states import Phase, State
+
+log = structlog.get_logger(__name__)
+
+QUEUE_BOUND = 256
+
+
+class Performer(Protocol):
+    """Who carries effects out; every result comes back as an event through ``Runner.post``."""
+
+    def start(self, effect: Effect, update: Update) -> None:
+        """Begin an effect without waiting for it."""
+        ...
+
+    def runs_offered(self, update: Update) -> bool:
+        """Whether the offered release is the active one. Blocking."""
+        ...
+
+
+class Timing(Protocol):
+    """The waits that the runner keeps, seconds."""
+
+    readiness_retry_s: float
+    readiness_level_s: float
+    gate_interval_s: float
+    verify_timeout_s: float
+    network_deadline_s: float
+
+
+class Runner:
+    """One device's open update, if any."""
+
+    def __init__(self, journal: Journal, timing: Timing, clock: Clock, random: Random) -> None:
+        self._journal = journal
+        self._timing = timing
+        self._clock = clock
+        self._random = random
+        self._queue: asyncio.Queue[ev.Event | Offer | Announcement] = asyncio.Queue(QUEUE_BOUND)
+        self._performer: Performer | None = None
+        self.update: Update | None = None
+        self.offers: dict[str, Offer] = {}
+        self.announcements: dict[str, Announcement] = {}
+        self._grant_until = 0.0
+        self._verifying_since = 0.0
+        self._connected_at = 0.0
+        self._connected = False
+        self._report: Effect | None = None
+        self._repeat_at = 0.0
+        self._repeats = 0
+        self._judge_at = 0.0
+
+    def attach(self, performer: Performer) -> None:
+        """Set who carries effects out; before ``run``."""
+        self._performer = performer
+
+    async def post(self, item: ev.Event | Offer | Announcement) -> None:
+        """Hand in what happened; waits while the queue is full."""
+        await self._queue.put(item)
+
+    def set_connected(self, *, connected: bool) -> None:
+        """Note the state of the link: silence of the broker has its own deadline while verifying."""
+        self._connected = connected
+        self._connected_at = self._clock.monotonic()
+        if connected and self.update and not self.update.heard:
+            self._repeat_at = 0.0
+
+    def repeat_level(self) -> None:
+        """Reports may have been lost up there: say again where we stand, spread over a few seconds."""
+        if self.update:
+            spread = self._random.uniform(0, self._timing.readiness_retry_s)
+            self._report = self._report or Effect.REPORT_STATE
+            self._repeat_at = self._clock.monotonic() + spread
+            if self.update.heard:
+                self.update = self.update.model_copy(update={"heard": False})
+
+    async def run(self) -> None:
+        """Recover, then take events until cancelled."""
+        self.update = await asyncio.to_thread(self._journal.load)
+        if self.update:
+            runs = await asyncio.to_thread(self._perform.runs_offered, self.update)
+            self.offers[self.update.offer.rollout] = self.update.offer
+            log.info("update recovered", rollout_id=self.update.offer.rollout, state=self.update.state.value)
+            await self._apply(recover(self.update, boot_id(), runs_new_version=runs))
+        while True:
+            item = await self._queue.get()
+            try:
+                await self._take(item)
+            except IllegalEvent as error:
+                log.info("event dropped", why=str(error))
+
+    async def tick(self) -> None:
+        """Called a few times a second: deadlines, repeats, gates that may have opened."""
+        update, now = self.update, self._clock.monotonic()
+        if update is None:
+            return
+        if update.granted and now >= self._grant_until:
+            await self.post(ev.GrantEnded())
+        if update.state is State.VERIFYING:
+            await self._watch_verifying(update, now)
+        if update.state is State.WAITING and now >= self._judge_at:
+            self._judge_at = now + self._timing.gate_interval_s
+            self._perform.start(Effect.JUDGE_GATES, update)
+        if self._report and not update.heard and update.nonce and now >= self._repeat_at:
+            self._repeats += 1
+            self._schedule_repeat()
+            self._perform.start(self._report, update)
+
+    async def _watch_verifying(self, update: Update, now: float) -> None:
+        if self._connected and now - self._verifying_since > self._timing.verify_timeout_s:
+            await self.post(ev.VerifyTimedOut(f"no answer in {self._timing.verify_timeout_s:.0f} s"))
+        elif not self._connected:
+            silent_s = now - max(self._connected_at, self._verifying_since)
+            if silent_s > self._timing.network_deadline_s and not update.heard:
+                await self.post(ev.VerifyTimedOut(f"no broker in {self._timing.network_deadline_s:.0f} s"))
+
+    async def _take(self, item: ev.Event | Offer | Announcement) -> None:
+        match item:
+            case Offer():
+                await self._take_offer(item)
+            case Announcement():
+                await self._take_announcement(item)
+            case _ if self.update:
+                await self._advance(item)
+            case _:
+                log.info("event dropped", why=f"{type(item).__name__} without an update")
+
+    async def _take_offer(self, offer: Offer) -> None:
+        self.offers[offer.rollout] = offer
+        update = self.update
+        if update is None or self._supersedes(offer, update):
+            await self._begin(offer)
+        elif update.offer.rollout == offer.rollout and offer.attempt == update.offer.attempt:
+            await self._renew(offer, update)
+
+    def _supersedes(self, offer: Offer, update: Update) -> bool:
+        return (
+            offer.rollout == update.offer.rollout
+            and offer.attempt > update.offer.attempt
+            and update.is_over
+            and offer.grant is not Grant.CLOSED
+        )
+
+    async def _begin(self, offer: Offer) -> None:
+        if offer.grant is Grant.CLOSED:
+            return
+        announced = self.announcements.get(offer.rollout)
+        action = announced.action if announced else Action.INSTALL
+        fresh = Update(offer=offer, boot_id=boot_id(), action=action)
+        log.info("offer taken", rollout_id=offer.rollout, release=offer.release.path)
+        await self._apply(begin(fresh))
+
+    async def _renew(self, offer: Offer, update: Update) -> None:
+        granted = offer.grant is Grant.ACTIVATE and offer.nonce == update.nonce and not update.is_over
+        if granted:
+            self._grant_until = self._clock.monotonic() + (offer.grant_s or 0)
+        if not update.is_over:
+            await self._advance(ev.OfferRenewed(offer, granted))
+        if offer.heard.nonce:
+            await self._advance(ev.Heard(offer.heard.nonce, outcome=offer.heard.outcome is not None))
+        open_now = self.update
+        if offer.grant is Grant.CLOSED and open_now and not open_now.is_over:
+            await self._advance(ev.Closed(offer.reason or "closed"))
+
+    async def _take_announcement(self, announcement: Announcement) -> None:
+        self.announcements[announcement.rollout] = announcement
+        update = self.update
+        if update and update.offer.rollout == announcement.rollout:
+            await self._advance(ev.Announced(announcement.action))
+            if self.update and self.update.state is State.WAITING:
+                self._judge_at = 0.0
+
+    async def _advance(self, event: ev.Event) -> None:
+        if self.update is None:
+            return
+        await self._apply(advance(self.update, event, secrets.token_urlsafe(12)))
+
+    async def _apply(self, step: Step) -> None:
+        """Save before acting: what is acted on twice is harmless, what is not saved is lost."""
+        before = self.update
+        if step.update != before or Effect.FORGET in step.effects:
+            forgotten = Effect.FORGET in step.effects
+            await asyncio.to_thread(self._journal.save, None if forgotten else step.update)
+        self.update = step.update
+        self._note(before, step.update)
+        for effect in step.effects:
+            match effect:
+                case Effect.FORGET:
+                    await self._forget()
+                case Effect.REPORT_STATE | Effect.REPORT_READINESS:
+                    self._report, self._repeats = effect, 0
+                    self._schedule_repeat()
+                    self._perform.start(effect, step.update)
+                case _:
+                    self._perform.start(effect, step.update)
+
+    def _note(self, before: Update | None, after: Update) -> None:
+        if before and (before.state, before.phase) == (after.state, after.phase):
+            return
+        if after.state is State.VERIFYING:
+            self._verifying_since = self._clock.monotonic()
+        log.info(
+            "state changed",
+            rollout_id=after.offer.rollout,
+            state=after.state.value,
+            phase=after.phase.value if after.phase else None,
+            code=after.code.value if after.code else None,
+        )
+
+    async def _forget(self) -> None:
+        self.update, self._report = None, None
+        now = self._clock.now()
+        for offer in sorted(self.offers.values(), key=lambda o: o.order):
+            if offer.grant is not Grant.CLOSED and offer.expires > now:
+                await self._begin(offer)
+                return
+
+    def _schedule_repeat(self) -> None:
+        ceiling = min(self._timing.readiness_level_s, self._timing.readiness_retry_s * 2 ** min(self._repeats, 16))
+        self._repeat_at = self._clock.monotonic() + self._random.uniform(ceiling / 2, ceiling)
+
+    @property
+    def _perform(self) -> Performer:
+        if self._performer is None:
+            raise RuntimeError("attach a performer before running")
+        return self._performer
+
+    @property
+    def phase_to_judge(self) -> Phase:
+        """The phase whose gates decide what comes next."""
+        return (self.update.phase if self.update else None) or Phase.DOWNLOAD

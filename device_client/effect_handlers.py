@@ -1,0 +1,275 @@
+"""For each effect, the room that carries it out; every result and every failure comes back as one event.
+
+Work that changes the device (install, activate, health, commit, roll back, clean up) runs one at a time, in order.
+Fetching runs beside it and can be stopped. Nothing here decides: the machine does.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from device_client.agent import events as ev
+from device_client.agent.effects import Effect
+from device_client.agent.journal import Update
+from device_client.agent.runner import Runner
+from device_client.config import DeviceHome, DeviceSettings
+from device_client.errors import DeviceError
+from device_client.gate_keeper import GateKeeper
+from device_client.installers.installer import Installer
+from device_client.reporter import Reporter
+from device_client.transfer import Fetcher
+from device_client.verification.files import check_tree
+from device_client.verification.release import Verifier
+from device_client.verification.running import run_health
+from protocol.directives import ReleaseRef
+from protocol.errors import ErrorCode, FlagshipError, ProtocolError
+from protocol.states import Phase
+from protocol.trust.workflow import ReleaseTarget
+
+log = structlog.get_logger(__name__)
+
+_NOT_YET = frozenset({ErrorCode.WITHHELD, ErrorCode.FREEZE})
+_RETRY_S = 1.0
+
+
+class EffectHandlers:
+    """Carries effects out for one device."""
+
+    def __init__(
+        self,
+        home: DeviceHome,
+        settings: DeviceSettings,
+        runner: Runner,
+        verifier: Verifier,
+        installer: Installer,
+        keeper: GateKeeper,
+        fetcher: Fetcher,
+        reporter: Reporter,
+        inventory_changed: Callable[[], Awaitable[None]],
+        group: asyncio.TaskGroup,
+    ) -> None:
+        self._home = home
+        self._settings = settings
+        self._runner = runner
+        self._verifier = verifier
+        self._installer = installer
+        self._keeper = keeper
+        self._fetcher = fetcher
+        self._reporter = reporter
+        self._inventory_changed = inventory_changed
+        self._group = group
+        self._one_at_a_time = asyncio.Lock()
+        self._fetching: asyncio.Task[None] | None = None
+        self._judging = False
+
+    def start(self, effect: Effect, update: Update) -> None:
+        """Begin an effect without waiting for it."""
+        match effect:
+            case Effect.JUDGE_GATES:
+                if not self._judging:
+                    self._judging = True
+                    self._spawn(self._judge(update), ErrorCode.INSTALL)
+            case Effect.FETCH:
+                self._stop_fetching()
+                self._fetching = self._spawn(self._fetch(update), ErrorCode.CHUNK)
+            case Effect.STOP_FETCHING:
+                self._stop_fetching()
+            case Effect.REPORT_STATE:
+                self._spawn(self._reporter.state(update, self.running_version()), None)
+            case Effect.REPORT_READINESS:
+                self._spawn(self._report_readiness(update), None)
+            case Effect.EVALUATE:
+                self._spawn(self._evaluate(update), ErrorCode.METADATA)
+            case Effect.INSTALL:
+                self._spawn(self._in_order(self._install, update), ErrorCode.INSTALL)
+            case Effect.ACTIVATE:
+                self._spawn(self._in_order(self._activate, update), ErrorCode.INSTALL)
+            case Effect.CHECK_HEALTH:
+                self._spawn(self._in_order(self._check_health, update), ErrorCode.HEALTH)
+            case Effect.COMMIT:
+                self._spawn(self._in_order(self._commit, update), ErrorCode.INSTALL)
+            case Effect.ROLL_BACK:
+                self._spawn(self._in_order(self._roll_back, update), ErrorCode.INSTALL)
+            case Effect.CLEAN_UP:
+                self._spawn(self._in_order(self._clean_up, update), None)
+            case Effect.FORGET:
+                raise RuntimeError("the runner forgets by itself")
+
+    def runs_offered(self, update: Update) -> bool:
+        """Whether the offered release is the active one. Blocking."""
+        return self._runs(update.offer.release)
+
+    def running_version(self) -> str | None:
+        """What runs now, for reports."""
+        running = self._installer.running()
+        return running.version if running else None
+
+    def connection_lost(self) -> None:
+        """Tell the machine when a transfer was cut."""
+        if self._fetching and not self._fetching.done():
+            self._spawn(self._runner.post(ev.FetchInterrupted()), None)
+
+    async def _evaluate(self, update: Update) -> None:
+        """Until trust is there: an order that cannot be judged yet is neither taken nor refused."""
+        while True:
+            try:
+                target = await asyncio.to_thread(self._verifier.check, update.offer.release, update.offer.attempt)
+                break
+            except ProtocolError as error:
+                if error.code not in _NOT_YET:
+                    await self._runner.post(ev.Refused(error.code, error.detail))
+                    return
+            await asyncio.sleep(_RETRY_S)
+            if self._runner.update is None or self._runner.update.offer.rollout != update.offer.rollout:
+                return
+        info = target.info
+        if await asyncio.to_thread(self._runs, update.offer.release, info.version):
+            await self._runner.post(ev.AlreadyRuns(info.component, info.version))
+        else:
+            await self._runner.post(ev.Fits(info.component, info.version, self.running_version()))
+
+    async def _judge(self, update: Update) -> None:
+        try:
+            phase = update.phase or Phase.DOWNLOAD
+            judgement = await self._keeper.judge(update.offer.rollout, update.offer.release, phase)
+        except ProtocolError as error:
+            if error.code in _NOT_YET:
+                return  # judged again at the next tick
+            await self._post_if_current(update, ev.Refused(error.code, error.detail))
+            return
+        finally:
+            self._judging = False
+        declined = next((r for r in judgement.refusals if r.code == "declined"), None)
+        if declined:
+            await self._post_if_current(update, ev.Declined(declined.detail))
+        elif judgement.refusals:
+            first = judgement.refusals[0]
+            await self._post_if_current(update, ev.Refused(ErrorCode.UNSAFE, f"{first.gate}: {first.detail}"))
+        elif judgement.reasons:
+            await self._post_if_current(update, ev.GatesShut(judgement.reasons))
+        else:
+            await self._post_if_current(update, ev.GatesOpen())
+
+    async def _post_if_current(self, update: Update, event: ev.Event) -> None:
+        """A judgement of a phase that has passed meanwhile says nothing."""
+        now = self._runner.update
+        if now and (now.state, now.phase, now.offer.rollout) == (update.state, update.phase, update.offer.rollout):
+            await self._runner.post(event)
+
+    async def _fetch(self, update: Update) -> None:
+        fetched = await self._fetcher.fetch(update)
+        await self._runner.post(ev.Fetched(fetched))
+
+    async def _install(self, update: Update) -> None:
+        target = await asyncio.to_thread(self._verifier.check, update.offer.release, update.offer.attempt)
+        await asyncio.to_thread(self._install_files, update, target)
+        await self._runner.post(ev.Installed())
+
+    def _install_files(self, update: Update, target: ReleaseTarget) -> None:
+        artifact, stream = self._fetcher.staged(update, target)
+        tree = self._installer.install(stream, artifact, target.info.version, target.sha256)
+        check_tree(tree, artifact)
+
+    async def _activate(self, update: Update) -> None:
+        await asyncio.to_thread(self._verifier.check, update.offer.release, update.offer.attempt)
+        await asyncio.to_thread(self._installer.activate, update.version, update.offer.release.sha256)
+        await self._inventory_changed()
+        await self._runner.post(ev.Activated())
+
+    async def _check_health(self, update: Update) -> None:
+        """The running version, its files, then the maker's own check."""
+        if not await asyncio.to_thread(self._runs, update.offer.release):
+            await self._runner.post(ev.Failed(ErrorCode.POSTINSTALL, f"{update.version} is not what runs"))
+            return
+        await asyncio.to_thread(self._rehash, update)
+        health = self._settings.installer
+        if health.health:
+            result = await run_health(
+                health.health,
+                health.health_timeout_s,
+                {"FLAGSHIP_RELEASE": str(self._home.current), "FLAGSHIP_VERSION": update.version},
+            )
+            if not result.ok:
+                await self._runner.post(ev.Failed(ErrorCode.HEALTH, result.detail, result.log))
+                return
+            await self._runner.post(ev.HealthPassed(result.log))
+        else:
+            await self._runner.post(ev.HealthPassed())
+
+    def _rehash(self, update: Update) -> None:
+        target = self._verifier.check(update.offer.release)
+        artifact, _ = self._fetcher.staged(update, target)
+        check_tree(self._installer.tree(), artifact)
+
+    async def _commit(self, update: Update) -> None:
+        await asyncio.to_thread(self._installer.commit)
+        counter = update.offer.release.counter
+        await asyncio.to_thread(self._verifier.committed, update.component, counter)
+        await self._runner.post(ev.Committed())
+
+    async def _roll_back(self, update: Update) -> None:
+        await asyncio.to_thread(self._installer.rollback)
+        if update.code is not None:
+            sha256, attempt = update.offer.release.sha256, update.offer.attempt
+            await asyncio.to_thread(self._verifier.set_aside, sha256, attempt)
+        running = self.running_version()
+        if running != update.from_version:
+            detail = f"{running or 'nothing'} runs, expected {update.from_version or 'nothing'}"
+            await self._runner.post(ev.Failed(ErrorCode.INSTALL, detail))
+            return
+        await self._inventory_changed()
+        await self._runner.post(ev.RolledBack())
+
+    async def _clean_up(self, update: Update) -> None:
+        await asyncio.to_thread(self._fetcher.clear)
+        log.info("staging cleared", rollout_id=update.offer.rollout)
+
+    async def _report_readiness(self, update: Update) -> None:
+        await self._reporter.readiness(
+            update.offer.rollout,
+            update.offer.attempt,
+            update.nonce,
+            update.phase or Phase.DOWNLOAD,
+            update.reasons,
+            ready=not update.reasons,
+            stale=self._verifier.stale,
+        )
+
+    def _runs(self, ref: ReleaseRef, version: str = "") -> bool:
+        running = self._installer.running()
+        if running is None:
+            return False
+        # What left the factory has no manifest digest; then the version decides.
+        return running.digest == ref.sha256 if running.digest else running.version == version
+
+    def _stop_fetching(self) -> None:
+        if self._fetching:
+            self._fetching.cancel()
+            self._fetching = None
+
+    async def _in_order(self, work: Callable[[Update], Awaitable[None]], update: Update) -> None:
+        async with self._one_at_a_time:
+            await work(update)
+
+    def _spawn(self, work: Awaitable[None], code: ErrorCode | None) -> asyncio.Task[None]:
+        return self._group.create_task(self._guarded(work, code))
+
+    async def _guarded(self, work: Awaitable[None], code: ErrorCode | None) -> None:
+        """Nothing that fails in here ends the agent; what has a code becomes an event."""
+        try:
+            await work
+        except ProtocolError as error:
+            await self._failed(error.code, error.detail)
+        except (DeviceError, FlagshipError, OSError) as error:
+            if code:
+                await self._failed(code, str(error)[:500])
+            else:
+                log.warning("effect failed", why=str(error)[:500])
+        except Exception:
+            log.exception("effect broke")
+            if code:
+                await self._failed(code, "internal error; the agent's log has the details")
+
+    async def _failed(self, code: ErrorCode, detail: str) -> None:
+        await self._runner.post(ev.Failed(code, detail))

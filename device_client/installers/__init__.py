@@ -1,0 +1,1 @@
+"""Putting a release in place, switching to it, and going back."""

@@ -1,0 +1,86 @@
+"""What every installer can do. The agent's machine knows only this.
+
+    install -> activate -> commit            each is safe to repeat, and safe to be cut off at any instant
+                        -> rollback
+
+All methods block; call them in a thread.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from protocol.manifest import Artifact
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A version in place.
+
+    Attributes:
+        digest: sha256 hex of the release's sealed manifest, or of the tree where the factory installed it.
+        path: The directory or file.
+    """
+
+    version: str
+    digest: str
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What the installer knows; derived from the disk, so that it is right after a power cut.
+
+    Attributes:
+        running: What ``current`` points at.
+        installed: In place, and not activated yet.
+        pending: Activated and neither committed nor rolled back: the one on trial.
+        former: Where a rollback leads while one is pending; else the version before the running one, if it is kept.
+    """
+
+    running: Running | None
+    installed: Running | None
+    pending: Running | None
+    former: Running | None
+
+
+class Installer(Protocol):
+    """Puts one component's artifact in place."""
+
+    def install(self, stream: Path, artifact: Artifact, version: str, digest: str) -> Path:
+        """Write the release beside the running one; durable when it returns.
+
+        Returns:
+            Where it lies, for verification.
+
+        Raises:
+            ContentError: E_SPACE or E_INSTALL.
+        """
+        ...
+
+    def activate(self) -> None:
+        """Make what was installed last the running version."""
+        ...
+
+    def commit(self) -> None:
+        """Keep the running version; older ones than the former are removed."""
+        ...
+
+    def rollback(self) -> Running | None:
+        """Return to the version before the activation, drop what was installed, and name what runs."""
+        ...
+
+    def running(self) -> Running | None:
+        """What runs; None where nothing was ever installed."""
+        ...
+
+    def status(self) -> Status:
+        """What is where."""
+        ...
+
+    def way_back(self) -> bool:
+        """Whether the version that a rollback returns to is present and intact.
+
+        While one is pending that is the former; otherwise the running one, which the next activation leaves behind.
+        """
+        ...

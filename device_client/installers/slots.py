@@ -1,0 +1,298 @@
+"""Versions beside one another and a link to the one that runs: what the directory and file installers share.
+
+    releases/1.0.0-3f2a.../     releases/1.1.0-9bc1.../      current -> releases/1.1.0-9bc1...
+
+Measured with power cuts at every system call: a link that is switched before the new version is on the disk may point
+at empty files. So: write under another name, syncfs, rename, fsync the parent; and only then switch the link.
+"""
+
+import errno
+import hashlib
+import os
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from device_client.durable import (
+    explained,
+    read_capped,
+    switch_link,
+    sync_directory,
+    sync_tree,
+    write_durably,
+)
+from device_client.errors import ConflictError, NotFoundError, StorageError
+from device_client.installers.installer import Running, Status
+from device_client.installers.records import (
+    DIRECTORY,
+    Record,
+    is_intact,
+    keep,
+    look_up,
+    record_artifact,
+    record_tree,
+)
+from device_client.trees import read_tree
+from protocol.errors import ContentError, ErrorCode
+from protocol.identifiers import check_digest, check_version
+from protocol.manifest import Artifact
+
+DIGEST_LETTERS = 12
+PARTIAL = ".partial"
+MAX_STATE_BYTES = 4096
+
+
+class SlotsState(BaseModel):
+    """``state/installer.json``: names below ``releases/``.
+
+    Attributes:
+        installed: In place, waiting to be activated.
+        pending: Activated, on trial; ``pending_from`` is what ran before it.
+        former: What ran before the last commit.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    installed: str | None = None
+    pending: str | None = None
+    pending_from: str | None = None
+    former: str | None = None
+
+
+class SlotInstaller(ABC):
+    """An installer with versions side by side. Subclasses say how one version is written."""
+
+    def __init__(self, releases: Path, current: Path, state: Path) -> None:
+        """Work below ``releases``, with the link ``current`` beside it and the file ``state`` elsewhere."""
+        self._releases = releases
+        self._current = current
+        self._state_file = state
+
+    @abstractmethod
+    def _write(self, stream: Path, artifact: Artifact, partial: Path) -> None:
+        """Write the artifact to ``partial``, which does not exist yet."""
+
+    @abstractmethod
+    def _copy(self, source: Path, partial: Path) -> None:
+        """Copy what the factory installed to ``partial``, which does not exist yet."""
+
+    def install(self, stream: Path, artifact: Artifact, version: str, digest: str) -> Path:
+        """Write the release beside the running one; see ``Installer.install``."""
+        name = slot_name(version, digest)
+        state = self._load()
+        place = self._releases / name
+        if os.path.lexists(place) and not is_intact(self._releases, name):
+            if name in (self._link(), state.pending_from):
+                raise ContentError(
+                    ErrorCode.INSTALL, f"{place}: is in use and damaged, so it cannot be written again"
+                )
+            self._remove(name)
+        if not os.path.lexists(place):
+            with install_errors(place):
+                partial = self._fresh_partial(name)
+                self._write(stream, artifact, partial)
+                self._place(partial, name, record_artifact(artifact, version, digest))
+        if state.pending != name:
+            self._save(state.model_copy(update={"installed": name}))
+        return place
+
+    def install_factory(self, source: Path, version: str) -> Running:
+        """Copy what the device left the factory with, and let it run.
+
+        Raises:
+            NotFoundError: ``source`` does not exist or is of the wrong kind.
+            ConflictError: Another version runs already.
+            StorageError: It cannot be copied.
+        """
+        check_version(version)
+        running = self.running()
+        if running is not None:
+            if running.version == version:
+                return running
+            raise ConflictError(
+                f"{self._current}: version {running.version} is installed already; {version} must come as a release"
+            )
+        partial = self._fresh_partial(f"{version}-factory")
+        with explained(source, "copied"):
+            self._copy(source, partial)
+            tree = read_tree(partial)
+        record = record_tree(tree, version, "")
+        record = record.model_copy(update={"digest": tree_digest(record)})
+        name = slot_name(version, record.digest)
+        with explained(self._releases / name, "written"):
+            if os.path.lexists(self._releases / name):  # a former run was cut off before the link
+                self._remove(name)
+            self._place(partial, name, record)
+        self._switch(name)
+        return self._describe(name)
+
+    def activate(self) -> None:
+        """Make what was installed last the running version; repeated, it changes nothing.
+
+        Raises:
+            ConflictError: Nothing was installed.
+            StorageError: The link cannot be switched.
+        """
+        state = self._load()
+        if state.pending is None:
+            if state.installed is None:
+                raise ConflictError(f"{self._releases}: nothing was installed that could be activated")
+            state = SlotsState(pending=state.installed, pending_from=self._link(), former=state.former)
+            self._save(state)
+        if state.pending is not None and self._link() != state.pending:
+            if not os.path.lexists(self._releases / state.pending):
+                raise StorageError(f"{self._releases / state.pending}: is gone; it cannot be activated")
+            self._switch(state.pending)
+
+    def commit(self) -> None:
+        """Keep the running version and the one before it; repeated, it changes nothing.
+
+        Raises:
+            ConflictError: What is pending does not run.
+        """
+        state = self._load()
+        if state.pending is not None:
+            if self._link() != state.pending:
+                raise ConflictError(
+                    f"{self._current}: does not point at {state.pending}; it cannot be committed"
+                )
+            state = SlotsState(former=state.pending_from)
+            self._save(state)
+        self._clean(state)
+
+    def rollback(self) -> Running | None:
+        """Return to the version before the activation; repeated, it changes nothing.
+
+        Raises:
+            StorageError: That version is gone, or the link cannot be switched.
+        """
+        state = self._load()
+        if state.pending is not None and self._link() == state.pending:
+            former = state.pending_from
+            if former is None:
+                with explained(self._current, "removed"):
+                    self._current.unlink()
+                    sync_directory(self._current.parent)
+            elif not os.path.lexists(self._releases / former):
+                raise StorageError(f"{self._releases / former}: is gone; there is no way back")
+            else:
+                self._switch(former)
+        state = SlotsState(former=state.former)
+        self._save(state)
+        self._clean(state)
+        return self.running()
+
+    def running(self) -> Running | None:
+        """What ``current`` points at."""
+        name = self._link()
+        return None if name is None else self._describe(name)
+
+    def status(self) -> Status:
+        """What is where."""
+        state = self._load()
+        name = self._link()
+        former = state.pending_from if state.pending else state.former
+        return Status(
+            running=self._describe(name) if name else None,
+            installed=self._describe(state.installed) if state.installed else None,
+            pending=self._describe(state.pending) if state.pending and state.pending == name else None,
+            former=self._describe(former) if former else None,
+        )
+
+    def way_back(self) -> bool:
+        """Whether the version that a rollback returns to is present and intact; hashes all of it."""
+        state = self._load()
+        name = state.pending_from if state.pending else self._link()
+        return name is not None and is_intact(self._releases, name)
+
+    def _place(self, partial: Path, name: str, record: Record) -> None:
+        sync_tree(partial)
+        keep(self._releases, name, record)
+        os.rename(partial, self._releases / name)
+        sync_directory(self._releases)
+
+    def _switch(self, name: str) -> None:
+        switch_link(self._current, os.path.relpath(self._releases / name, self._current.parent))
+
+    def _link(self) -> str | None:
+        try:
+            return Path(os.readlink(self._current)).name
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StorageError(
+                f"{self._current}: expected a link to a release, found something else"
+            ) from error
+
+    def _describe(self, name: str) -> Running:
+        record = look_up(self._releases, name)
+        if record is not None:
+            return Running(record.version, record.digest, self._releases / name)
+        version, _, digest = name.rpartition("-")
+        return Running(version, digest, self._releases / name)
+
+    def _fresh_partial(self, name: str) -> Path:
+        self._releases.mkdir(parents=True, exist_ok=True)
+        partial = self._releases / f"{name}{PARTIAL}"
+        _remove_tree(partial)
+        return partial
+
+    def _clean(self, state: SlotsState) -> None:
+        named = {self._link(), state.installed, state.pending, state.pending_from, state.former, DIRECTORY}
+        for path in self._releases.iterdir():
+            if path.name not in named:
+                self._remove(path.name)
+
+    def _remove(self, name: str) -> None:
+        with explained(self._releases / name, "removed"):
+            _remove_tree(self._releases / name)
+            (self._releases / DIRECTORY / f"{name}.json").unlink(missing_ok=True)
+
+    def _load(self) -> SlotsState:
+        try:
+            return SlotsState.model_validate_json(read_capped(self._state_file, MAX_STATE_BYTES))
+        except NotFoundError:
+            return SlotsState()
+        except ValidationError as error:
+            raise StorageError(
+                f"{self._state_file}: damaged; the installer cannot tell what was pending"
+            ) from error
+
+    def _save(self, state: SlotsState) -> None:
+        if state != self._load():
+            write_durably(self._state_file, state.model_dump_json(exclude_none=True).encode())
+
+
+def slot_name(version: str, digest: str) -> str:
+    """The name of a release's directory: two releases with one version never share it.
+
+    Raises:
+        ValueError: The version or the digest may not stand in a file name.
+    """
+    return f"{check_version(version)}-{check_digest(digest)[:DIGEST_LETTERS]}"
+
+
+def tree_digest(record: Record) -> str:
+    """A name for what no manifest describes: the hash of its list of files."""
+    return hashlib.sha256(record.model_dump_json(include={"files", "links"}).encode()).hexdigest()
+
+
+@contextmanager
+def install_errors(place: Path) -> Iterator[None]:
+    """Turn an OSError into the code that the report carries."""
+    try:
+        yield
+    except OSError as error:
+        code = ErrorCode.SPACE if error.errno in (errno.ENOSPC, errno.EDQUOT) else ErrorCode.INSTALL
+        raise ContentError(code, f"{place}: cannot be written: {error.strerror or error}") from error
+
+
+def _remove_tree(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,166 @@
+"""What this device says: built, ordered, signed and sent over whatever connection there is.
+
+Nothing is queued: without a connection a report is not sent, and the runner repeats what must be heard.
+"""
+
+from datetime import datetime
+
+import structlog
+from pydantic import BaseModel
+from securesystemslib.signer import Signer
+
+from device_client.agent.journal import Update
+from protocol.clock import Clock
+from protocol.envelopes import encode, sign
+from protocol.mqtt.connection import ConnectionLost, RequestRefused, Session
+from protocol.reports import (
+    INVENTORY_TYPE,
+    READINESS_TYPE,
+    STATE_TYPE,
+    Inventory,
+    Presence,
+    Progress,
+    Readiness,
+    Reason,
+    StateReport,
+    Want,
+)
+from protocol.states import Phase
+from protocol.topics import RULES, Kind, Topics
+
+log = structlog.get_logger(__name__)
+
+AGENT_VERSION = "0.1.0"
+LOG_TAIL_CHARACTERS = 8_000
+
+
+class Reporter:
+    """One device's voice."""
+
+    def __init__(self, topics: Topics, device: str, signer: Signer, clock: Clock) -> None:
+        self._topics = topics
+        self._device = device
+        self._signer = signer
+        self._clock = clock
+        self._session: Session | None = None
+        self._number = 0
+        self._seq = 0
+
+    def attach(self, session: Session, number: int) -> None:
+        """Use this connection; ``number`` was raised durably before it was made."""
+        self._session, self._number, self._seq = session, number, 0
+
+    def detach(self) -> None:
+        """There is no connection any more."""
+        self._session = None
+
+    async def inventory(
+        self, *, product: str, hardware: str, components: dict[str, str], labels: dict[str, str], kind: str
+    ) -> None:
+        """Say what this device is and runs."""
+        if self._session:
+            report = Inventory(
+                **self._header(),
+                product=product,
+                hardware=hardware,
+                components=components,
+                labels=labels,
+                capabilities=[kind],
+                agent=AGENT_VERSION,
+            )
+            await self._send(Kind.INVENTORY, sign(encode(report), INVENTORY_TYPE, self._signer))
+
+    async def readiness(
+        self,
+        rollout: str,
+        attempt: int,
+        nonce: str,
+        phase: Phase,
+        reasons: list[Reason],
+        *,
+        ready: bool,
+        stale: bool,
+    ) -> None:
+        """Say which gates are open."""
+        if self._session:
+            report = Readiness(
+                **self._header(),
+                rollout=rollout,
+                attempt=attempt,
+                nonce=nonce,
+                phase=phase,
+                ready=ready,
+                reasons=reasons[:32],
+                stale=stale,
+            )
+            await self._send(Kind.READINESS, sign(encode(report), READINESS_TYPE, self._signer))
+
+    async def state(self, update: Update, running_version: str | None) -> None:
+        """Say where the update stands."""
+        if self._session:
+            report = StateReport(
+                **self._header(),
+                rollout=update.offer.rollout,
+                attempt=update.offer.attempt,
+                release=update.offer.release,
+                nonce=update.nonce,
+                state=update.state,
+                code=update.code,
+                detail=update.detail[:500],
+                phase=update.phase,
+                reasons=update.reasons[:32],
+                from_version=update.from_version,
+                running_version=running_version,
+                resumed=update.resumed,
+                bytes_fetched=update.bytes_fetched,
+                log=update.log[-LOG_TAIL_CHARACTERS:],
+            )
+            await self._send(Kind.STATE, sign(encode(report), STATE_TYPE, self._signer))
+
+    async def progress(self, update: Update, percent: float, bytes_fetched: int, bytes_total: int) -> None:
+        """A hint for people."""
+        message = Progress(
+            rollout=update.offer.rollout,
+            state=update.state,
+            percent=percent,
+            bytes_fetched=bytes_fetched,
+            bytes_total=bytes_total,
+            at=self._clock.now(),
+        )
+        await self._send(Kind.PROGRESS, encode(message))
+
+    async def want(self, rollout: str, cids: list[str]) -> None:
+        """Name chunks that did not come."""
+        await self._send(Kind.WANT, encode(Want(rollout=rollout, cids=cids[:64])))
+
+    async def presence(self, *, online: bool) -> None:
+        """A hint: here, or leaving."""
+        await self._send(Kind.PRESENCE, encode(Presence(session=self._number, online=online)))
+
+    def _header(self) -> dict[str, object]:
+        self._seq += 1
+        now: datetime = self._clock.now()
+        return {
+            "fleet": self._topics.fleet,
+            "issued": now,
+            "device": self._device,
+            "session": self._number,
+            "seq": self._seq,
+        }
+
+    async def _send(self, kind: Kind, payload: bytes) -> None:
+        session, rule = self._session, RULES[kind]
+        if session is None:
+            return
+        if len(payload) > rule.max_bytes:
+            log.warning("report dropped", kind=kind.name, why=f"{len(payload)} B, at most {rule.max_bytes}")
+            return
+        try:
+            await session.publish(self._topics.build(kind, device=self._device), payload, qos=rule.qos)
+        except (ConnectionLost, RequestRefused) as error:
+            log.info("report not sent", kind=kind.name, why=str(error))
+
+
+def will(device: str, topics: Topics, number: int) -> tuple[str, BaseModel]:
+    """Topic and content of the last will: it ends only its own session."""
+    return topics.build(Kind.PRESENCE, device=device), Presence(session=number, online=False)

@@ -1,0 +1,139 @@
+"""From an offer to verified bytes in staging: unwrap the key, fetch and open the sealed manifest, fetch the chunks.
+
+What was staged is believed only as far as hashes hold, so every step starts over harmlessly after a cut.
+"""
+
+import asyncio
+import base64
+import time
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from device_client.agent.journal import Update
+from device_client.config import DeviceSettings
+from device_client.download.downloader import DownloadSettings, Listeners, Transfer, fetch
+from device_client.download.sources import ChunkSource
+from device_client.download.store import ArtifactStore, PieceStore, clear_staging, stream_path
+from device_client.reporter import Reporter
+from device_client.verification.release import Verifier
+from protocol.encryption import open_manifest, unwrap_key
+from protocol.errors import ContentError, ErrorCode
+from protocol.manifest import Artifact, Manifest
+from protocol.trust.workflow import ReleaseTarget
+
+
+class Fetcher:
+    """One device's staging area."""
+
+    def __init__(
+        self,
+        staging: Path,
+        settings: DeviceSettings,
+        device: str,
+        content_key: X25519PrivateKey,
+        verifier: Verifier,
+        source: ChunkSource,
+        reporter: Reporter,
+        refused: Callable[[ErrorCode, str], None],
+        random: Random,
+    ) -> None:
+        self._staging = staging
+        self._settings = settings
+        self._device = device
+        self._content_key = content_key
+        self._verifier = verifier
+        self._source = source
+        self._reporter = reporter
+        self._refused = refused
+        self._random = random
+        self._progress_at = 0.0
+        self.last: Transfer | None = None
+
+    async def fetch(self, update: Update) -> int:
+        """Stage everything that the offered release consists of.
+
+        Returns:
+            Ciphertext bytes that came over the network in this run.
+
+        Raises:
+            ContentError: E_KEY, E_MISMATCH, E_SPACE or E_FORMAT.
+        """
+        target = await asyncio.to_thread(self._verifier.check, update.offer.release, update.offer.attempt)
+        settings = DownloadSettings.of(self._settings.download, self._settings.timing)
+        listeners = self._listeners(update)
+        pieces = self._pieces(target)
+        sealed = await fetch(pieces, self._source, settings, listeners, self._random)
+        artifact = await asyncio.to_thread(self._artifact, update, target)
+        store = ArtifactStore(self._staging, artifact)
+        try:
+            body = await fetch(store, self._source, settings, listeners, self._random)
+            await asyncio.to_thread(store.complete)
+        finally:
+            store.close()
+        return update.bytes_fetched + sealed.fetched_bytes + body.fetched_bytes
+
+    def staged(self, update: Update, target: ReleaseTarget) -> tuple[Artifact, Path]:
+        """The artifact and its verified stream, for installing. Blocking.
+
+        Raises:
+            ContentError: What was staged is gone or damaged.
+        """
+        artifact = self._artifact(update, target)
+        return artifact, stream_path(self._staging, artifact)
+
+    def clear(self) -> None:
+        """Remove what was staged. Blocking."""
+        clear_staging(self._staging)
+
+    def _pieces(self, target: ReleaseTarget) -> PieceStore:
+        return PieceStore(self._staging, target.info.pieces, target.length, target.sha256)
+
+    def _artifact(self, update: Update, target: ReleaseTarget) -> Artifact:
+        pieces = self._pieces(target)
+        try:
+            if pieces.resume():
+                raise ContentError(ErrorCode.CHUNK, "sealed manifest: what was staged is damaged")
+            sealed = pieces.complete()
+        finally:
+            pieces.close()
+        wrap = base64.b64decode(update.offer.key_wrap or "", validate=True)
+        cek = unwrap_key(wrap, self._content_key, release=target.sha256, device=self._device)
+        manifest = Manifest.from_json(open_manifest(cek, sealed))
+        if (manifest.product, manifest.version) != (target.info.product, target.info.version):
+            raise ContentError(
+                ErrorCode.MISMATCH, f"sealed manifest: it is of {manifest.product} {manifest.version}"
+            )
+        mine = [a for a in manifest.artifacts if a.component == self._settings.device.component]
+        if len(mine) != 1 or len(manifest.artifacts) != 1:
+            found = ", ".join(a.component for a in manifest.artifacts)
+            raise ContentError(
+                ErrorCode.SOFTWARE, f"release: one artifact for {self._settings.device.component}, found {found}"
+            )
+        return mine[0]
+
+    def _listeners(self, update: Update) -> Listeners:
+        async def want(cids: tuple[str, ...]) -> None:
+            await self._reporter.want(update.offer.rollout, list(cids))
+
+        loop = asyncio.get_running_loop()
+
+        def progress(transfer: Transfer) -> None:
+            self.last = transfer
+            now = time.monotonic()
+            if now >= self._progress_at:
+                self._progress_at = now + self._settings.timing.progress_interval_s
+                percent = 100 * transfer.present_bytes / max(1, transfer.total_bytes)
+                report = self._reporter.progress(
+                    update, percent, update.bytes_fetched + transfer.fetched_bytes, transfer.total_bytes
+                )
+                _running.add(task := loop.create_task(report))
+                task.add_done_callback(_running.discard)
+
+        return Listeners(progress=progress, want=want, refused=self._refused)
+
+
+_running: set[asyncio.Task[None]] = set()
+"""Progress hints under way; the loop keeps only weak references to tasks."""

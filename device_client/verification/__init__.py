@@ -1,0 +1,1 @@
+"""Is it what was signed, does it fit, and does it run."""

@@ -1,0 +1,181 @@
+"""What this device believes: trusted metadata, accepted directives, and the floors beneath them.
+
+    size -> form -> type -> signature -> scope -> order -> expiry -> (release: listed, same bytes, fits, counter)
+
+Floors rise only after every check passed and are durable before the result is used. Blocking: call in a thread;
+the lock keeps two callers from raising floors past one another.
+"""
+
+import hashlib
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Generic, Protocol, TypeVar
+
+from protocol.clock import Clock
+from protocol.directives import ANNOUNCEMENT_TYPE, OFFER_TYPE, Announcement, Offer, ReleaseRef
+from protocol.envelopes import open_envelope
+from protocol.errors import ErrorCode, TrustError
+from protocol.topics import RULES, Kind
+from protocol.trust.checks import Receiver, check_announcement, check_offer, check_quarantine, check_release
+from protocol.trust.floors import (
+    Floors,
+    bind_director,
+    quarantine,
+    raise_clock,
+    raise_counter,
+    raise_order,
+    raise_roles,
+    trusted_now,
+)
+from protocol.trust.workflow import ReleaseTarget, Trusted, TrustStore
+
+M = TypeVar("M")
+
+
+class FloorsStore(Protocol):
+    """Two durable copies of the floors."""
+
+    def load(self) -> Floors:
+        """The newest valid copy."""
+        ...
+
+    def save(self, floors: Floors) -> None:
+        """Durable when it returns."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted(Generic[M]):
+    """A directive that passed every check; ``news`` is False for the very same one again."""
+
+    message: M
+    news: bool
+
+
+class Verifier:
+    """The one place where outside words become belief."""
+
+    def __init__(self, trust: TrustStore, floors: FloorsStore, receiver: Callable[[], Receiver], clock: Clock) -> None:
+        self._trust = trust
+        self._store = floors
+        self._receiver = receiver
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._trusted: Trusted | None = None
+        self.floors = floors.load()
+
+    def now(self) -> datetime:
+        """The later of the clock and its floor."""
+        return trusted_now(self.floors, self._clock.now())
+
+    @property
+    def stale(self) -> bool:
+        """Whether freshness ran out: this device may be cut off."""
+        return self._trusted is None or self._trusted.timestamp_expires <= self.now()
+
+    def refresh(self, files: Mapping[str, bytes]) -> None:
+        """Take in trust metadata from the topics, or verify the stored set again when ``files`` is empty.
+
+        Raises:
+            TrustError: What was believed before stays.
+        """
+        with self._lock:
+            receiver = self._receiver()
+            trusted = self._trust.refresh(files, self.now(), (receiver.product,))
+            floors = raise_roles(self.floors, trusted.roles)
+            self._save(bind_director(floors, trusted.director_keyset(receiver.fleet)))
+            self._trusted = trusted
+
+    def accept_announcement(self, rollout: str, raw: bytes) -> Accepted[Announcement]:
+        """Check an announcement.
+
+        Raises:
+            ProtocolError: The code names why; nothing changed.
+        """
+        with self._lock:
+            receiver, trusted = self._receiver(), self._believed()
+            verify = trusted.verify_director(receiver.fleet)
+            limit = RULES[Kind.ANNOUNCE].max_bytes
+            message, payload = open_envelope(raw, limit, ANNOUNCEMENT_TYPE, verify, Announcement)
+            digest, topic = hashlib.sha256(payload).hexdigest(), f"announce/{rollout}"
+            news = check_announcement(
+                message,
+                rollout=rollout,
+                topic=topic,
+                digest=digest,
+                receiver=receiver,
+                floors=self.floors,
+                now=self.now(),
+            )
+            if news:
+                self._raise(topic, message.order, digest, message.expires, message.issued)
+            return Accepted(message, news)
+
+    def accept_offer(self, rollout: str, raw: bytes) -> Accepted[Offer]:
+        """Check an offer to this device.
+
+        Raises:
+            ProtocolError: The code names why; nothing changed.
+        """
+        with self._lock:
+            receiver, trusted = self._receiver(), self._believed()
+            verify = trusted.verify_director(receiver.fleet)
+            message, payload = open_envelope(raw, RULES[Kind.OFFER].max_bytes, OFFER_TYPE, verify, Offer)
+            digest, topic = hashlib.sha256(payload).hexdigest(), f"offer/{rollout}"
+            news = check_offer(
+                message,
+                rollout=rollout,
+                topic=topic,
+                digest=digest,
+                receiver=receiver,
+                floors=self.floors,
+                now=self.now(),
+            )
+            if news:
+                self._raise(topic, message.order, digest, message.expires, message.issued)
+            return Accepted(message, news)
+
+    def check(self, ref: ReleaseRef, attempt: int | None = None) -> ReleaseTarget:
+        """The release that both keys name, if it fits this device now. Asked again before install and activation.
+
+        Raises:
+            TrustError: Why it does not.
+        """
+        with self._lock:
+            target = self._believed().release(ref.path)
+            check_release(ref, target, self._receiver(), self.floors)
+            if attempt is not None:
+                check_quarantine(ref, attempt, self.floors)
+            if target is None:
+                raise TrustError(ErrorCode.NOT_RELEASED, f"release {ref.path}: not listed")
+            return target
+
+    def committed(self, component: str, counter: int) -> None:
+        """Let the security counter rise; older code must never run again from here on."""
+        with self._lock:
+            self._save(raise_counter(self.floors, component, counter))
+
+    def set_aside(self, sha256: str, attempt: int) -> None:
+        """Quarantine a release that rolled back."""
+        with self._lock:
+            self._save(quarantine(self.floors, sha256, attempt))
+
+    def _believed(self) -> Trusted:
+        if self._trusted is None:
+            raise TrustError(ErrorCode.WITHHELD, "no trust metadata has been verified yet")
+        if self._trusted.timestamp_expires <= self.now():
+            raise TrustError(
+                ErrorCode.FREEZE, f"timestamp expired {self._trusted.timestamp_expires.isoformat()}; none newer came"
+            )
+        return self._trusted
+
+    def _raise(self, topic: str, order: tuple[int, int], digest: str, expires: datetime, issued: datetime) -> None:
+        floors = raise_order(self.floors, topic, order, digest, expires)
+        self._save(raise_clock(floors, issued, self._believed().snapshot_expires, floors.director_keyset))
+
+    def _save(self, floors: Floors) -> None:
+        if floors != self.floors:
+            self._store.save(floors)
+            self.floors = floors

@@ -1,0 +1,53 @@
+"""A device as the orchestrator knows it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+
+class DeviceState(StrEnum):
+    """Whether a device takes part."""
+
+    ENROLLED = "enrolled"
+    REVOKED = "revoked"
+    RETIRED = "retired"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """One row of ``devices``, without what belongs to ingest alone."""
+
+    id: str
+    product: str
+    hardware: str
+    components: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+    state: str = DeviceState.ENROLLED
+    certificate_serial: str = ""
+    enrolled_at: datetime | None = None
+    online: bool = False
+    last_seen: datetime | None = None
+
+    @classmethod
+    def from_row(cls, row: Mapping[Any, Any]) -> "Device":
+        """Read a row's mapping."""
+        return cls(**{name: row[name] for name in FIELDS})
+
+    def value(self, key: str) -> str | None:
+        """What a selector's key stands for; None where the device has no such thing."""
+        match key:
+            case "id":
+                return self.id
+            case "product":
+                return self.product
+            case "hardware":
+                return self.hardware
+            case _ if key.startswith("component."):
+                return self.components.get(key.removeprefix("component."))
+            case _:
+                return self.labels.get(key)
+
+
+FIELDS = tuple(f.name for f in fields(Device))

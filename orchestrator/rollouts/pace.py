@@ -1,0 +1,45 @@
+"""How many offers may be made now. A token bucket as a value; pure."""
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+BURST_S = 5.0
+"""Offers that a bucket saves up, as seconds of its rate: a late tick does not slow the rollout."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """Offers per minute; ``at`` is when ``credit`` was counted, None before the first offer."""
+
+    per_minute: float | None
+    credit: float = 0.0
+    at: datetime | None = None
+
+    @property
+    def capacity(self) -> float:
+        """The most that is saved up; at least one offer."""
+        return max(1.0, (self.per_minute or 0) * BURST_S / 60)
+
+    def filled(self, now: datetime) -> "Bucket":
+        """The bucket at ``now``; a clock that went back adds nothing."""
+        if self.per_minute is None:
+            return self
+        if self.at is None:
+            return replace(self, credit=1.0, at=now)
+        elapsed_s = max(0.0, (now - self.at).total_seconds())
+        return replace(self, credit=min(self.capacity, self.credit + elapsed_s * self.per_minute / 60), at=now)
+
+    def budget(self, limit: int) -> int:
+        """Whole offers that may be made, at most ``limit``."""
+        # A token that is a rounding error short would keep the engine waking up for nothing.
+        return limit if self.per_minute is None else min(limit, int(self.credit + 1e-6))
+
+    def spent(self, offers: int) -> "Bucket":
+        """The bucket after ``offers`` were made."""
+        return self if self.per_minute is None else replace(self, credit=max(0.0, self.credit - offers))
+
+    def next_at(self) -> datetime | None:
+        """When a whole offer is there; None if one is, or there is no limit."""
+        if self.per_minute is None or self.at is None or self.budget(1):
+            return None
+        return self.at + timedelta(seconds=(1 - self.credit) * 60 / self.per_minute)

@@ -1,0 +1,93 @@
+"""Devices: identity and what they last said about themselves."""
+
+from collections.abc import Collection
+from typing import Any
+
+from sqlalchemy import func, select, update
+from sqlalchemy import insert as plain_insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from orchestrator.model.device import FIELDS, Device, DeviceState
+from orchestrator.storage.tables import devices
+
+_COLUMNS = [devices.c[name] for name in FIELDS]
+_BATCH = 500
+
+
+async def insert(conn: AsyncConnection, device: Device, *, report_key: dict[str, Any], content_key: str) -> None:
+    """Add a device, or put a retired one back under a new identity; its old sessions count no more.
+
+    Args:
+        report_key: securesystemslib ``Key.to_dict()`` plus ``keyid``.
+        content_key: X25519 public key, base64.
+    """
+    values: dict[str, Any] = {name: getattr(device, name) for name in FIELDS}
+    values |= {"report_key": report_key, "content_key": content_key}
+    result = await conn.execute(
+        update(devices)
+        .where(devices.c.id == device.id, devices.c.state == DeviceState.RETIRED)
+        .values(**values, session=0, seq=0, presence_session=0)
+    )
+    if result.rowcount == 0:
+        await conn.execute(plain_insert(devices).values(**values))
+
+
+async def get(conn: AsyncConnection, device_id: str) -> Device | None:
+    """One device."""
+    row = (await conn.execute(select(*_COLUMNS).where(devices.c.id == device_id))).mappings().first()
+    return None if row is None else Device.from_row(row)
+
+
+async def page(conn: AsyncConnection, *, after: str = "", limit: int = 500) -> list[Device]:
+    """Devices by id, beginning behind ``after``."""
+    rows = await conn.execute(select(*_COLUMNS).where(devices.c.id > after).order_by(devices.c.id).limit(limit))
+    return [Device.from_row(row) for row in rows.mappings()]
+
+
+async def missing(conn: AsyncConnection, ids: Collection[str]) -> list[str]:
+    """Which of these ids are not devices here."""
+    wanted, found = sorted(set(ids)), set()
+    for start in range(0, len(wanted), _BATCH):
+        found |= set(await conn.scalars(select(devices.c.id).where(devices.c.id.in_(wanted[start : start + _BATCH]))))
+    return [device for device in wanted if device not in found]
+
+
+async def keys(conn: AsyncConnection, ids: Collection[str]) -> dict[str, tuple[dict[str, Any], str]]:
+    """(report key, content key) by device id, of enrolled devices only: a revoked one is heard no more."""
+    wanted, found = list(ids), {}
+    for start in range(0, len(wanted), _BATCH):
+        rows = await conn.execute(
+            select(devices.c.id, devices.c.report_key, devices.c.content_key).where(
+                devices.c.id.in_(wanted[start : start + _BATCH]), devices.c.state == DeviceState.ENROLLED
+            )
+        )
+        found.update({row.id: (row.report_key, row.content_key) for row in rows})
+    return found
+
+
+async def figures(conn: AsyncConnection) -> tuple[int, int, int]:
+    """(enrolled, online, revoked)."""
+    row = (
+        await conn.execute(
+            select(
+                func.count().filter(devices.c.state == DeviceState.ENROLLED),
+                func.count().filter(devices.c.state == DeviceState.ENROLLED, devices.c.online),
+                func.count().filter(devices.c.state == DeviceState.REVOKED),
+            ).select_from(devices)
+        )
+    ).one()
+    return row[0], row[1], row[2]
+
+
+async def versions(conn: AsyncConnection, limit: int = 100) -> dict[str, int]:
+    """Enrolled devices by ``component version``, the most frequent first."""
+    part = func.json_each(devices.c.components).table_valued("key", "value")
+    name = (part.c.key + " " + part.c.value).label("name")
+    rows = await conn.execute(
+        select(name, func.count().label("n"))
+        .select_from(devices.join(part, onclause=devices.c.state == DeviceState.ENROLLED))
+        .group_by(name)
+        .order_by(func.count().desc(), name)
+        .limit(limit)
+    )
+    return {row.name: row.n for row in rows}

@@ -1,0 +1,134 @@
+"""Rollouts and their stages."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import String, func, select, type_coerce, update
+from sqlalchemy import insert as plain_insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from orchestrator.model.rollout import Rollout, RolloutSpec, RolloutState, Stage
+from orchestrator.storage.tables import assignments, rollouts, stages
+from protocol.states import OUTCOMES
+
+
+async def insert(
+    conn: AsyncConnection, rollout_id: str, spec: RolloutSpec, state: RolloutState, now: datetime
+) -> None:
+    """Add a rollout and its stages, still without members."""
+    await conn.execute(
+        plain_insert(rollouts).values(
+            id=rollout_id, release=spec.release, state=state, spec=spec.model_dump(mode="json"), created_at=now
+        )
+    )
+    await conn.execute(
+        plain_insert(stages),
+        [
+            {"rollout": rollout_id, "position": position, "name": stage.name, "state": "pending"}
+            for position, stage in enumerate(spec.stages)
+        ],
+    )
+
+
+async def get(conn: AsyncConnection, rollout_id: str) -> Rollout | None:
+    """One rollout."""
+    row = (await conn.execute(select(rollouts).where(rollouts.c.id == rollout_id))).mappings().first()
+    return None if row is None else Rollout.from_row(row)
+
+
+async def not_ended(conn: AsyncConnection) -> list[Rollout]:
+    """Rollouts that the engine looks at: started or scheduled, with a member that may still move."""
+    rows = await conn.execute(
+        select(rollouts)
+        .where(rollouts.c.state != RolloutState.DRAFT, rollouts.c.ended_at.is_(None))
+        .order_by(rollouts.c.created_at, rollouts.c.id)
+    )
+    return [Rollout.from_row(row) for row in rows.mappings()]
+
+
+async def page(conn: AsyncConnection, *, after: str = "", limit: int = 200) -> list[Rollout]:
+    """Rollouts by id, beginning behind ``after``."""
+    rows = await conn.execute(select(rollouts).where(rollouts.c.id > after).order_by(rollouts.c.id).limit(limit))
+    return [Rollout.from_row(row) for row in rows.mappings()]
+
+
+async def states(conn: AsyncConnection, limit: int = 50) -> dict[str, str]:
+    """State by rollout id, of the newest rollouts."""
+    rows = await conn.execute(
+        select(rollouts.c.id, rollouts.c.state).order_by(rollouts.c.created_at.desc()).limit(limit)
+    )
+    return {row.id: row.state for row in rows}
+
+
+async def next_id(conn: AsyncConnection) -> str:
+    """``r-<n>``, one above the number of rollouts, or higher where that is taken."""
+    number = (await conn.scalar(select(func.count()).select_from(rollouts)) or 0) + 1
+    while await get(conn, f"r-{number}") is not None:
+        number += 1
+    return f"r-{number}"
+
+
+async def save(conn: AsyncConnection, rollout_id: str, **values: Any) -> None:  # noqa: ANN401 - columns
+    """Change columns of a rollout."""
+    await conn.execute(
+        update(rollouts).where(rollouts.c.id == rollout_id).values(**values, version=rollouts.c.version + 1)
+    )
+
+
+async def load_stages(conn: AsyncConnection, rollout_id: str) -> list[Stage]:
+    """The stages in order."""
+    rows = await conn.execute(select(stages).where(stages.c.rollout == rollout_id).order_by(stages.c.position))
+    return [Stage.from_row(row) for row in rows.mappings()]
+
+
+async def save_stages(conn: AsyncConnection, changed: Sequence[Stage]) -> None:
+    """Write stages as they are now."""
+    for stage in changed:
+        await conn.execute(
+            update(stages)
+            .where(stages.c.rollout == stage.rollout, stages.c.position == stage.position)
+            .values(
+                state=stage.state,
+                members=stage.members,
+                opened_at=stage.opened_at,
+                soaking_since=stage.soaking_since,
+                passed_at=stage.passed_at,
+            )
+        )
+
+
+async def waiting_reasons(conn: AsyncConnection, rollout_id: str) -> dict[int, dict[str, int]]:
+    """Devices by stage and ``gate: code`` of what keeps them waiting; looks at waiting devices only."""
+    reason = func.json_each(assignments.c.reasons).table_valued("value")
+    gate = func.json_extract(reason.c.value, "$.gate")
+    name = (gate + ": " + func.json_extract(reason.c.value, "$.code")).label("name")
+    rows = await conn.execute(
+        select(assignments.c.stage, name, func.count().label("n"))
+        .select_from(assignments.join(reason, onclause=type_coerce(assignments.c.reasons, String) != "[]"))
+        .where(assignments.c.rollout == rollout_id, assignments.c.state.not_in([str(s) for s in OUTCOMES]))
+        .group_by(assignments.c.stage, name)
+    )
+    found: dict[int, dict[str, int]] = {}
+    for row in rows:
+        found.setdefault(row.stage, {})[row.name] = row.n
+    return found
+
+
+async def next_offer_expiry(conn: AsyncConnection, rollout_id: str) -> datetime | None:
+    """When the first open offer (download or activate) runs out."""
+    found: list[datetime] = []
+    for grant in ("download", "activate"):
+        first = await conn.scalar(
+            select(assignments.c.offer_expires)
+            .where(
+                assignments.c.rollout == rollout_id,
+                assignments.c.grant == grant,
+                assignments.c.offer_expires.is_not(None),
+            )
+            .order_by(assignments.c.offer_expires)
+            .limit(1)
+        )
+        if first is not None:
+            found.append(first)
+    return min(found, default=None)
