@@ -1,0 +1,1 @@
+"""The orchestrator's online keys, and the marks below which nothing is ever signed again."""
