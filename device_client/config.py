@@ -180,6 +180,18 @@ def load(path: Path) -> tuple[DeviceHome, DeviceSettings]:
         raise UsageError(f"{file}: {first_mistake(error)}; mend it") from error
 
 
+def settings_from(values: dict[str, Any], what: str) -> DeviceSettings:
+    """Settings out of a command's words; ``what`` names the command.
+
+    Raises:
+        UsageError: A value is wrong; names it.
+    """
+    try:
+        return DeviceSettings.model_validate(values)
+    except ValidationError as error:
+        raise UsageError(f"{what}: {first_mistake(error)}") from error
+
+
 def write(home: DeviceHome, settings: DeviceSettings) -> None:
     """Write ``device.toml``: the whole of [device], and of the other sections what differs from the defaults."""
     values = settings.model_dump(mode="json", exclude_defaults=True)
@@ -199,7 +211,8 @@ def first_mistake(error: ValidationError) -> str:
     """Where a value is wrong and why, in one clause and without the value."""
     first = error.errors(include_url=False, include_input=False)[0]
     place = ".".join(str(part) for part in first["loc"])
-    return f"{place}: {first['msg']}" if place else str(first["msg"])
+    message = str(first["msg"]).removeprefix("Value error, ")
+    return f"{place}: {message}" if place else message
 
 
 def _toml(value: object) -> str:

@@ -6,6 +6,7 @@ Fetching runs beside it and can be stopped. Nothing here decides: the machine do
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import structlog
 
@@ -13,10 +14,11 @@ from device_client.agent import events as ev
 from device_client.agent.effects import Effect
 from device_client.agent.journal import Update
 from device_client.agent.runner import Runner
-from device_client.config import DeviceHome, DeviceSettings
+from device_client.config import DeviceSettings
 from device_client.errors import DeviceError
 from device_client.gate_keeper import GateKeeper
 from device_client.installers.installer import Installer
+from device_client.last_update import LastUpdate
 from device_client.reporter import Reporter
 from device_client.transfer import Fetcher
 from device_client.verification.files import check_tree
@@ -38,22 +40,22 @@ class EffectHandlers:
 
     def __init__(
         self,
-        home: DeviceHome,
         settings: DeviceSettings,
         runner: Runner,
         verifier: Verifier,
         installer: Installer,
+        last_update: LastUpdate,
         keeper: GateKeeper,
         fetcher: Fetcher,
         reporter: Reporter,
         inventory_changed: Callable[[], Awaitable[None]],
         group: asyncio.TaskGroup,
     ) -> None:
-        self._home = home
         self._settings = settings
         self._runner = runner
         self._verifier = verifier
         self._installer = installer
+        self._last_update = last_update
         self._keeper = keeper
         self._fetcher = fetcher
         self._reporter = reporter
@@ -124,7 +126,7 @@ class EffectHandlers:
             if self._runner.update is None or self._runner.update.offer.rollout != update.offer.rollout:
                 return
         info = target.info
-        if await asyncio.to_thread(self._runs, update.offer.release, info.version):
+        if await asyncio.to_thread(self._runs_version, update.offer.release, info.version):
             await self._runner.post(ev.AlreadyRuns(info.component, info.version))
         else:
             await self._runner.post(ev.Fits(info.component, info.version, self.running_version()))
@@ -173,39 +175,39 @@ class EffectHandlers:
 
     async def _activate(self, update: Update) -> None:
         await asyncio.to_thread(self._verifier.check, update.offer.release, update.offer.attempt)
-        await asyncio.to_thread(self._installer.activate, update.version, update.offer.release.sha256)
+        await asyncio.to_thread(self._installer.activate)
         await self._inventory_changed()
         await self._runner.post(ev.Activated())
 
     async def _check_health(self, update: Update) -> None:
         """The running version, its files, then the maker's own check."""
-        if not await asyncio.to_thread(self._runs, update.offer.release):
+        running = await asyncio.to_thread(self._installer.running)
+        if running is None or running.digest != update.offer.release.sha256:
             await self._runner.post(ev.Failed(ErrorCode.POSTINSTALL, f"{update.version} is not what runs"))
             return
-        await asyncio.to_thread(self._rehash, update)
+        await asyncio.to_thread(self._rehash, update, running.path)
         health = self._settings.installer
-        if health.health:
-            result = await run_health(
-                health.health,
-                health.health_timeout_s,
-                {"FLAGSHIP_RELEASE": str(self._home.current), "FLAGSHIP_VERSION": update.version},
-            )
-            if not result.ok:
-                await self._runner.post(ev.Failed(ErrorCode.HEALTH, result.detail, result.log))
-                return
+        result = await run_health(
+            health.health,
+            health.health_timeout_s,
+            {"FLAGSHIP_RELEASE": str(running.path), "FLAGSHIP_VERSION": update.version},
+            running.path if running.path.is_dir() else running.path.parent,
+        )
+        if result.ok:
             await self._runner.post(ev.HealthPassed(result.log))
         else:
-            await self._runner.post(ev.HealthPassed())
+            await self._runner.post(ev.Failed(ErrorCode.HEALTH, result.detail, result.log))
 
-    def _rehash(self, update: Update) -> None:
+    def _rehash(self, update: Update, place: Path) -> None:
         target = self._verifier.check(update.offer.release)
         artifact, _ = self._fetcher.staged(update, target)
-        check_tree(self._installer.tree(), artifact)
+        check_tree(place, artifact)
 
     async def _commit(self, update: Update) -> None:
         await asyncio.to_thread(self._installer.commit)
         counter = update.offer.release.counter
         await asyncio.to_thread(self._verifier.committed, update.component, counter)
+        await asyncio.to_thread(self._last_update.note, self._verifier.now())
         await self._runner.post(ev.Committed())
 
     async def _roll_back(self, update: Update) -> None:
@@ -236,12 +238,13 @@ class EffectHandlers:
             stale=self._verifier.stale,
         )
 
-    def _runs(self, ref: ReleaseRef, version: str = "") -> bool:
+    def _runs(self, ref: ReleaseRef) -> bool:
         running = self._installer.running()
-        if running is None:
-            return False
-        # What left the factory has no manifest digest; then the version decides.
-        return running.digest == ref.sha256 if running.digest else running.version == version
+        return running is not None and running.digest == ref.sha256
+
+    def _runs_version(self, ref: ReleaseRef, version: str) -> bool:
+        # What left the factory was described by no manifest; there the version decides.
+        return self._runs(ref) or self.running_version() == version
 
     def _stop_fetching(self) -> None:
         if self._fetching:

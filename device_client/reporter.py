@@ -3,13 +3,15 @@
 Nothing is queued: without a connection a report is not sent, and the runner repeats what must be heard.
 """
 
-from datetime import datetime
+from typing import Any
 
 import structlog
 from pydantic import BaseModel
 from securesystemslib.signer import Signer
 
 from device_client.agent.journal import Update
+from device_client.config import DeviceSettings
+from device_client.inventory import describe
 from protocol.clock import Clock
 from protocol.envelopes import encode, sign
 from protocol.mqtt.connection import ConnectionLost, RequestRefused, Session
@@ -17,7 +19,6 @@ from protocol.reports import (
     INVENTORY_TYPE,
     READINESS_TYPE,
     STATE_TYPE,
-    Inventory,
     Presence,
     Progress,
     Readiness,
@@ -25,12 +26,11 @@ from protocol.reports import (
     StateReport,
     Want,
 )
-from protocol.states import Phase
+from protocol.states import Phase, State
 from protocol.topics import RULES, Kind, Topics
 
 log = structlog.get_logger(__name__)
 
-AGENT_VERSION = "0.1.0"
 LOG_TAIL_CHARACTERS = 8_000
 
 
@@ -50,23 +50,26 @@ class Reporter:
         """Use this connection; ``number`` was raised durably before it was made."""
         self._session, self._number, self._seq = session, number, 0
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection to send on."""
+        return self._session is not None
+
     def detach(self) -> None:
         """There is no connection any more."""
         self._session = None
 
-    async def inventory(
-        self, *, product: str, hardware: str, components: dict[str, str], labels: dict[str, str], kind: str
-    ) -> None:
+    async def inventory(self, settings: DeviceSettings, running_version: str | None) -> None:
         """Say what this device is and runs."""
         if self._session:
-            report = Inventory(
-                **self._header(),
-                product=product,
-                hardware=hardware,
-                components=components,
-                labels=labels,
-                capabilities=[kind],
-                agent=AGENT_VERSION,
+            self._seq += 1
+            report = describe(
+                settings,
+                fleet=self._topics.fleet,
+                running_version=running_version,
+                session=self._number,
+                seq=self._seq,
+                issued=self._clock.now(),
             )
             await self._send(Kind.INVENTORY, sign(encode(report), INVENTORY_TYPE, self._signer))
 
@@ -104,7 +107,7 @@ class Reporter:
                 attempt=update.offer.attempt,
                 release=update.offer.release,
                 nonce=update.nonce,
-                state=update.state,
+                state=_said(update),
                 code=update.code,
                 detail=update.detail[:500],
                 phase=update.phase,
@@ -137,12 +140,11 @@ class Reporter:
         """A hint: here, or leaving."""
         await self._send(Kind.PRESENCE, encode(Presence(session=self._number, online=online)))
 
-    def _header(self) -> dict[str, object]:
+    def _header(self) -> dict[str, Any]:
         self._seq += 1
-        now: datetime = self._clock.now()
         return {
             "fleet": self._topics.fleet,
-            "issued": now,
+            "issued": self._clock.now(),
             "device": self._device,
             "session": self._number,
             "seq": self._seq,
@@ -164,3 +166,10 @@ class Reporter:
 def will(device: str, topics: Topics, number: int) -> tuple[str, BaseModel]:
     """Topic and content of the last will: it ends only its own session."""
     return topics.build(Kind.PRESENCE, device=device), Presence(session=number, online=False)
+
+
+def _said(update: Update) -> State:
+    """The word for the orchestrator: who waits to install has fetched, and says with that whether gates are shut."""
+    if update.state is State.WAITING and update.phase is Phase.INSTALL:
+        return State.FETCHED
+    return update.state

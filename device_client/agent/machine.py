@@ -269,8 +269,8 @@ def _open(update: Update, event: ev.GatesOpen, nonce: str) -> Step:
 
 def _ask(update: Update, effect: Effect, nonce: str) -> Step:
     """Say that all gates are open, so that a grant may answer this nonce."""
-    phase = update.phase
-    changes = {"state": State.WAITING, "phase": phase, "reasons": [], "nonce": nonce, "heard": False, "granted": False}
+    changes: dict[str, object] = {"state": State.WAITING, "phase": update.phase, "reasons": []}
+    changes |= {"nonce": nonce, "heard": False, "granted": False}
     return Step(update.model_copy(update=changes), (effect,))
 
 
@@ -289,7 +289,9 @@ def _shut(update: Update, event: ev.GatesShut, nonce: str) -> Step:
 
 
 def _renewed(update: Update, event: ev.OfferRenewed, nonce: str) -> Step:
-    changes: dict[str, object] = {"offer": event.offer}
+    # A closed offer carries no key; what was staged with it must stay readable until this is over.
+    offer = event.offer.model_copy(update={"key_wrap": event.offer.key_wrap or update.offer.key_wrap})
+    changes: dict[str, object] = {"offer": offer}
     if event.granted:
         changes["granted"] = True
     after = update.model_copy(update=changes)

@@ -1,0 +1,225 @@
+"""``flagship-device``: enrol this device, run its agent, answer for the person who stands before it.
+
+Exit codes are those of every Flagship command (design, section 10). Errors are one sentence on stderr.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from device_client import identity, inhibitors
+from device_client.config import DeviceHome, DeviceSettings, load, settings_from, write
+from device_client.durable import write_durably
+from device_client.errors import ConflictError, NotFoundError, UsageError
+from device_client.local_socket import request
+from device_client.logs import log_to_stderr
+from device_client.service import Agent, make_installer, run_agents
+from protocol.clock import SystemClock
+from protocol.errors import FlagshipError
+
+INTERRUPTED = 130
+DEFAULT_HOME = Path("/var/lib/flagship")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the console script's entry."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except FlagshipError as error:
+        print(f"flagship-device: {error}", file=sys.stderr)
+        return getattr(error, "exit_code", 1)
+    except OSError as error:
+        print(f"flagship-device: {error.filename or 'file'}: {error.strerror or error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="flagship-device", description="The update agent of one device.")
+    verbs = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    enrol = verbs.add_parser("enrol", help="make keys and a request, or accept the answer")
+    _home(enrol)
+    enrol.add_argument("--id", help="this device's id: letters, digits, '_' and '-'")
+    enrol.add_argument("--product", help="what it is")
+    enrol.add_argument("--hardware", help="which hardware releases must be made for")
+    enrol.add_argument("--component", default="app", help="what the installer updates (app)")
+    enrol.add_argument("--label", action="append", default=[], metavar="KEY=VALUE", help="may be repeated")
+    enrol.add_argument("--health", metavar="PROGRAM", help="ends with 0 when a new version works")
+    enrol.add_argument("--installed", type=Path, metavar="DIR", help="what the device left the factory with")
+    enrol.add_argument("--version", help="the version of --installed")
+    enrol.add_argument("-o", "--output", type=Path, help="where the request goes (HOME/request.json)")
+    enrol.add_argument("--accept", type=Path, metavar="FILE", help="the answers of 'flagship device enrol'")
+    enrol.set_defaults(run=_enrol)
+
+    run = verbs.add_parser("run", help="run the agent; several --config run in one process")
+    run.add_argument("--config", type=Path, action="append", metavar="FILE", help="device.toml, or the home it is in")
+    run.set_defaults(run=_run)
+
+    status = verbs.add_parser("status", help="what runs, and where the open update stands")
+    _home(status)
+    status.add_argument("-o", "--output", choices=("text", "json"), default="text")
+    status.set_defaults(run=_status)
+
+    for verb, what in (("approve", "agree to"), ("decline", "refuse"), ("defer", "put off")):
+        answer = verbs.add_parser(verb, help=f"{what} the update that waits for a person")
+        _home(answer)
+        answer.add_argument("rollout", nargs="?", help="the open one, if not named")
+        if verb == "defer":
+            answer.add_argument("--seconds", type=float, default=3600.0, help="for how long (3600)")
+        answer.set_defaults(run=_decide, verb=verb)
+
+    inhibit = verbs.add_parser("inhibit", help="say that the device is in use: nothing is installed meanwhile")
+    _home(inhibit)
+    inhibit.add_argument("who", help="a name for who says so: letters, digits, '_' and '-'")
+    inhibit.add_argument("--why", default="in use")
+    inhibit.add_argument("--seconds", type=float, help="until it ends by itself")
+    inhibit.add_argument("--release", action="store_true", help="no longer in use")
+    inhibit.set_defaults(run=_inhibit)
+    return parser
+
+
+def _home(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--home",
+        type=Path,
+        default=Path(os.environ.get("FLAGSHIP_DEVICE_HOME", DEFAULT_HOME)),
+        help="the device's home ($FLAGSHIP_DEVICE_HOME, or /var/lib/flagship)",
+    )
+
+
+def _enrol(options: argparse.Namespace) -> None:
+    home = DeviceHome(options.home)
+    if options.accept:
+        enrolment = identity.accept(home, options.accept)
+        print(f"device {enrolment.device} belongs to fleet {enrolment.fleet}; start it with 'flagship-device run'")
+        return
+    settings = _settings(home, options)
+    if (options.installed is None) != (options.version is None):
+        raise UsageError("enrol: --installed DIR and --version V belong together")
+    identity.make_keys(home)
+    if not home.config.exists():
+        write(home, settings)
+    if options.installed:
+        make_installer(home, settings).install_factory(options.installed, options.version)
+    request_file = options.output or home.path / "request.json"
+    text = identity.make_request(home, settings).model_dump_json(indent=1)
+    write_durably(request_file, text.encode() + b"\n", 0o644)
+    print(f"{request_file}: carry it to 'flagship device enrol', then 'flagship-device enrol --accept FILE'")
+
+
+def _settings(home: DeviceHome, options: argparse.Namespace) -> DeviceSettings:
+    named = (options.id, options.product, options.hardware)
+    if home.config.exists():
+        _, settings = load(home.config)
+        if options.id not in (None, settings.device.id):
+            raise ConflictError(f"{home.path}: is the home of device {settings.device.id}, not of {options.id}")
+        return settings
+    if None in named:
+        raise UsageError("enrol: a new device needs --id, --product and --hardware")
+    labels = dict(_label(text) for text in options.label)
+    device = {"id": options.id, "product": options.product, "hardware": options.hardware}
+    installer = {"health": [options.health]} if options.health else {}
+    values = {"device": device | {"component": options.component, "labels": labels}, "installer": installer}
+    return settings_from(values, "enrol")
+
+
+def _label(text: str) -> tuple[str, str]:
+    key, sign, value = text.partition("=")
+    if not sign:
+        raise UsageError(f"--label {text[:80]!r}: expected KEY=VALUE, such as site=berlin")
+    return key, value
+
+
+def _run(options: argparse.Namespace) -> None:
+    paths = options.config or [Path(os.environ.get("FLAGSHIP_DEVICE_HOME", DEFAULT_HOME))]
+    log_to_stderr()
+    agents = []
+    for path in paths:
+        home, settings = load(path)
+        home.create()
+        agents.append(Agent(home, settings, SystemClock()))
+    if len({agent.settings.device.id for agent in agents}) != len(agents):
+        raise UsageError("run: one device was named twice")
+    asyncio.run(_until_told(agents))
+
+
+async def _until_told(agents: Sequence[Agent]) -> None:
+    """Run until SIGTERM or SIGINT; the first error of an agent ends all with its one sentence."""
+    work = asyncio.ensure_future(run_agents(agents))
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, work.cancel)
+    try:
+        await work
+    except asyncio.CancelledError:
+        return
+    except BaseExceptionGroup as errors:
+        first = _first(errors)
+        if isinstance(first, FlagshipError | OSError):
+            raise first from None
+        raise
+
+
+def _first(errors: BaseExceptionGroup[Any]) -> BaseException:
+    found: BaseException = errors
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    return found
+
+
+def _status(options: argparse.Namespace) -> None:
+    home, _ = load(options.home)
+    answer = request(home.socket, "status")
+    if options.output == "json":
+        print(json.dumps(answer))
+        return
+    running = ", ".join(f"{name} {version}" for name, version in answer["running"].items()) or "nothing"
+    link = "connected" if answer["connected"] else "not connected"
+    print(f"{answer['device']}: {link}, runs {running}")
+    update = answer["update"]
+    if update is None:
+        print("no update is open")
+        return
+    phase = f" ({update['phase']})" if update["phase"] else ""
+    print(f"rollout {update['offer']['rollout']}: {update['version'] or 'new version'} {update['state']}{phase}")
+    for reason in update["reasons"]:
+        print(f"  waits for {reason['gate']}: {reason['detail'] or reason['code']}")
+    if update["code"]:
+        print(f"  {update['code']}: {update['detail']}")
+
+
+def _decide(options: argparse.Namespace) -> None:
+    home, _ = load(options.home)
+    extra = {"seconds": options.seconds} if options.verb == "defer" else {}
+    answer = request(home.socket, options.verb, rollout=options.rollout, **extra)
+    print(f"{options.verb}: rollout {answer['rollout']}, by {answer['who']}")
+
+
+def _inhibit(options: argparse.Namespace) -> None:
+    home, _ = load(options.home)
+    if options.release:
+        if not inhibitors.release(home.inhibitors, options.who):
+            raise NotFoundError(f"inhibit: nobody named {options.who[:64]!r} says that the device is in use")
+        print(f"{options.who}: no longer in use")
+        return
+    until = None
+    if options.seconds is not None:
+        if not 0 < options.seconds <= timedelta(days=365).total_seconds():
+            raise UsageError("--seconds: expected more than 0 and at most a year")
+        until = datetime.now(UTC) + timedelta(seconds=options.seconds)
+    inhibitors.inhibit(home.inhibitors, options.who, options.why, until)
+    print(f"{options.who}: in use; nothing is installed until 'flagship-device inhibit {options.who} --release'")
+
+if __name__ == "__main__":
+    sys.exit(main())

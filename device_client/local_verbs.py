@@ -1,0 +1,106 @@
+"""What the local socket's verbs do: status, approve, defer, decline."""
+
+import asyncio
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+
+from device_client.agent.runner import Runner
+from device_client.approval import Answer, ApprovalBook, Decision
+from device_client.config import DeviceSettings
+from device_client.errors import ConflictError, NotFoundError, UsageError
+from device_client.inbox import Refusals
+from device_client.installers.installer import Installer
+from device_client.reporter import Reporter
+from device_client.transfer import Fetcher
+from device_client.verification.release import Verifier
+from protocol.clock import Clock
+from protocol.directives import Announcement, Offer
+
+log = structlog.get_logger(__name__)
+
+MAX_DEFERRAL = timedelta(days=30)
+
+
+class LocalVerbs:
+    """Answers people and programs on the device."""
+
+    def __init__(
+        self,
+        settings: DeviceSettings,
+        runner: Runner,
+        installer: Installer,
+        verifier: Verifier,
+        fetcher: Fetcher,
+        reporter: Reporter,
+        refusals: Refusals,
+        book: ApprovalBook,
+        clock: Clock,
+    ) -> None:
+        self._settings = settings
+        self._runner = runner
+        self._installer = installer
+        self._verifier = verifier
+        self._fetcher = fetcher
+        self._reporter = reporter
+        self._refusals = refusals
+        self._book = book
+        self._clock = clock
+
+    async def answer(self, verb: str, arguments: dict[str, Any], who: str) -> dict[str, Any]:
+        """The local socket's verbs."""
+        match verb:
+            case "status":
+                return await self._status()
+            case "approve" | "decline" | "defer":
+                return await self._decide(verb, arguments, who)
+            case _:
+                raise UsageError(f"verb {verb[:40]!r}: expected status, approve, defer or decline")
+
+    async def _decide(self, verb: Answer, arguments: dict[str, Any], who: str) -> dict[str, Any]:
+        update = self._runner.update
+        rollout = str(arguments.get("rollout") or (update.offer.rollout if update else ""))
+        known: Offer | Announcement | None = self._runner.offers.get(rollout) or self._runner.announcements.get(rollout)
+        if known is None:
+            raise NotFoundError(f"rollout {rollout[:64]!r}: none of this name is open here; see 'status'")
+        if update and update.offer.rollout == rollout and update.is_over:
+            raise ConflictError(f"rollout {rollout}: it is over here ({update.state}); nothing to {verb}")
+        now = self._clock.now()
+        decision = Decision(
+            rollout=rollout,
+            release_sha256=known.release.sha256,
+            answer=verb,
+            who=who,
+            at=now,
+            until=_until(arguments, now) if verb == "defer" else None,
+        )
+        await asyncio.to_thread(self._book.record, decision)
+        log.info("decision recorded", rollout_id=rollout, answer=verb, who=who)
+        return {"rollout": rollout, "answer": verb, "who": who}
+
+    async def _status(self) -> dict[str, Any]:
+        running = await asyncio.to_thread(self._installer.running)
+        update = self._runner.update
+        last = self._fetcher.last
+        return {
+            "device": self._settings.device.id,
+            "connected": self._reporter.is_connected,
+            "stale": self._verifier.stale,
+            "running": {self._settings.device.component: running.version} if running else {},
+            "update": update.model_dump(mode="json", exclude={"offer": {"key_wrap"}}) if update else None,
+            "transfer": {"present_bytes": last.present_bytes, "total_bytes": last.total_bytes} if last else None,
+            "announcements": {r: a.action.value for r, a in self._runner.announcements.items()},
+            "refused": dict(self._refusals.counts),
+            "floors": self._verifier.floors.counters,
+        }
+
+
+def _until(arguments: dict[str, Any], now: datetime) -> datetime:
+    try:
+        seconds = float(arguments.get("seconds", 3600))
+    except (TypeError, ValueError) as error:
+        raise UsageError("defer: expected a number of seconds") from error
+    if not 0 < seconds <= MAX_DEFERRAL.total_seconds():
+        raise UsageError(f"defer: expected up to {MAX_DEFERRAL.days} days")
+    return now + timedelta(seconds=seconds)
