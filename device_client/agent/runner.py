@@ -39,11 +39,30 @@ class Performer(Protocol):
 class Timing(Protocol):
     """The waits that the runner keeps, seconds."""
 
-    readiness_retry_s: float
-    readiness_level_s: float
-    gate_interval_s: float
-    verify_timeout_s: float
-    network_deadline_s: float
+    @property
+    def readiness_retry_s(self) -> float:
+        """Base of the back-off of repeats."""
+        ...
+
+    @property
+    def readiness_level_s(self) -> float:
+        """The longest time between two repeats."""
+        ...
+
+    @property
+    def gate_interval_s(self) -> float:
+        """How often shut gates are judged again."""
+        ...
+
+    @property
+    def verify_timeout_s(self) -> float:
+        """How long a healthy new version waits for an answer."""
+        ...
+
+    @property
+    def network_deadline_s(self) -> float:
+        """How long it tries to reach a broker."""
+        ...
 
 
 class Runner:

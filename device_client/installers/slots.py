@@ -96,6 +96,8 @@ class SlotInstaller(ABC):
                 partial = self._fresh_partial(name)
                 self._write(stream, artifact, partial)
                 self._place(partial, name, record_artifact(artifact, version, digest))
+        with explained(place, "kept"):  # also where an earlier run was cut off after the rename
+            sync_directory(self._releases)
         if state.pending != name:
             self._save(state.model_copy(update={"installed": name}))
         return place
@@ -118,7 +120,7 @@ class SlotInstaller(ABC):
             )
         partial = self._fresh_partial(f"{version}-factory")
         with explained(source, "copied"):
-            self._copy(source, partial)
+            self._copy(source.resolve(strict=True), partial)
             tree = read_tree(partial)
         record = record_tree(tree, version, "")
         record = record.model_copy(update={"digest": tree_digest(record)})
@@ -127,6 +129,7 @@ class SlotInstaller(ABC):
             if os.path.lexists(self._releases / name):  # a former run was cut off before the link
                 self._remove(name)
             self._place(partial, name, record)
+            sync_directory(self._releases)
         self._switch(name)
         return self._describe(name)
 
@@ -143,7 +146,7 @@ class SlotInstaller(ABC):
                 raise ConflictError(f"{self._releases}: nothing was installed that could be activated")
             state = SlotsState(pending=state.installed, pending_from=self._link(), former=state.former)
             self._save(state)
-        if state.pending is not None and self._link() != state.pending:
+        if state.pending is not None:
             if not os.path.lexists(self._releases / state.pending):
                 raise StorageError(f"{self._releases / state.pending}: is gone; it cannot be activated")
             self._switch(state.pending)
@@ -213,9 +216,12 @@ class SlotInstaller(ABC):
         sync_tree(partial)
         keep(self._releases, name, record)
         os.rename(partial, self._releases / name)
-        sync_directory(self._releases)
 
     def _switch(self, name: str) -> None:
+        if self._link() == name:
+            with explained(self._current, "kept"):  # an earlier run may have been cut off before it was durable
+                sync_directory(self._current.parent)
+            return
         switch_link(self._current, os.path.relpath(self._releases / name, self._current.parent))
 
     def _link(self) -> str | None:
