@@ -18,7 +18,7 @@ def load_signer(path: Path) -> CryptoSigner:
         OperationError: It is no private key that can sign.
     """
     try:
-        return CryptoSigner(load_pem_private_key(_read(path), None))  # type: ignore[arg-type]  # checked by CryptoSigner
+        return CryptoSigner(load_pem_private_key(_read(path), None))
     except (ValueError, TypeError) as error:
         raise OperationError(f"{path}: expected an unencrypted private key for signing in PEM") from error
 

@@ -1,0 +1,52 @@
+"""How the orchestrator's own sessions reach a broker.
+
+Client ids of services are no device ids (a dot stands in them), so no device certificate can ever take one over; and
+they cannot be guessed, so no viewer can either. They are fixed, so that a new session ends a stale one of the same name.
+"""
+
+import hashlib
+import hmac
+from pathlib import Path
+
+from orchestrator.config import Home, Settings
+from orchestrator.errors import NotFoundError
+from protocol.mqtt.connection import ConnectionSettings
+
+
+def service_host(settings: Settings) -> str:
+    """Where the listener for services is: on loopback when the broker is managed."""
+    return "127.0.0.1" if settings.broker.managed else settings.broker.host
+
+
+def service_connection(
+    home: Home, settings: Settings, name: str, *, purpose: str = "", max_inflight: int = 64, max_queued: int = 1000
+) -> ConnectionSettings:
+    """A connection under the certificate ``tls/NAME.pem``, verified against the devices' CA. Reads the key file.
+
+    Args:
+        purpose: Tells two sessions of one certificate apart.
+        max_queued: Messages that may wait to be read.
+
+    Raises:
+        NotFoundError: The home has no such certificate.
+    """
+    certificate, key = home.certificate(name)
+    return ConnectionSettings(
+        host=service_host(settings),
+        port=settings.broker.service_port,
+        client_id=client_id(name, key, purpose),
+        ca=home.devices_ca,
+        certificate=certificate,
+        key=key,
+        max_inflight=max_inflight,
+        max_queued_incoming=max_queued,
+    )
+
+
+def client_id(name: str, key: Path, purpose: str = "") -> str:
+    """The fixed client id of a service: its name and a mark that only the holder of the key can make."""
+    try:
+        mark = hmac.new(key.read_bytes(), f"client-id|{name}|{purpose}".encode(), hashlib.sha256).hexdigest()[:24]
+    except OSError as error:
+        raise NotFoundError(f"{key}: {error.strerror}; the home is incomplete, restore it") from error
+    return ".".join(part for part in ("service", name, purpose, mark) if part)

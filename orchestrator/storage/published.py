@@ -1,0 +1,252 @@
+"""What each broker holds: per topic the order, the digest and when it runs out; and what shall be there.
+
+A row is written after the broker has it. ``serial`` is the order of publishing on that broker: the marker in
+``status/sync`` carries one, so a broker that comes back with older retained messages is told only what is later.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import delete, exists, func, literal, select, update
+from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from orchestrator.storage.tables import assignments, published, release_chunks, releases, rollouts, settings
+from protocol.topics import Kind
+
+INGEST_KEY = "ingest_generation"
+_BATCH = 400
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Publication:
+    """One retained topic as a broker has it.
+
+    Attributes:
+        key: Values of the topic joined by "/" in template order; the key of its dirty mark.
+        expires: When all that was ever signed for the topic has expired; None where nothing expires.
+    """
+
+    kind: Kind
+    topic: str
+    digest: str
+    epoch: int = 0
+    seq: int = 0
+    payload: bytes | None = None
+    expires: datetime | None = None
+
+
+async def record(conn: AsyncConnection, broker: str, items: Sequence[Publication]) -> int:
+    """Write what a broker has now; returns its serial, the highest."""
+    serial = await last_serial(conn, broker)
+    rows = []
+    for item in items:
+        serial += 1
+        rows.append(
+            {
+                "broker": broker,
+                "topic": item.topic,
+                "kind": item.kind.name,
+                "serial": serial,
+                "epoch": item.epoch,
+                "seq": item.seq,
+                "digest": item.digest,
+                "payload": item.payload,
+                "expires": item.expires,
+            }
+        )
+    if rows:
+        statement = insert(published)
+        new = statement.excluded
+        await conn.execute(
+            statement.on_conflict_do_update(
+                index_elements=[published.c.broker, published.c.topic],
+                set_={
+                    "serial": new.serial,
+                    "epoch": new.epoch,
+                    "seq": new.seq,
+                    "digest": new.digest,
+                    "payload": new.payload,
+                    # Stored as sortable text: the later of the two; an empty text sorts first.
+                    "expires": func.nullif(
+                        func.max(func.coalesce(published.c.expires, ""), func.coalesce(new.expires, "")), ""
+                    ),
+                },
+            ),
+            rows,
+        )
+    return serial
+
+
+async def last_serial(conn: AsyncConnection, broker: str) -> int:
+    """The serial of what was published last on a broker; it never falls, removed rows included."""
+    row = await conn.scalar(select(func.max(published.c.serial)).where(published.c.broker == broker))
+    return int(row or 0)
+
+
+async def highest_order(conn: AsyncConnection) -> tuple[int, int]:
+    """The highest (epoch, seq) that stands anywhere."""
+    row = (
+        await conn.execute(
+            select(published.c.epoch, published.c.seq).order_by(published.c.epoch.desc(), published.c.seq.desc()).limit(1)
+        )
+    ).first()
+    return (0, 0) if row is None else (row.epoch, row.seq)
+
+
+async def get(conn: AsyncConnection, broker: str, topic: str) -> Publication | None:
+    """One topic as the broker has it."""
+    found = await get_many(conn, broker, [topic])
+    return found.get(topic)
+
+
+async def get_many(conn: AsyncConnection, broker: str, topics: Collection[str]) -> dict[str, Publication]:
+    """Topics as the broker has them; those that it has not are left out."""
+    wanted, found = list(topics), {}
+    for start in range(0, len(wanted), _BATCH):
+        rows = await conn.execute(
+            select(published).where(
+                published.c.broker == broker, published.c.topic.in_(wanted[start : start + _BATCH])
+            )
+        )
+        found.update({row.topic: _publication(row) for row in rows})
+    return found
+
+
+async def page(
+    conn: AsyncConnection, broker: str, *, after: int = 0, up_to: int | None = None, limit: int = 500
+) -> tuple[list[Publication], int]:
+    """Topics in the order of publishing, and the serial of the last one (``after`` when there is none)."""
+    query = select(published).where(published.c.broker == broker, published.c.serial > after)
+    if up_to is not None:
+        query = query.where(published.c.serial <= up_to)
+    rows = list(await conn.execute(query.order_by(published.c.serial).limit(limit)))
+    return [_publication(row) for row in rows], (rows[-1].serial if rows else after)
+
+
+async def forget(conn: AsyncConnection, broker: str, topics: Iterable[str]) -> None:
+    """Remove rows of topics that the broker does not hold any more."""
+    wanted = list(topics)
+    for start in range(0, len(wanted), _BATCH):
+        await conn.execute(
+            delete(published).where(
+                published.c.broker == broker, published.c.topic.in_(wanted[start : start + _BATCH])
+            )
+        )
+
+
+async def run_out(conn: AsyncConnection, broker: str, before: datetime, limit: int) -> list[Publication]:
+    """Topics for which all that was signed expired before an instant, the oldest first."""
+    rows = await conn.execute(
+        select(published)
+        .where(published.c.broker == broker, published.c.expires < before)
+        .order_by(published.c.expires)
+        .limit(limit)
+    )
+    return [_publication(row) for row in rows]
+
+
+async def missing_chunks(conn: AsyncConnection, broker: str, prefix: str, release: str) -> list[tuple[str, int]]:
+    """(cid, bytes) of a release's chunks that the broker does not hold.
+
+    Args:
+        prefix: The chunk topic without the cid.
+    """
+    topic = literal(prefix) + release_chunks.c.cid
+    rows = await conn.execute(
+        select(release_chunks.c.cid, release_chunks.c.length)
+        .where(
+            release_chunks.c.release == release,
+            ~exists().where(published.c.broker == broker, published.c.topic == topic),
+        )
+        .order_by(release_chunks.c.cid)
+    )
+    return [(row.cid, row.length) for row in rows]
+
+
+async def retained_chunk_bytes(conn: AsyncConnection, broker: str, prefix: str) -> int:
+    """Bytes of all chunks that the broker holds."""
+    held = (
+        select(release_chunks.c.cid, func.max(release_chunks.c.length).label("length"))
+        .join(published, published.c.topic == literal(prefix) + release_chunks.c.cid)
+        .where(published.c.broker == broker)
+        .group_by(release_chunks.c.cid)
+        .subquery()
+    )
+    return int(await conn.scalar(select(func.sum(held.c.length))) or 0)
+
+
+async def release_published(conn: AsyncConnection, release: str, sent_bytes: int) -> None:
+    """A release is on the broker: add what was sent for it, and say so."""
+    await conn.execute(
+        update(releases)
+        .where(releases.c.id == release)
+        .values(published_bytes=releases.c.published_bytes + sent_bytes)
+    )
+    await conn.execute(
+        update(releases).where(releases.c.id == release, releases.c.state == "importing").values(state="published")
+    )
+
+
+async def unsent_offers(conn: AsyncConnection, broker: str, prefix: str, rollout: str) -> list[str]:
+    """Devices of a rollout that have an open grant and whose offer never reached the broker.
+
+    Args:
+        prefix: The offer topic up to the device.
+    """
+    topic = literal(prefix) + assignments.c.device + literal("/") + assignments.c.rollout
+    rows = await conn.scalars(
+        select(assignments.c.device).where(
+            assignments.c.rollout == rollout,
+            assignments.c.grant.in_(["download", "activate"]),
+            ~exists().where(published.c.broker == broker, published.c.topic == topic),
+        )
+    )
+    return list(rows)
+
+
+async def open_offers(conn: AsyncConnection, keys: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Those of (device, rollout) whose offer is still needed: not closed, and the rollout goes on."""
+    found: set[tuple[str, str]] = set()
+    wanted = sorted({rollout for _, rollout in keys})
+    for rollout in wanted:
+        devices = [device for device, of in keys if of == rollout]
+        rows = await conn.scalars(
+            select(assignments.c.device)
+            .join(rollouts, rollouts.c.id == assignments.c.rollout)
+            .where(
+                assignments.c.rollout == rollout,
+                assignments.c.device.in_(devices),
+                assignments.c.grant.in_(["download", "activate"]),
+                rollouts.c.ended_at.is_(None),
+            )
+        )
+        found |= {(device, rollout) for device in rows}
+    return found
+
+
+async def ingest_generation(conn: AsyncConnection) -> str:
+    """Which generation of ingest listens; empty before the first."""
+    return str(await conn.scalar(select(settings.c.value).where(settings.c.key == INGEST_KEY)) or "")
+
+
+async def set_ingest_generation(conn: AsyncConnection, generation: str) -> None:
+    """Begin a new generation: devices then say their level again. Mark ``Kind.STATUS_SYNC`` dirty with it."""
+    statement = insert(settings).values(key=INGEST_KEY, value=generation)
+    await conn.execute(
+        statement.on_conflict_do_update(index_elements=[settings.c.key], set_={"value": statement.excluded.value})
+    )
+
+
+def _publication(row: object) -> Publication:
+    values = row._mapping  # type: ignore[attr-defined]  # noqa: SLF001 - SQLAlchemy's public name for it
+    return Publication(
+        kind=Kind[values["kind"]],
+        topic=values["topic"],
+        digest=values["digest"],
+        epoch=values["epoch"],
+        seq=values["seq"],
+        payload=values["payload"],
+        expires=values["expires"],
+    )
