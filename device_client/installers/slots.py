@@ -174,11 +174,11 @@ class SlotInstaller(ABC):
             StorageError: That version is gone, or the link cannot be switched.
         """
         state = self._load()
-        if state.pending is not None and self._link() == state.pending:
-            former = state.pending_from
+        former = state.pending_from
+        if state.pending is not None and self._link() in (state.pending, former):
             if former is None:
                 with explained(self._current, "removed"):
-                    self._current.unlink()
+                    self._current.unlink(missing_ok=True)
                     sync_directory(self._current.parent)
             elif not os.path.lexists(self._releases / former):
                 raise StorageError(f"{self._releases / former}: is gone; there is no way back")

@@ -1,0 +1,120 @@
+"""What tests of the device share: artifacts that are made of files in memory, and deaths at any instant."""
+
+import base64
+import hashlib
+import os
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from protocol.chunks import Codec
+from protocol.manifest import Artifact, FileEntry, LinkEntry
+
+Files = Mapping[str, tuple[int, bytes]]
+_CHANGING = frozenset({"os.rename", "os.remove", "os.symlink", "os.mkdir", "os.rmdir", "os.chmod", "os.truncate"})
+_CUT = 77
+
+
+@pytest.fixture(scope="session")
+def directory_artifact() -> Callable[[Files, Mapping[str, str]], tuple[Artifact, bytes]]:
+    """Makes (artifact, stream) of a directory from {path: (mode, content)} and {path: target}."""
+    return _directory_artifact
+
+
+@pytest.fixture(scope="session")
+def file_artifact() -> Callable[[bytes, int | None], tuple[Artifact, bytes]]:
+    """Makes (artifact, stream) of a single file, with a mode or without one."""
+    return _file_artifact
+
+
+@pytest.fixture(scope="session")
+def dies_at() -> Callable[[int, Path, Callable[[], object]], bool]:
+    """Runs work in a process of its own that is gone before its n-th change of the disk; whether it was cut."""
+    return _dies_at
+
+
+def _directory_artifact(files: Files, links: Mapping[str, str]) -> tuple[Artifact, bytes]:
+    stream, entries = b"", []
+    for path, (mode, content) in sorted(files.items()):
+        digest = hashlib.sha256(content).hexdigest()
+        entries.append(FileEntry(path=path, mode=mode, offset=len(stream), length=len(content), sha256=digest))
+        stream += content
+    artifact = Artifact(
+        component="app",
+        kind="directory",
+        length=len(stream),
+        sha256=hashlib.sha256(stream).hexdigest(),
+        files=entries,
+        links=[LinkEntry(path=path, target=target) for path, target in sorted(links.items())],
+        chunks=_rows(stream),
+    )
+    return artifact, stream
+
+
+def _file_artifact(content: bytes, mode: int | None) -> tuple[Artifact, bytes]:
+    digest = hashlib.sha256(content).hexdigest()
+    entries = [] if mode is None else [FileEntry(path="app", mode=mode, offset=0, length=len(content), sha256=digest)]
+    artifact = Artifact(
+        component="app",
+        kind="file",
+        name="app",
+        length=len(content),
+        sha256=digest,
+        files=entries,
+        chunks=_rows(content),
+    )
+    return artifact, content
+
+
+def _rows(stream: bytes) -> list[tuple[str, str, str, Codec, int, int]]:
+    if not stream:
+        return []
+    plain = base64.b64encode(hashlib.sha256(stream).digest()).decode()
+    return [(plain, plain, plain, Codec.RAW, len(stream), len(stream))]
+
+
+def _dies_at(number: int, below: Path, work: Callable[[], object]) -> bool:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # fork with threads: this child starts none
+        pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            _count_changes(number, str(below))
+            work()
+            code = 0
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(pid, 0)
+    code = os.waitstatus_to_exitcode(status)
+    assert code in (0, _CUT), f"the child failed before change {number}"
+    return code == _CUT
+
+
+def _count_changes(number: int, below: str) -> None:
+    left = number
+    fsync = os.fsync
+
+    def count() -> None:
+        nonlocal left
+        if left == 0:
+            os._exit(_CUT)
+        left -= 1
+
+    def hook(event: str, args: tuple[Any, ...]) -> None:
+        if event in _CHANGING:
+            count()
+        elif event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR):
+            if str(args[0]).startswith(below):
+                count()
+
+    def counted(descriptor: int) -> None:
+        count()
+        fsync(descriptor)
+
+    os.fsync = counted
+    sys.addaudithook(hook)
