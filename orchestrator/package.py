@@ -94,6 +94,7 @@ class PackageWriter:
         self._path = path
         self._partial = path.with_name(path.name + ".partial")
         self._rows: dict[str, tuple[int, str]] = {}
+        self._finished = False
         with _explained(path, "written"):
             self._file: BinaryIO = self._partial.open("wb", buffering=_BUFFER_BYTES)
             self._file.write(MAGIC)
@@ -134,16 +135,17 @@ class PackageWriter:
         self._rows[name] = (len(data), digest)
         self._offset += len(data)
 
-    def close(self) -> None:
-        """Write the index and give the file its name; durable when it returns.
+    def finish(self) -> None:
+        """Write the index; everything is durable when it returns, but the file does not have its name yet.
 
         Raises:
             OperationError: The disk does not take it, or the release has too many chunks for one package.
         """
+        if self._finished:
+            return
         rows = [[name, length, digest] for name, (length, digest) in self._rows.items()]
         index = json.dumps({"v": 1, "blobs": rows}, separators=(",", ":")).encode()
         if len(index) > MAX_INDEX_BYTES:
-            self.discard()
             raise OperationError(f"package {self._path}: {len(rows)} parts are too many; split the release")
         with _explained(self._path, "written"):
             self._file.write(index)
@@ -151,6 +153,20 @@ class PackageWriter:
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
+        self._finished = True
+
+    def close(self) -> None:
+        """Finish, and give the file its name; durable when it returns.
+
+        Raises:
+            OperationError: As ``finish``.
+        """
+        try:
+            self.finish()
+        except OperationError:
+            self.discard()
+            raise
+        with _explained(self._path, "written"):
             self._partial.replace(self._path)
             _sync_directory(self._path.parent)
 

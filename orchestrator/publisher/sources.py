@@ -14,7 +14,11 @@ from pathlib import Path
 from typing import Literal
 
 from orchestrator.errors import NotFoundError, OperationError
-from protocol.manifest import MAX_FILES, FileEntry, LinkEntry, check_link, check_member
+from protocol.manifest import MAX_FILES, LinkEntry, check_link
+
+
+MAX_PATH = 1024
+"""Characters of a path inside a release; what ``check_member`` accepts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +90,7 @@ def _scan_tree(root: Path) -> Source:
                     pending.append(path)
                 elif entry.is_file(follow_symlinks=False):
                     found = entry.stat(follow_symlinks=False)
-                    files.append(SourceFile(path, entry.path, _mode(root / path, found), found.st_size))
+                    files.append(SourceFile(path, entry.path, _mode(entry.path, found), found.st_size))
                 else:
                     raise OperationError(
                         f"{root / path}: a release carries files and links, this is neither; remove it"
@@ -109,13 +113,12 @@ def _without_files(folders: list[str], files: list[SourceFile], links: list[Link
 
 
 def _member(root: Path, path: str) -> str:
-    try:
-        path.encode()
-        check_member(path)
-    except ValueError as error:  # UnicodeEncodeError too
-        raise OperationError(f"{root}: the name {path[-120:]!r} cannot be released; rename it") from error
-    if not path.isprintable():
-        raise OperationError(f"{root}: the name {path[-120:]!r} has control characters; rename it")
+    # The rest of what a manifest demands of a path holds by construction. A surrogate, which is what Python makes of
+    # a name that is not UTF-8, is not printable.
+    if not path.isprintable() or len(path) > MAX_PATH:
+        raise OperationError(
+            f"{root}: the name {path[-120:]!r} is not printable Unicode of at most {MAX_PATH} characters; rename it"
+        )
     return path
 
 
@@ -129,7 +132,7 @@ def _link(root: Path, path: str, target: str) -> LinkEntry:
         ) from error
 
 
-def _mode(path: Path, found: os.stat_result) -> int:
+def _mode(path: Path | str, found: os.stat_result) -> int:
     mode = stat.S_IMODE(found.st_mode)
     if mode & ~0o777:
         raise OperationError(
@@ -142,11 +145,11 @@ def _mode(path: Path, found: os.stat_result) -> int:
 class SourceStream:
     """The stream of a source, read once; hashes each file and the whole on its way.
 
-    ``entries`` and ``sha256`` hold when the stream has ended.
+    ``entries`` (fields of ``FileEntry``) and ``sha256`` hold when the stream has ended.
     """
 
     def __init__(self, source: Source) -> None:
-        self.entries: list[FileEntry] = []
+        self.entries: list[dict[str, str | int]] = []
         self._files = iter(source.files)
         self._whole = hashlib.sha256()
         self._offset = 0
@@ -194,9 +197,11 @@ class SourceStream:
         file = next(self._files, None)
         if file is None:
             return False
-        with _explained(Path(file.real)):
+        try:
             # O_NONBLOCK: should a pipe have taken the file's place, opening it must not wait.
             self._descriptor = os.open(file.real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            raise _unreadable(Path(file.real), error) from error
         self._file, self._left, self._part = file, file.length, hashlib.sha256()
         found = os.fstat(self._descriptor)
         if not stat.S_ISREG(found.st_mode) or found.st_size != file.length:
@@ -212,13 +217,13 @@ class SourceStream:
         self.close()
         self._file = None
         self.entries.append(
-            FileEntry.model_construct(
-                path=file.path,
-                mode=file.mode,
-                offset=self._offset,
-                length=file.length,
-                sha256=self._part.hexdigest(),
-            )
+            {
+                "path": file.path,
+                "mode": file.mode,
+                "offset": self._offset,
+                "length": file.length,
+                "sha256": self._part.hexdigest(),
+            }
         )
         self._offset += file.length
 
@@ -231,7 +236,11 @@ class SourceStream:
 def _explained(path: Path) -> Iterator[None]:
     try:
         yield
-    except FileNotFoundError as error:
-        raise NotFoundError(f"{path}: no such file or directory; name what is to be released") from error
     except OSError as error:
-        raise OperationError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> OperationError:
+    if isinstance(error, FileNotFoundError):
+        return NotFoundError(f"{path}: no such file or directory; name what is to be released")
+    return OperationError(f"{path}: cannot be read: {error.strerror or error}")

@@ -1,0 +1,248 @@
+"""Listing a release in TUF metadata: one target in ``releases-{product}``, a new snapshot, signed by offline keys.
+
+The timestamp is not made here: it is the orchestrator's online role (design section 4). What is signed is checked
+first as a client would (TUF 5.3 to 5.6, without timestamp): a working copy that was changed is not built upon.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final, TypeVar
+
+from securesystemslib.signer import Signer
+from tuf.api.exceptions import RepositoryError
+from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, TargetFile, Targets
+from tuf.api.serialization import DeserializationError
+from tuf.api.serialization.json import JSONSerializer
+
+from orchestrator.errors import ConflictError, NotAllowedError, NotFoundError, OperationError
+from orchestrator.publisher.sealing import Sealed
+from protocol.errors import TrustError
+from protocol.identifiers import ReleaseName
+from protocol.manifest import ReleaseInfo
+from protocol.trust.workflow import pack_bundle, releases_role
+
+RELEASES_EXPIRY: Final = timedelta(days=90)
+SNAPSHOT_EXPIRY: Final = timedelta(days=90)
+_COMPACT = JSONSerializer(compact=True)
+S = TypeVar("S", Root, Targets, Snapshot)
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """The newest metadata of the publisher's working copy, checked.
+
+    Attributes:
+        files: Every file by name, all roots included.
+    """
+
+    files: Mapping[str, bytes]
+    root: Metadata[Root]
+    targets: Metadata[Targets]
+    snapshot: Metadata[Snapshot]
+
+    def releases(self, product: str) -> Metadata[Targets]:
+        """The role that lists a product's releases, checked.
+
+        Raises:
+            NotFoundError: The targets role delegates no such product.
+            OperationError: Its file is missing, damaged or not signed as it must be.
+        """
+        role = releases_role(product)
+        delegations = self.targets.signed.delegations
+        known = sorted(name for name in (delegations.roles if delegations else None) or {} if _is_releases(name))
+        if role not in known:
+            names = ", ".join(name.removeprefix(releases_role("")) for name in known) or "none"
+            raise NotFoundError(f"product {product}: the release keys know {names}; name one of them")
+        meta = self.snapshot.signed.meta.get(f"{role}.json")
+        if meta is None:
+            raise OperationError(f"product {product}: the snapshot does not list {role}.json; restore the working copy")
+        metadata = _load(self.files, f"{meta.version}.{role}.json", Targets)
+        _check_signed(role, lambda: self.targets.verify_delegate(role, metadata))
+        return metadata
+
+    def counter(self, product: str, component: str) -> int:
+        """The highest security counter of a component so far; 0 when there is none."""
+        return max(
+            (
+                int(target.custom.get("counter", 0))
+                for target in self.releases(product).signed.targets.values()
+                if target.custom and target.custom.get("component") == component
+            ),
+            default=0,
+        )
+
+
+def load_repository(files: Mapping[str, bytes], now: datetime) -> Repository:
+    """Check the working copy.
+
+    Raises:
+        OperationError: A file is missing, damaged, expired or not signed as it must be; says which and what to do.
+    """
+    root = _load(files, f"{_newest(files, 'root')}.root.json", Root)
+    targets = _load(files, f"{_newest(files, 'targets')}.targets.json", Targets)
+    snapshot = _load(files, f"{_newest(files, 'snapshot')}.snapshot.json", Snapshot)
+    _check_signed("root", lambda: root.verify_delegate("root", root))
+    _check_signed("targets", lambda: root.verify_delegate("targets", targets))
+    _check_signed("snapshot", lambda: root.verify_delegate("snapshot", snapshot))
+    for name, signed in (("root", root.signed), ("targets", targets.signed)):
+        if signed.is_expired(now):
+            raise OperationError(
+                f"release keys: {name} metadata version {signed.version} expired {signed.expires:%Y-%m-%d}; "
+                f"sign a new {name} before releasing"
+            )
+    if snapshot.signed.meta["targets.json"].version != targets.signed.version:
+        raise OperationError(
+            f"release keys: the snapshot names targets version {snapshot.signed.meta['targets.json'].version}, "
+            f"found {targets.signed.version}; restore the working copy"
+        )
+    return Repository(dict(files), root, targets, snapshot)
+
+
+def check_new(repository: Repository, name: ReleaseName) -> None:
+    """See that a version is not taken.
+
+    Raises:
+        ConflictError: It is listed already: a signed name never changes its content.
+    """
+    if name.target_path in repository.releases(name.product).signed.targets:
+        raise ConflictError(f"release {name}: this version is in the metadata already; give the release a new version")
+
+
+def sign_release(
+    repository: Repository, sealed: Sealed, info: ReleaseInfo, signers: Iterable[Signer], now: datetime
+) -> dict[str, bytes]:
+    """The new metadata files, by name: the releases role with one target more, and the snapshot.
+
+    Args:
+        signers: Keys at hand; those of the roles are picked out.
+
+    Raises:
+        ConflictError: The version is listed already.
+        NotAllowedError: Fewer keys are at hand than a role's threshold demands.
+        OperationError: The metadata would no longer fit its topic.
+    """
+    name = ReleaseName(info.product, info.version)
+    check_new(repository, name)
+    role = releases_role(info.product)
+    available = {signer.public_key.keyid: signer for signer in signers}
+    releases = Metadata.from_bytes(repository.releases(info.product).to_bytes())
+    target = TargetFile(len(sealed.data), {"sha256": sealed.sha256}, name.target_path)
+    target.unrecognized_fields["custom"] = info.model_dump(mode="json")
+    releases.signed.targets[name.target_path] = target
+    releases.signed.version += 1
+    releases.signed.expires = _whole_seconds(now + RELEASES_EXPIRY)
+    snapshot = Metadata.from_bytes(repository.snapshot.to_bytes())
+    snapshot.signed.meta[f"{role}.json"] = MetaFile(releases.signed.version)
+    snapshot.signed.version += 1
+    snapshot.signed.expires = _whole_seconds(now + SNAPSHOT_EXPIRY)
+    delegations = repository.targets.signed.delegations
+    delegated = ((delegations.roles if delegations else None) or {})[role]
+    changed = {
+        f"{releases.signed.version}.{role}.json": _signed(
+            role, releases, delegated.keyids, delegated.threshold, available
+        ),
+        f"{snapshot.signed.version}.snapshot.json": _signed(
+            "snapshot",
+            snapshot,
+            repository.root.signed.roles["snapshot"].keyids,
+            repository.root.signed.roles["snapshot"].threshold,
+            available,
+        ),
+    }
+    try:
+        pack_bundle(current_files({**repository.files, **changed}))
+    except TrustError as error:
+        raise OperationError(f"release {name}: {error.detail}") from error
+    return changed
+
+
+def current_files(files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """What a client needs: every root, and the newest file of each other role that the publisher signs."""
+    newest: dict[str, int] = {}
+    for file in files:
+        number, _, role = file.removesuffix(".json").partition(".")
+        if number.isdigit() and role and role != "root":
+            newest[role] = max(newest.get(role, 0), int(number))
+    names = {f"{version}.{role}.json" for role, version in newest.items()}
+    return {name: data for name, data in files.items() if name in names or _is_root(name)}
+
+
+def check_keys(repository: Repository, product: str, signers: Iterable[Signer]) -> None:
+    """See, before any work is done, that the keys at hand reach both thresholds.
+
+    Raises:
+        NotAllowedError: They do not.
+    """
+    repository.releases(product)
+    role = releases_role(product)
+    available = {signer.public_key.keyid for signer in signers}
+    delegations = repository.targets.signed.delegations
+    delegated = ((delegations.roles if delegations else None) or {})[role]
+    online = repository.root.signed.roles["snapshot"]
+    for name, keyids, threshold in (
+        (role, delegated.keyids, delegated.threshold),
+        ("snapshot", online.keyids, online.threshold),
+    ):
+        _enough(name, [keyid for keyid in keyids if keyid in available], threshold)
+
+
+def _signed(
+    role: str, metadata: Metadata[S], keyids: Iterable[str], threshold: int, available: Mapping[str, Signer]
+) -> bytes:
+    mine = [keyid for keyid in keyids if keyid in available]
+    _enough(role, mine, threshold)
+    metadata.signatures.clear()
+    for keyid in mine:
+        metadata.sign(available[keyid], append=True)
+    return metadata.to_bytes(_COMPACT)
+
+
+def _enough(role: str, mine: list[str], threshold: int) -> None:
+    if len(mine) < threshold:
+        raise NotAllowedError(
+            f"release keys: role {role} needs {threshold} keys, found {len(mine)}; name the folder that has them with --keys"
+        )
+
+
+def _load(files: Mapping[str, bytes], name: str, kind: type[S]) -> Metadata[S]:
+    data = files.get(name)
+    if data is None:
+        raise OperationError(f"release keys: metadata {name} is missing; restore the working copy")
+    try:
+        metadata = Metadata[S].from_bytes(data)
+    except DeserializationError as error:
+        raise OperationError(f"release keys: metadata {name} is damaged; restore the working copy") from error
+    if not isinstance(metadata.signed, kind):
+        raise OperationError(f"release keys: metadata {name} is of another kind; restore the working copy")
+    return metadata
+
+
+def _check_signed(role: str, verify: Callable[[], None]) -> None:
+    try:
+        verify()
+    except (RepositoryError, ValueError) as error:
+        raise OperationError(
+            f"release keys: {role} metadata is not signed by its keys; restore the working copy"
+        ) from error
+
+
+def _newest(files: Mapping[str, bytes], role: str) -> int:
+    versions = [int(name.split(".")[0]) for name in files if name.endswith(f".{role}.json") and name[0].isdigit()]
+    if not versions:
+        raise NotFoundError(
+            f"release keys: no {role} metadata; make keys with 'flagship init DIR' or name their folder with --keys"
+        )
+    return max(versions)
+
+
+def _is_releases(role: str) -> bool:
+    return role.startswith(releases_role(""))
+
+
+def _is_root(name: str) -> bool:
+    return name.endswith(".root.json")
+
+
+def _whole_seconds(instant: datetime) -> datetime:
+    return instant.replace(microsecond=0)
