@@ -242,8 +242,11 @@ def clear_staging(staging: Path, keep: frozenset[str] = frozenset()) -> None:
 
 def _places(artifact: Artifact) -> dict[str, list[ChunkRef]]:
     places: dict[str, list[ChunkRef]] = {}
-    for ref in artifact.chunk_refs():
-        places.setdefault(ref.cid.hex(), []).append(ref)
+    try:
+        for ref in artifact.chunk_refs():
+            places.setdefault(ref.cid.hex(), []).append(ref)
+    except ValueError as error:
+        raise ContentError(ErrorCode.FORMAT, "manifest: a chunk's hash or key is not base64") from error
     for cid, refs in places.items():
         if len({(ref.sha256, ref.length, ref.key, ref.codec, ref.body_length) for ref in refs}) != 1:
             raise ContentError(ErrorCode.FORMAT, f"manifest: chunk {cid[:16]} is described in two ways")
