@@ -1,0 +1,1 @@
+"""The demo: a fleet on this machine, two rollouts, five mishaps. Uses public faces only."""
