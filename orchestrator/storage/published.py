@@ -8,15 +8,18 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import delete, exists, func, literal, select, update
+from sqlalchemy import String, delete, exists, func, literal, select, update
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.storage.tables import assignments, published, release_chunks, releases, rollouts, settings
+from orchestrator.storage.tables import assignments, devices, published, release_chunks, releases, rollouts, settings
+from protocol.directives import ReleaseRef
 from protocol.topics import Kind
 
 INGEST_KEY = "ingest_generation"
+_SERIAL_KEY = "serial:"
 _BATCH = 400
+_NONE = literal("", String())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +27,8 @@ class Publication:
     """One retained topic as a broker has it.
 
     Attributes:
-        key: Values of the topic joined by "/" in template order; the key of its dirty mark.
+        digest: sha256 hex of the message.
+        payload: The message itself, for directives.
         expires: When all that was ever signed for the topic has expired; None where nothing expires.
     """
 
@@ -70,19 +74,19 @@ async def record(conn: AsyncConnection, broker: str, items: Sequence[Publication
                     "payload": new.payload,
                     # Stored as sortable text: the later of the two; an empty text sorts first.
                     "expires": func.nullif(
-                        func.max(func.coalesce(published.c.expires, ""), func.coalesce(new.expires, "")), ""
+                        func.max(func.coalesce(published.c.expires, _NONE), func.coalesce(new.expires, _NONE)), _NONE
                     ),
                 },
             ),
             rows,
         )
+        await _put(conn, _SERIAL_KEY + broker, str(serial))
     return serial
 
 
 async def last_serial(conn: AsyncConnection, broker: str) -> int:
-    """The serial of what was published last on a broker; it never falls, removed rows included."""
-    row = await conn.scalar(select(func.max(published.c.serial)).where(published.c.broker == broker))
-    return int(row or 0)
+    """The serial of what was published last on a broker; it never falls, though rows are removed."""
+    return int(await conn.scalar(select(settings.c.value).where(settings.c.key == _SERIAL_KEY + broker)) or 0)
 
 
 async def highest_order(conn: AsyncConnection) -> tuple[int, int]:
@@ -189,6 +193,31 @@ async def release_published(conn: AsyncConnection, release: str, sent_bytes: int
     )
 
 
+@dataclass(frozen=True, slots=True)
+class ReleaseFacts:
+    """What directives say of a release."""
+
+    ref: ReleaseRef
+    wrapped_key: bytes
+    state: str
+
+
+async def release_facts(conn: AsyncConnection, ids: Collection[str]) -> dict[str, ReleaseFacts]:
+    """Releases by id; those that do not exist are left out."""
+    columns = (releases.c.id, releases.c.path, releases.c.length, releases.c.sha256, releases.c.counter)
+    rows = await conn.execute(
+        select(*columns, releases.c.wrapped_key, releases.c.state).where(releases.c.id.in_(list(ids)))
+    )
+    return {
+        row.id: ReleaseFacts(
+            ReleaseRef(path=row.path, length=row.length, sha256=row.sha256, counter=row.counter),
+            row.wrapped_key,
+            row.state,
+        )
+        for row in rows
+    }
+
+
 async def unsent_offers(conn: AsyncConnection, broker: str, prefix: str, rollout: str) -> list[str]:
     """Devices of a rollout that have an open grant and whose offer never reached the broker.
 
@@ -207,17 +236,19 @@ async def unsent_offers(conn: AsyncConnection, broker: str, prefix: str, rollout
 
 
 async def open_offers(conn: AsyncConnection, keys: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
-    """Those of (device, rollout) whose offer is still needed: not closed, and the rollout goes on."""
+    """Those of (device, rollout) whose offer is still needed: not closed, device enrolled, rollout not ended."""
     found: set[tuple[str, str]] = set()
     wanted = sorted({rollout for _, rollout in keys})
     for rollout in wanted:
-        devices = [device for device, of in keys if of == rollout]
+        ids = [device for device, of in keys if of == rollout]
         rows = await conn.scalars(
             select(assignments.c.device)
             .join(rollouts, rollouts.c.id == assignments.c.rollout)
+            .join(devices, devices.c.id == assignments.c.device)
             .where(
+                devices.c.state == "enrolled",
                 assignments.c.rollout == rollout,
-                assignments.c.device.in_(devices),
+                assignments.c.device.in_(ids),
                 assignments.c.grant.in_(["download", "activate"]),
                 rollouts.c.ended_at.is_(None),
             )
@@ -233,7 +264,11 @@ async def ingest_generation(conn: AsyncConnection) -> str:
 
 async def set_ingest_generation(conn: AsyncConnection, generation: str) -> None:
     """Begin a new generation: devices then say their level again. Mark ``Kind.STATUS_SYNC`` dirty with it."""
-    statement = insert(settings).values(key=INGEST_KEY, value=generation)
+    await _put(conn, INGEST_KEY, generation)
+
+
+async def _put(conn: AsyncConnection, key: str, value: str) -> None:
+    statement = insert(settings).values(key=key, value=value)
     await conn.execute(
         statement.on_conflict_do_update(index_elements=[settings.c.key], set_={"value": statement.excluded.value})
     )

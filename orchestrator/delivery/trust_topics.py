@@ -1,0 +1,123 @@
+"""The trust topics, from the metadata files in the home: roots, the bundle, the timestamp. Blocking: call in threads."""
+
+import os
+import re
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from tuf.api.exceptions import RepositoryError
+from tuf.api.metadata import Metadata, Timestamp
+
+from orchestrator.delivery.publisher import Outgoing
+from orchestrator.errors import NotFoundError, OperationError
+from orchestrator.signer.signer import TIMESTAMP_LIFE, Signer
+from protocol.topics import Kind, Topics
+from protocol.trust.workflow import pack_bundle
+
+TIMESTAMP_FILE = "timestamp.json"
+_NAME = re.compile(r"^([1-9][0-9]{0,8})\.([A-Za-z0-9_-]+)\.json\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class TimestampFacts:
+    """What the current timestamp says."""
+
+    version: int
+    snapshot: int
+    expires: datetime
+
+
+def newest(directory: Path) -> dict[str, tuple[int, Path]]:
+    """Role -> (highest version, its file)."""
+    found: dict[str, tuple[int, Path]] = {}
+    for path in directory.iterdir() if directory.is_dir() else ():
+        match = _NAME.match(path.name)
+        if match and int(match[1]) > found.get(match[2], (0, path))[0]:
+            found[match[2]] = (int(match[1]), path)
+    return found
+
+
+def read_timestamp(directory: Path) -> TimestampFacts:
+    """The current timestamp.
+
+    Raises:
+        NotFoundError: There is none.
+        OperationError: It is not TUF metadata.
+    """
+    path = directory / TIMESTAMP_FILE
+    try:
+        signed = Metadata[Timestamp].from_bytes(path.read_bytes()).signed
+    except FileNotFoundError as error:
+        raise NotFoundError(f"{path}: missing; restore the home's trust folder") from error
+    except (OSError, RepositoryError, ValueError) as error:
+        raise OperationError(f"{path}: expected TUF timestamp metadata; restore it") from error
+    return TimestampFacts(signed.version, signed.snapshot_meta.version, signed.expires)
+
+
+def renewal_due(facts: TimestampFacts, newest_snapshot: int, now: datetime, renew: timedelta) -> bool:
+    """Whether the timestamp must be signed again: it names an older snapshot, or it is older than ``renew``."""
+    signed_at = facts.expires - TIMESTAMP_LIFE
+    return facts.snapshot != newest_snapshot or now >= signed_at + min(renew, TIMESTAMP_LIFE / 2)
+
+
+def renew_timestamp(directory: Path, signer: Signer, now: datetime, renew: timedelta) -> bool:
+    """Sign the timestamp again where that is due; durable when this returns True.
+
+    Raises:
+        OperationError: The metadata is not there, or cannot be written.
+    """
+    roles = newest(directory)
+    if "snapshot" not in roles:
+        raise NotFoundError(f"{directory}: no snapshot metadata; restore the home's trust folder")
+    snapshot = roles["snapshot"][0]
+    if not renewal_due(read_timestamp(directory), snapshot, now, renew):
+        return False
+    data = signer.bump_timestamp(snapshot, now)
+    _replace(directory / TIMESTAMP_FILE, data)
+    return True
+
+
+def trust_messages(directory: Path, topics: Topics) -> list[Outgoing]:
+    """Every trust topic in the order of publishing: roots, bundle, timestamp (after the bundle that it names).
+
+    Raises:
+        OperationError: The metadata is not there.
+        TrustError: The bundle is too large.
+    """
+    roles = newest(directory)
+    missing = {"root", "targets", "snapshot"} - set(roles)
+    if missing:
+        raise NotFoundError(f"{directory}: no {', '.join(sorted(missing))} metadata; restore the home's trust folder")
+    roots = sorted(
+        (int(match[1]), path)
+        for path in directory.iterdir()
+        if (match := _NAME.match(path.name)) and match[2] == "root"
+    )
+    bundle = {path.name: path.read_bytes() for _, path in roles.values()}
+    return [
+        *(
+            Outgoing(
+                kind=Kind.TRUST_ROOT, topic=topics.build(Kind.TRUST_ROOT, n=str(number)), payload=path.read_bytes()
+            )
+            for number, path in roots
+        ),
+        Outgoing(kind=Kind.TRUST_BUNDLE, topic=topics.build(Kind.TRUST_BUNDLE), payload=pack_bundle(bundle)),
+        Outgoing(
+            kind=Kind.TRUST_TIMESTAMP,
+            topic=topics.build(Kind.TRUST_TIMESTAMP),
+            payload=(directory / TIMESTAMP_FILE).read_bytes(),
+        ),
+    ]
+
+
+def _replace(path: Path, data: bytes) -> None:
+    temporary = path.with_suffix(".new")
+    try:
+        with temporary.open("wb") as out:
+            out.write(data)
+            out.flush()
+            os.fsync(out.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise OperationError(f"{path}: {error.strerror}; the timestamp was not renewed") from error
