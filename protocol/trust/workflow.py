@@ -132,9 +132,9 @@ class Trusted:
     def roles(self) -> dict[str, RoleVersion]:
         """Versions of what was loaded, bound to key sets (TUF 5.3.11, fast-forward recovery)."""
         root = self._set.root
-        result = {}
-        for name in self._set:
-            signed = self._set[name]
+        result: dict[str, RoleVersion] = {}
+        # Iterating over tuf's own mapping gives values, not names.
+        for name, signed in self._set._trusted_set.items():  # noqa: SLF001
             own = name if name in _TOP_LEVEL else "targets"
             keyset = "" if name == "root" else _keyset(root, own)
             result[name] = RoleVersion(signed.version, keyset)
