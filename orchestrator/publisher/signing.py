@@ -126,13 +126,13 @@ def sign_release(
     check_new(repository, name)
     role = releases_role(info.product)
     available = {signer.public_key.keyid: signer for signer in signers}
-    releases = Metadata.from_bytes(repository.releases(info.product).to_bytes())
+    releases = Metadata[Targets].from_bytes(repository.releases(info.product).to_bytes())
     target = TargetFile(len(sealed.data), {"sha256": sealed.sha256}, name.target_path)
     target.unrecognized_fields["custom"] = info.model_dump(mode="json")
     releases.signed.targets[name.target_path] = target
     releases.signed.version += 1
     releases.signed.expires = _whole_seconds(now + RELEASES_EXPIRY)
-    snapshot = Metadata.from_bytes(repository.snapshot.to_bytes())
+    snapshot = Metadata[Snapshot].from_bytes(repository.snapshot.to_bytes())
     snapshot.signed.meta[f"{role}.json"] = MetaFile(releases.signed.version)
     snapshot.signed.version += 1
     snapshot.signed.expires = _whole_seconds(now + SNAPSHOT_EXPIRY)

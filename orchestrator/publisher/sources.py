@@ -16,7 +16,6 @@ from typing import Literal
 from orchestrator.errors import NotFoundError, OperationError
 from protocol.manifest import MAX_FILES, LinkEntry, check_link
 
-
 MAX_PATH = 1024
 """Characters of a path inside a release; what ``check_member`` accepts."""
 
@@ -104,8 +103,8 @@ def _scan_tree(root: Path) -> Source:
 
 def _without_files(folders: list[str], files: list[SourceFile], links: list[LinkEntry]) -> tuple[str, ...]:
     used: set[str] = set()
-    for entry in (*files, *links):
-        parent = entry.path.rpartition("/")[0]
+    for path in (*(file.path for file in files), *(link.path for link in links)):
+        parent = path.rpartition("/")[0]
         while parent and parent not in used:
             used.add(parent)
             parent = parent.rpartition("/")[0]
