@@ -91,7 +91,7 @@ async def _reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, han
     try:
         data = json.loads(line)
         verb = str(data.pop("verb"))
-    except (ValueError, AttributeError, KeyError, RecursionError):
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError):
         return {"error": 'expected one line of JSON with a "verb"'}
     try:
         return await handle(verb, data, _who(writer))
