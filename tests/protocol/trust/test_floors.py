@@ -1,0 +1,153 @@
+"""Floors never fall, but a recovery from a fast-forward is possible."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocol.errors import EnvelopeError, ErrorCode, TrustError
+from protocol.trust.floors import (
+    MAX_ORDERS,
+    Floors,
+    bind_director,
+    is_newer,
+    is_quarantined,
+    quarantine,
+    raise_clock,
+    raise_counter,
+    raise_order,
+    raise_roles,
+    trusted_now,
+)
+from protocol.trust.workflow import RoleVersion
+
+NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
+SNAPSHOT_EXPIRES = NOW + timedelta(days=30)
+orders = st.tuples(st.integers(1, 5), st.integers(1, 50))
+
+
+@given(st.lists(st.integers(1, 20), min_size=1, max_size=20))
+def test_role_versions_never_fall_under_the_same_keys(versions: list[int]) -> None:
+    """Whatever comes, the floor is the highest version that was accepted."""
+    floors, highest = Floors(), 0
+    for version in versions:
+        try:
+            floors = raise_roles(floors, {"snapshot": RoleVersion(version, "keys")})
+        except TrustError as error:
+            assert error.code is ErrorCode.ROLLBACK_METADATA
+            assert version < highest
+        highest = max(highest, version)
+        assert floors.roles["snapshot"].version == highest
+
+
+def test_other_keys_let_a_version_start_again() -> None:
+    """A key set that the offline keys replaced takes its floor with it: a fast-forward is not forever."""
+    floors = raise_roles(Floors(), {"snapshot": RoleVersion(2**31, "stolen")})
+    assert raise_roles(floors, {"snapshot": RoleVersion(1, "new")}).roles["snapshot"].version == 1
+
+
+def test_a_refused_set_raises_nothing() -> None:
+    """One falling role refuses the whole set; the floors stay as they were."""
+    floors = raise_roles(Floors(), {"snapshot": RoleVersion(5, "k"), "targets": RoleVersion(5, "k")})
+    with pytest.raises(TrustError):
+        raise_roles(floors, {"targets": RoleVersion(6, "k"), "snapshot": RoleVersion(4, "k")})
+    assert floors.roles["targets"].version == 5
+
+
+@given(st.lists(orders, min_size=1, max_size=30))
+def test_orders_are_compared_as_pairs_and_never_fall(sequence: list[tuple[int, int]]) -> None:
+    """A higher epoch begins again at any seq; nothing below the newest pair is accepted."""
+    floors, newest = Floors(), (0, 0)
+    for order in sequence:
+        try:
+            fresh = is_newer(floors, "t", order, f"digest of {order}")
+        except EnvelopeError as error:
+            assert error.code is ErrorCode.REPLAY
+            assert order < newest
+            continue
+        assert fresh is (order > newest)
+        newest = max(newest, order)
+        floors = raise_order(floors, "t", order, f"digest of {order}", NOW)
+
+
+def test_one_order_has_one_content() -> None:
+    """The same pair with another payload is equivocation; the first stays."""
+    floors = raise_order(Floors(), "t", (1, 7), "first", NOW)
+    assert is_newer(floors, "t", (1, 7), "first") is False
+    with pytest.raises(EnvelopeError) as caught:
+        is_newer(floors, "t", (1, 7), "second")
+    assert caught.value.code is ErrorCode.EQUIVOCATION
+
+
+def test_orders_of_topics_do_not_mix() -> None:
+    """A high order on one topic closes no other."""
+    floors = raise_order(Floors(), "t", (9, 9), "d", NOW)
+    assert is_newer(floors, "u", (1, 1), "d")
+
+
+def test_the_list_of_orders_is_bounded_and_forgets_the_first_to_expire() -> None:
+    """Beyond the bound, what expires first goes; the topic just raised stays even if it is that one."""
+    floors = Floors()
+    for number in range(MAX_ORDERS):
+        floors = raise_order(floors, f"t{number}", (1, 1), "d", NOW + timedelta(seconds=number))
+    floors = raise_order(floors, "last", (1, 1), "d", NOW - timedelta(days=1))
+    assert len(floors.orders) == MAX_ORDERS
+    assert "t0" not in floors.orders
+    assert "last" in floors.orders
+
+
+def test_other_director_keys_forget_orders_and_the_clock_they_raised() -> None:
+    """A rotation of the director's keys recovers from a fast-forward; counters and quarantine stay."""
+    floors = raise_order(Floors(), "t", (2**31, 2**31), "d", NOW)
+    floors = bind_director(floors, "stolen").model_copy(update={"orders": floors.orders})
+    floors = raise_clock(floors, NOW + timedelta(days=3650), SNAPSHOT_EXPIRES, "stolen")
+    floors = quarantine(raise_counter(floors, "app", 4), "ab", 2)
+    assert bind_director(floors, "stolen") == floors
+    after = bind_director(floors, "new")
+    assert after.orders == {}
+    assert after.clock is None
+    assert after.counters == {"app": 4}
+    assert after.quarantine == {"ab": 2}
+
+
+@given(st.lists(st.integers(-3650, 3650), min_size=1, max_size=20))
+def test_the_clock_floor_never_falls_nor_passes_the_snapshot(days: list[int]) -> None:
+    """Whatever a director signs, the floor rises at most to a day before the verified snapshot ends."""
+    floors = Floors()
+    for offset in days:
+        before = floors.clock
+        floors = raise_clock(floors, NOW + timedelta(days=offset), SNAPSHOT_EXPIRES, "keys")
+        assert floors.clock is not None
+        assert floors.clock <= SNAPSHOT_EXPIRES - timedelta(days=1)
+        assert before is None or floors.clock >= before
+
+
+def test_a_clock_set_back_is_not_believed() -> None:
+    """Trusted time is the later of the machine's clock and the floor."""
+    floors = raise_clock(Floors(), NOW, SNAPSHOT_EXPIRES, "keys")
+    assert trusted_now(floors, NOW - timedelta(days=400)) == NOW
+    assert trusted_now(floors, NOW + timedelta(hours=1)) == NOW + timedelta(hours=1)
+    assert trusted_now(Floors(), NOW) == NOW
+
+
+@given(st.lists(st.integers(0, 9), min_size=1))
+def test_counters_only_rise(counters: list[int]) -> None:
+    """A security counter is the highest that was ever committed."""
+    floors = Floors()
+    for counter in counters:
+        floors = raise_counter(floors, "app", counter)
+    assert floors.counters == {"app": max(counters)}
+
+
+def test_quarantine_holds_until_a_higher_attempt() -> None:
+    """What rolled back is refused for that attempt and those before, and for that release only."""
+    floors = quarantine(Floors(), "ab", 2)
+    assert [is_quarantined(floors, "ab", attempt) for attempt in (1, 2, 3)] == [True, True, False]
+    assert not is_quarantined(floors, "cd", 1)
+
+
+def test_floors_survive_being_written_down() -> None:
+    """The file's form keeps everything."""
+    floors = raise_order(raise_counter(Floors(), "app", 3), "t", (2, 4), "d", NOW)
+    assert Floors.model_validate_json(floors.model_dump_json()) == floors
