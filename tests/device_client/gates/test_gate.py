@@ -1,0 +1,114 @@
+"""All gates together: every one is asked, what breaks is shut, refusals are told apart from waits."""
+
+import asyncio
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from device_client.gates.disk import DiskGate
+from device_client.gates.gate import GateContext, Ready, Refuse, Verdict, Wait, judge_all
+from device_client.gates.in_use import InUseGate, inhibit
+from device_client.gates.policy import strictest
+from device_client.gates.power import PowerGate
+from device_client.gates.way_back import WayBackGate
+from protocol.clock import ManualClock
+from protocol.manifest import Policy
+from protocol.states import Phase
+
+CONTEXT = GateContext(Phase.INSTALL, "r", 0, Policy(), "ab" * 32)
+
+
+@dataclass
+class Fixed:
+    """A gate with one answer; an exception is raised, None never comes."""
+
+    name: str
+    verdict: Verdict | Exception | None
+
+    async def judge(self, context: GateContext) -> Verdict:
+        """The one answer."""
+        if self.verdict is None:
+            await asyncio.Event().wait()
+            raise AssertionError
+        if isinstance(self.verdict, Exception):
+            raise self.verdict
+        return self.verdict
+
+
+async def test_all_open() -> None:
+    """Ready when every gate is; also when there is none."""
+    assert (await judge_all([Fixed("a", Ready()), Fixed("b", Ready())], CONTEXT)).ready
+    assert (await judge_all([], CONTEXT)).ready
+
+
+async def test_all_unmet_reasons_are_told() -> None:
+    """Every shut gate is named, refusals first; the first to be asked again says when."""
+    judgement = await judge_all(
+        [
+            Fixed("a", Wait("one", "1", 60)),
+            Fixed("b", Ready()),
+            Fixed("c", Wait("two", "2", 30)),
+            Fixed("d", Refuse("three", "3")),
+            Fixed("e", Wait("four", "4")),
+        ],
+        CONTEXT,
+    )
+    assert [(reason.gate, reason.code) for reason in judgement.reasons] == [
+        ("d", "three"), ("a", "one"), ("c", "two"), ("e", "four"),
+    ]  # fmt: skip
+    assert [reason.gate for reason in judgement.refusals] == ["d"]
+    assert judgement.retry_after_s == 30
+    assert not judgement.ready
+
+
+async def test_what_breaks_is_shut() -> None:
+    """A gate that raises is a wait that names the error's kind and not its text."""
+    judgement = await judge_all([Fixed("a", RuntimeError("secret"))], CONTEXT)
+    assert [reason.code for reason in judgement.reasons] == ["broken"]
+    assert "RuntimeError" in judgement.reasons[0].detail
+    assert "secret" not in judgement.reasons[0].detail
+
+
+async def test_what_does_not_answer_is_shut() -> None:
+    """A gate that hangs is a wait after its deadline, and holds up nobody for longer."""
+    async with asyncio.timeout(5):
+        judgement = await judge_all([Fixed("a", None), Fixed("b", Ready())], CONTEXT, deadline_s=0.01)
+    assert [reason.code for reason in judgement.reasons] == ["no_answer"]
+
+
+async def test_cancelling_passes_through() -> None:
+    """A judgement that is not wanted any more ends."""
+    task = asyncio.create_task(judge_all([Fixed("a", None)], CONTEXT))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_long_details_fit_the_report() -> None:
+    """A detail is cut to what a report may carry."""
+    judgement = await judge_all([Fixed("a", Wait("one", "x" * 5000))], CONTEXT)
+    assert len(judgement.reasons[0].detail) == 500
+
+
+async def test_real_gates_under_the_strictest_policy(tmp_path: Path) -> None:
+    """The manifest's charge, the device's way back and the order's quiet are all demanded at once."""
+    (tmp_path / "bat").mkdir()
+    (tmp_path / "bat" / "type").write_text("Battery")
+    (tmp_path / "bat" / "capacity").write_text("50")
+    inhibit(tmp_path, "player")
+    gates = [
+        PowerGate(tmp_path),
+        DiskGate(tmp_path, 0),
+        InUseGate(tmp_path, ManualClock(datetime(2026, 11, 23, tzinfo=UTC))),
+        WayBackGate(lambda: False),
+    ]
+    manifest, order = Policy(min_battery_percent=80), Policy(allow_in_use=False)
+    own = Policy(min_battery_percent=20, require_way_back=True, allow_in_use=True)
+    context = GateContext(Phase.ACTIVATE, "r", 0, strictest(own, manifest, order), "ab" * 32)
+    judgement = await judge_all(gates, context)
+    assert [reason.code for reason in judgement.reasons] == ["battery_low", "in_use", "no_way_back"]
+    lax = GateContext(Phase.ACTIVATE, "r", 0, Policy(min_battery_percent=20, allow_in_use=True), "ab" * 32)
+    assert (await judge_all(gates, lax)).ready

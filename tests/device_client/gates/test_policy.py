@@ -1,0 +1,68 @@
+"""The strictest of several policies: whatever is merged, no demand becomes laxer."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from device_client.gates.policy import asks_for_less, strictest
+from protocol.manifest import Policy
+
+POLICIES = st.builds(
+    Policy,
+    min_battery_percent=st.none() | st.integers(0, 100),
+    require_approval=st.none() | st.booleans(),
+    allow_in_use=st.none() | st.booleans(),
+    require_way_back=st.none() | st.booleans(),
+    min_interval_s=st.none() | st.integers(0, 10_000),
+)
+
+
+def _is_at_least(one: Policy, other: Policy) -> bool:
+    """Whether ``one`` demands everything that ``other`` demands."""
+    return (
+        (one.min_battery_percent or 0) >= (other.min_battery_percent or 0)
+        and (one.min_interval_s or 0) >= (other.min_interval_s or 0)
+        and bool(one.require_approval) >= bool(other.require_approval)
+        and bool(one.require_way_back) >= bool(other.require_way_back)
+        and not (other.allow_in_use is False and one.allow_in_use is not False)
+    )
+
+
+@given(st.lists(POLICIES, min_size=1, max_size=4))
+def test_nothing_becomes_laxer(policies: list[Policy]) -> None:
+    """The strictest demands at least what each of them demands, in any order, and no more than all of them."""
+    merged = strictest(*policies)
+    assert all(_is_at_least(merged, policy) for policy in policies)
+    assert merged == strictest(*reversed(policies))
+    assert merged == strictest(merged, *policies)
+    for name, value in merged.model_dump().items():
+        assert value in [getattr(policy, name) for policy in policies]
+
+
+def test_no_policy_has_no_demand() -> None:
+    """Nothing merged is no demand at all."""
+    assert strictest() == Policy()
+
+
+@given(POLICIES, POLICIES)
+def test_what_asks_for_less_is_named(policy: Policy, than: Policy) -> None:
+    """Exactly the demands that are named and laxer; a demand that is not named is not asked away."""
+    less = asks_for_less(policy, than)
+    named = policy.model_copy(update={name: None for name in set(Policy.model_fields) - set(less)})
+    assert all(getattr(named, name) is not None and getattr(than, name) is not None for name in less)
+    rest = strictest(policy.model_copy(update={name: None for name in less}), than)
+    assert rest == strictest(policy, than)
+    assert bool(less) == any(
+        getattr(policy, name) is not None
+        and getattr(than, name) is not None
+        and getattr(strictest(policy, than), name) != getattr(policy, name)
+        for name in Policy.model_fields
+    )
+
+
+def test_examples() -> None:
+    """A lower charge and leave to interrupt are less; a higher charge and silence are not."""
+    own = Policy(min_battery_percent=40, allow_in_use=False, require_approval=True)
+    assert asks_for_less(Policy(min_battery_percent=10, allow_in_use=True), own) == ("min_battery_percent", "allow_in_use")
+    assert asks_for_less(Policy(require_approval=False), own) == ("require_approval",)
+    assert asks_for_less(Policy(min_battery_percent=90), own) == ()
+    assert asks_for_less(Policy(), own) == ()
