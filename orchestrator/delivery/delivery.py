@@ -1,0 +1,334 @@
+"""Keeps one broker in agreement with the database.
+
+    connect -> how far is it? -> heal -> (directives | status | chunks again | upkeep), until the connection ends
+
+Directives are rendered from rows at send time, one batch at a time under the latch, so nothing that was offered
+before a halt leaves after its barrier. Marks are removed only when the broker has acknowledged and the row is written.
+"""
+
+import asyncio
+from datetime import timedelta
+from random import Random
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from orchestrator.config import Home, Settings
+from orchestrator.delivery.broker_access import service_connection
+from orchestrator.delivery.chunk_publishing import ChunkPublishing, Chunks
+from orchestrator.delivery.directives import Directives
+from orchestrator.delivery.healing import TRUST, mark_later
+from orchestrator.delivery.latch import Latch
+from orchestrator.delivery.marker import published_up_to
+from orchestrator.delivery.publisher import Outgoing, send_all, send_proven
+from orchestrator.delivery.readback import WINDOW, ReadBack
+from orchestrator.delivery.status_topics import StatusTopics
+from orchestrator.delivery.trust_topics import newest, read_timestamp, renew_timestamp, trust_messages
+from orchestrator.delivery.upkeep import sweep
+from orchestrator.errors import NotFoundError, OperationError, UnreachableError
+from orchestrator.signer.signer import Signer
+from orchestrator.storage import dirty, published
+from orchestrator.storage.database import Database
+from orchestrator.storage.dirty import Mark
+from protocol.clock import Clock
+from protocol.errors import TrustError
+from protocol.mqtt.connection import ConnectionLost, RequestRefused, Session, backoff, connect
+from protocol.topics import DELIVERY, Kind, Topics
+
+log = structlog.get_logger(__name__)
+
+BATCH = 100
+"""Directives under one latch: what a halt waits for at most."""
+CONNECT_WAIT_S = 60.0
+MARKER_WAIT_S = 1.0
+UPKEEP_S = 30.0
+PUBLISH_TRIES = 10
+DIRECTIVE_KINDS = (Kind.TRUST_ROOT, Kind.TRUST_BUNDLE, Kind.TRUST_TIMESTAMP, Kind.ANNOUNCE, Kind.OFFER)
+"""In this order: a hold leaves before offers."""
+
+
+class Delivery:
+    """One broker's delivery session."""
+
+    def __init__(
+        self, db: Database, home: Home, settings: Settings, signer: Signer, chunk_store: Chunks, clock: Clock
+    ) -> None:
+        self._db = db
+        self._home = home
+        self._settings = settings
+        self._signer = signer
+        self._clock = clock
+        self._broker = settings.broker.name
+        self._topics = Topics(settings.fleet)
+        self._readback = ReadBack()
+        self._latch = Latch()
+        self._directives = Directives(self._topics, settings, signer)
+        self._chunks = ChunkPublishing(db, settings, chunk_store, self._topics, self._readback)
+        self._status = StatusTopics(db, settings, self._topics, clock)
+        self._random = Random()
+        self._woken = asyncio.Event()
+        self._connected = asyncio.Event()
+        self._publishing = asyncio.Lock()
+        self._trust_lock = asyncio.Lock()
+        self._session: Session | None = None
+
+    @property
+    def connected(self) -> bool:
+        """Whether the broker is reached and what it holds is known."""
+        return self._connected.is_set()
+
+    def wake(self) -> None:
+        """There are new marks: look at once."""
+        self._woken.set()
+
+    async def barrier(self) -> None:
+        """Wait until sends in flight have ended; what is rendered later sees what was written before this call."""
+        await self._latch.barrier()
+
+    async def run(self) -> None:
+        """Connect, again and again, and keep the broker right until cancelled.
+
+        Raises:
+            OperationError: The signer's marks are below what was published, or the home's trust folder is incomplete.
+        """
+        await self._check_marks()
+        attempt = 0
+        while True:
+            connected_at = self._clock.monotonic()
+            try:
+                await self._run_once()
+            except* (ConnectionLost, RequestRefused, OperationError) as group:
+                why = "; ".join(str(error) for error in _leaves(group))
+                log.warning("delivery interrupted", broker=self._broker, why=why[:500])
+            attempt = 0 if self._clock.monotonic() - connected_at > 10 else attempt + 1
+            await asyncio.sleep(backoff(attempt, self._random, base_s=0.2, cap_s=30.0))
+
+    async def publish_release(self, release_id: str) -> int:
+        """Bring a release to the broker: chunks that it lacks, then the trust metadata that names it.
+
+        Returns:
+            Ciphertext bytes that were sent; each was read back.
+
+        Raises:
+            OperationError: The broker is not reached, is full, or does not retain; calling again goes on from there.
+        """
+        sent = 0
+        async with self._publishing:
+            await self._require_release(release_id)
+            for _ in range(PUBLISH_TRIES):
+                session = await self._live_session()
+                try:
+                    sent += await self._chunks.publish_missing(session, release_id)
+                    await self._publish_trust(session)
+                    break
+                except (ConnectionLost, RequestRefused) as error:
+                    log.warning("publishing interrupted", release=release_id, why=str(error))
+                    await asyncio.sleep(0.2)
+            else:
+                raise UnreachableError(
+                    f"broker {self._broker}: lost {PUBLISH_TRIES} times while publishing {release_id}; publish it again"
+                )
+            async with self._db.begin() as conn:
+                await published.release_published(conn, release_id, sent)
+        log.info("release published", release=release_id, sent_bytes=sent)
+        return sent
+
+    async def _run_once(self) -> None:
+        """One connection."""
+        try:
+            target = await asyncio.to_thread(service_connection, self._home, self._settings, DELIVERY)
+            async with connect(target) as session, asyncio.TaskGroup() as group:
+                group.create_task(self._read(session))
+                await self._begin(session, group)
+        finally:
+            self._session = None
+            self._connected.clear()
+            self._latch.settle()  # the connection is closed: nothing is on its way
+
+    async def _begin(self, session: Session, group: asyncio.TaskGroup) -> None:
+        topic = self._topics.build(Kind.STATUS_SYNC)
+        marker = await self._readback.fetch(session, [topic], min(MARKER_WAIT_S, self._settings.timing.read_back_s))
+        async with self._db.read() as conn:
+            last = await published.last_serial(conn, self._broker)
+        known = published_up_to(marker.get(topic), self._db.id, last)
+        log.info("broker reached", broker=self._broker, known_serial=known, last_serial=last)
+        self._status.begin(known)
+        cids = await self._mark_later(known, last)
+        self._session = session
+        self._connected.set()
+        self._woken.set()
+        group.create_task(self._send_directives(session))
+        group.create_task(self._send_status(session))
+        group.create_task(self._send_chunks_again(session, cids))
+
+    async def _mark_later(self, known: int, last: int) -> list[str]:
+        """Mark what the broker may have lost; returns the cids among it."""
+        cids: list[str] = []
+        after = known
+        while after < last:
+            async with self._db.begin() as conn:
+                more, after = await mark_later(
+                    conn, self._broker, self._topics, self._clock.now(), after=after, up_to=last
+                )
+            cids += more
+        if known == 0:
+            async with self._db.begin() as conn:
+                await dirty.mark(conn, Kind.TRUST_BUNDLE, [""], self._clock.now())
+                await dirty.mark(conn, Kind.STATUS_FLEET, [""], self._clock.now())
+        return cids
+
+    async def _read(self, session: Session) -> None:
+        async for message in session.messages():
+            self._readback.deliver(message)
+
+    async def _send_directives(self, session: Session) -> None:
+        """Directives as they are marked, and upkeep between them."""
+        upkeep_at = 0.0
+        while True:
+            self._woken.clear()
+            await self._latch.take()
+            sent = await self._send_batch(session)
+            if self._clock.monotonic() >= upkeep_at:
+                await self._keep_up(session)
+                upkeep_at = self._clock.monotonic() + self._upkeep_s
+            self._latch.settle()  # only here: after a failure it is held until the connection is closed
+            if not sent:
+                try:
+                    async with asyncio.timeout(self._settings.timing.tick_s):
+                        await self._woken.wait()
+                except TimeoutError:
+                    pass
+
+    async def _send_batch(self, session: Session) -> int:
+        """Render, sign, publish and record one batch; returns how many marks it took."""
+        async with self._db.read() as conn:
+            marks = await dirty.take(conn, DIRECTIVE_KINDS, BATCH)
+            orders = [mark for mark in marks if mark[0] not in TRUST]
+            rows = await self._directives.load(conn, self._broker, orders)
+        if not marks:
+            return 0
+        if len(orders) < len(marks):
+            await self._publish_trust(session, force=True)
+        signed = await self._directives.sign(self._directives.draft(orders, rows, self._clock.now()))
+        await send_all(session, signed)
+        await self._record(signed, marks)
+        log.debug("directives sent", marks=len(marks), sent=len(signed))
+        return len(marks)
+
+    async def _record(self, sent: list[Outgoing], marks: list[Mark]) -> None:
+        async with self._db.begin() as conn:
+            await published.record(conn, self._broker, [item.publication(keep_payload=True) for item in sent])
+            await dirty.done(conn, marks)
+            for item in sent:
+                if item.kind is Kind.ANNOUNCE:
+                    await self._mark_withheld(conn, self._topics.parse(item.topic).rollout)
+
+    async def _mark_withheld(self, conn: AsyncConnection, rollout: str) -> None:
+        """Offers that a halt kept back are looked at again whenever the rollout is announced."""
+        waiting = await published.unsent_offers(conn, self._broker, f"{self._topics.root}/offer/", rollout)
+        keys = [dirty.offer_key(device, rollout) for device in waiting]
+        await dirty.mark(conn, Kind.OFFER, keys, self._clock.now())
+
+    async def _publish_trust(self, session: Session, *, force: bool = False) -> None:
+        """Roots, bundle, then the timestamp over it, each read back; what is there already is passed over."""
+        async with self._trust_lock:
+            try:
+                await self._renew_timestamp()
+                items = await asyncio.to_thread(trust_messages, self._home.trust, self._topics)
+            except TrustError as error:
+                raise OperationError(str(error)) from error
+            async with self._db.read() as conn:
+                held = await published.get_many(conn, self._broker, [item.topic for item in items])
+            news = [
+                item
+                for item in items
+                if force
+                or item.topic not in held
+                or held[item.topic].digest != item.publication(keep_payload=False).digest
+            ]
+            # The timestamp comes last, alone: whoever sees it finds the bundle that it names.
+            for step in [*_together(news[:-1]), news[-1:]]:
+                await send_proven(
+                    session, self._readback, {item.topic: item for item in step}, self._settings.timing.read_back_s
+                )
+            async with self._db.begin() as conn:
+                await published.record(conn, self._broker, [item.publication(keep_payload=False) for item in news])
+
+    async def _renew_timestamp(self) -> bool:
+        renew = timedelta(seconds=self._settings.timing.timestamp_renew_s)
+        return await asyncio.to_thread(renew_timestamp, self._home.trust, self._signer, self._clock.now(), renew)
+
+    async def _keep_up(self, session: Session) -> None:
+        """Renew the timestamp before it runs out; clear topics when all that was signed for them has expired."""
+        if await self._renew_timestamp():
+            log.info("timestamp renewed")
+            await self._publish_trust(session)
+        async with self._db.begin() as conn:
+            cleared = await sweep(conn, self._broker, self._topics, self._clock.now())
+        if cleared:
+            await send_all(session, [Outgoing(kind=i.kind, topic=i.topic, payload=b"") for i in cleared])
+            async with self._db.begin() as conn:
+                await published.forget(conn, self._broker, [item.topic for item in cleared])
+            log.info("topics cleared", topics=len(cleared))
+
+    async def _send_status(self, session: Session) -> None:
+        while True:
+            await self._status.send(session)
+            await asyncio.sleep(self._settings.timing.status_interval_s)
+
+    async def _send_chunks_again(self, session: Session, lost: list[str]) -> None:
+        """Chunks that a broker lost, then those that devices miss; several wants of one chunk are one publish."""
+        await self._chunks.publish_again(session, lost)
+        self._status.healed()
+        while True:
+            async with self._db.read() as conn:
+                marks = await dirty.take(conn, (Kind.CHUNK,), WINDOW)
+                known = await published.get_many(
+                    conn, self._broker, [self._topics.build(Kind.CHUNK, cid=key) for _, key, _ in marks]
+                )
+            if marks:
+                cids = [self._topics.parse(topic).values["cid"] for topic in known]
+                await self._chunks.publish_again(session, cids)
+                async with self._db.begin() as conn:
+                    await dirty.done(conn, marks)
+            await asyncio.sleep(self._settings.timing.tick_s)
+
+    async def _check_marks(self) -> None:
+        """Refuse to sign below what was published."""
+        async with self._db.read() as conn:
+            order = await published.highest_order(conn)
+        timestamp = await asyncio.to_thread(read_timestamp, self._home.trust)
+        self._signer.marks.check_above(order, timestamp.version)
+        await asyncio.to_thread(newest, self._home.trust)
+
+    async def _require_release(self, release_id: str) -> None:
+        async with self._db.read() as conn:
+            if release_id not in await published.release_facts(conn, [release_id]):
+                raise NotFoundError(f"release {release_id}: not imported here; see 'flagship release list'")
+
+    async def _live_session(self) -> Session:
+        try:
+            async with asyncio.timeout(CONNECT_WAIT_S):
+                while self._session is None:
+                    await self._connected.wait()
+        except TimeoutError:
+            raise UnreachableError(
+                f"broker {self._broker}: no connection within {CONNECT_WAIT_S:g} s; see that it runs, then publish again"
+            ) from None
+        return self._session
+
+    @property
+    def _upkeep_s(self) -> float:
+        return min(UPKEEP_S, self._settings.timing.lease_s / 4, self._settings.timing.timestamp_renew_s / 2)
+
+
+def _together(items: list[Outgoing]) -> list[list[Outgoing]]:
+    return [items[start : start + WINDOW] for start in range(0, len(items), WINDOW)]
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    found: list[BaseException] = []
+    for error in group.exceptions:
+        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found
+

@@ -1,0 +1,98 @@
+"""From rows to what dashboards read. Pure."""
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from orchestrator.model.assignment import PENDING, Assignment
+from orchestrator.model.device import Device
+from orchestrator.model.rollout import RolloutState
+from orchestrator.rollouts.engine import Facts, figures_of, untouched
+from protocol.states import State
+from protocol.status_messages import DeviceStatus, FleetStatus, RolloutStatus, StageStatus
+
+_STATE = "state:"
+
+
+def fleet_status(
+    fleet: str, figures: tuple[int, int, int], versions: dict[str, int], states: dict[str, str], now: datetime
+) -> FleetStatus:
+    """The whole fleet.
+
+    Args:
+        figures: (enrolled, online, revoked).
+        states: State by rollout id.
+    """
+    enrolled, online, revoked = figures
+    return FleetStatus(
+        at=now,
+        fleet=fleet,
+        devices=enrolled,
+        online=online,
+        revoked=revoked,
+        versions=versions,
+        rollouts=states,
+        halted=RolloutState.HALTED in states.values(),
+    )
+
+
+def rollout_status(facts: Facts, reasons: Mapping[int, dict[str, int]], now: datetime) -> RolloutStatus:
+    """One rollout with its stages, rule figures and what keeps devices waiting."""
+    figures = figures_of(facts)
+    members = sum(stage.members for stage in facts.stages)
+    stages = []
+    for stage in facts.stages:
+        counts = facts.counts.get(stage.position, {})
+        stages.append(
+            StageStatus(
+                name=stage.name,
+                state=stage.state,
+                members=stage.members,
+                offered=counts.get("offered", 0),
+                counts={key.removeprefix(_STATE): n for key, n in sorted(counts.items()) if key.startswith(_STATE)},
+                reasons=reasons.get(stage.position, {}),
+                figures=[figure for position, figure in figures if position == stage.position],
+            )
+        )
+    return RolloutStatus(
+        at=now,
+        id=facts.rollout.id,
+        release=facts.rollout.release,
+        state=facts.rollout.state,
+        reason=facts.rollout.reason,
+        members=members,
+        succeeded=_sum(facts, State.SUCCEEDED),
+        failed=_sum(facts, State.FAILED) + _sum(facts, State.REJECTED) + _sum(facts, State.INCONSISTENT),
+        rolled_back=_sum(facts, State.ROLLED_BACK),
+        untouched=untouched(facts.counts, members),
+        stages=stages,
+    )
+
+
+def device_status(device: Device, newest: Assignment | None, now: datetime) -> DeviceStatus:
+    """One device, with its assignment that moved last."""
+    if newest is None:
+        return DeviceStatus(at=now, id=device.id, online=device.online, components=device.components)
+    return DeviceStatus(
+        at=now,
+        id=device.id,
+        online=device.online,
+        components=device.components,
+        rollout=newest.rollout,
+        state=newest.state,
+        code=newest.code or "",
+        detail=newest.detail,
+        percent=newest.percent,
+        bytes_fetched=newest.bytes_fetched,
+        resumed=newest.resumed,
+        reasons=[_reason(reason) for reason in newest.reasons],
+        ready=newest.ready if newest.state == PENDING else None,
+    )
+
+
+def _reason(reason: Mapping[str, object]) -> str:
+    text = f"{reason.get('gate', '')}: {reason.get('code', '')}"
+    return f"{text}, {reason['detail']}" if reason.get("detail") else text
+
+
+def _sum(facts: Facts, state: State) -> int:
+    return sum(counts.get(f"{_STATE}{state}", 0) for counts in facts.counts.values())

@@ -1,0 +1,135 @@
+"""What dashboards read, rendered from rows when it changed, at most once per interval and topic; and the marker."""
+
+import secrets
+from collections.abc import Sequence
+
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from orchestrator.config import Settings
+from orchestrator.delivery.publisher import Outgoing, send_all
+from orchestrator.delivery.status_rendering import device_status, fleet_status, rollout_status
+from orchestrator.rollouts.engine import Facts
+from orchestrator.storage import assignments, devices, dirty, published, rollouts
+from orchestrator.storage import events as event_store
+from orchestrator.storage.database import Database
+from orchestrator.storage.tables import events
+from protocol.clock import Clock
+from protocol.envelopes import encode
+from protocol.mqtt.connection import Session
+from protocol.status_messages import StatusEvent, Sync
+from protocol.topics import Kind, Topics
+
+BATCH = 200
+EVENTS = 100
+STATUS_KINDS = (Kind.STATUS_FLEET, Kind.STATUS_ROLLOUT, Kind.STATUS_DEVICE, Kind.STATUS_SYNC)
+_TEXT_CHARS = 1000
+
+
+class StatusTopics:
+    """One broker's status topics."""
+
+    def __init__(self, db: Database, settings: Settings, topics: Topics, clock: Clock) -> None:
+        self._db = db
+        self._fleet = settings.fleet
+        self._broker = settings.broker.name
+        self._topics = topics
+        self._clock = clock
+        self._generation = secrets.token_hex(4)
+        self._event_id: int | None = None
+        self._sync: tuple[int, str] | None = None
+        self._healing_from: int | None = None
+
+    def begin(self, known: int) -> None:
+        """A new connection: the marker stays at what is known until ``healed``."""
+        self._healing_from = known
+        self._sync = None
+
+    def healed(self) -> None:
+        """Everything that the broker lost is there again, or is marked."""
+        self._healing_from = None
+
+    async def send(self, session: Session) -> None:
+        """Publish what changed since the last call.
+
+        Raises:
+            ConnectionLost: What was not recorded is published again.
+        """
+        async with self._db.read() as conn:
+            marks = await dirty.take(conn, STATUS_KINDS, BATCH)
+            rendered = [await self._render(conn, kind, key) for kind, key, _ in marks]
+            happened = await self._new_events(conn)
+        items = [item for item in rendered if item is not None]
+        await send_all(session, [*items, *happened])
+        if marks:
+            async with self._db.begin() as conn:
+                await published.record(conn, self._broker, [i.publication(keep_payload=False) for i in items])
+                await dirty.done(conn, marks)
+        await self._send_marker(session)
+
+    async def _render(self, conn: AsyncConnection, kind: Kind, key: str) -> Outgoing | None:
+        now = self._clock.now()
+        match kind:
+            case Kind.STATUS_FLEET:
+                figures, states = await devices.figures(conn), await rollouts.states(conn)
+                fleet = fleet_status(self._fleet, figures, await devices.versions(conn), states, now)
+                return Outgoing(kind=kind, topic=self._topics.build(kind), payload=encode(fleet))
+            case Kind.STATUS_ROLLOUT:
+                rollout = await rollouts.get(conn, key)
+                if rollout is None:
+                    return None
+                facts = Facts(
+                    rollout=rollout,
+                    stages=await rollouts.load_stages(conn, key),
+                    counts=await assignments.load_counts(conn, key),
+                )
+                status = rollout_status(facts, await rollouts.waiting_reasons(conn, key), now)
+                return Outgoing(kind=kind, topic=self._topics.build(kind, rollout=key), payload=encode(status))
+            case Kind.STATUS_DEVICE:
+                device = await devices.get(conn, key)
+                if device is None:
+                    return None
+                newest = await assignments.of_device(conn, key)
+                payload = encode(device_status(device, newest[0] if newest else None, now))
+                return Outgoing(kind=kind, topic=self._topics.build(kind, device=key), payload=payload)
+            case _:
+                return None  # STATUS_SYNC: the marker is compared on every call
+
+    async def _new_events(self, conn: AsyncConnection) -> Sequence[Outgoing]:
+        """Events that were added since the last call; those before the first call are history."""
+        if self._event_id is None:
+            self._event_id = int(await conn.scalar(select(func.max(events.c.id))) or 0)
+            return []
+        rows = await event_store.page(conn, after=self._event_id, limit=EVENTS)
+        if rows:
+            self._event_id = rows[-1]["id"]
+        topic = self._topics.build(Kind.STATUS_EVENT)
+        return [
+            Outgoing(
+                kind=Kind.STATUS_EVENT,
+                topic=topic,
+                payload=encode(
+                    StatusEvent(
+                        at=row["at"],
+                        kind=row["kind"],
+                        text=row["text"][:_TEXT_CHARS],
+                        rollout=row["rollout"],
+                        device=row["device"],
+                    )
+                ),
+            )
+            for row in rows
+        ]
+
+    async def _send_marker(self, session: Session) -> None:
+        async with self._db.read() as conn:
+            serial = await published.last_serial(conn, self._broker)
+            generation = await published.ingest_generation(conn) or self._generation
+        if self._healing_from is not None:
+            serial = self._healing_from
+        if (serial, generation) == self._sync:
+            return
+        marker = Sync(at=self._clock.now(), database=self._db.id, serial=serial, ingest=generation)
+        topic = self._topics.build(Kind.STATUS_SYNC)
+        await send_all(session, [Outgoing(kind=Kind.STATUS_SYNC, topic=topic, payload=encode(marker))])
+        self._sync = serial, generation
