@@ -206,6 +206,7 @@ def _write(bodies: list[bytes], path: Path) -> int:
 
 def _cut(chunks: list[bytes]) -> int:
     parts = iter(chunks)
+    left = b""
 
     def readinto(view: memoryview) -> int:
         nonlocal left
@@ -215,7 +216,6 @@ def _cut(chunks: list[bytes]) -> int:
         left = left[count:]
         return count
 
-    left = b""
     stream = _Readable(readinto)
     return sum(1 for _ in chunker().cut_stream(stream))
 

@@ -12,6 +12,7 @@ Blobs follow one another without gaps in the index's order, and each has a diges
 others in the index. So no byte can change unseen. That is about damage only: who made it, the TUF metadata says.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -172,10 +173,8 @@ class PackageWriter:
 
     def discard(self) -> None:
         """Remove what was written."""
-        try:
+        with contextlib.suppress(OSError):  # a full disk refuses the buffer's rest; the file goes anyway
             self._file.close()
-        except OSError:
-            pass  # a full disk refuses the buffer's rest; the file goes anyway
         self._partial.unlink(missing_ok=True)
 
 

@@ -2,7 +2,7 @@
 
     source -> stream -> content-defined chunks -> body (zstd | raw) -> encrypt -> sink(cid, ciphertext)
 
-Equal chunks have equal keys and ids (within one publisher's secret), so what two releases share is sent and stored once.
+Equal chunks have equal keys and ids within one publisher's secret: what two releases share is sent and stored once.
 """
 
 import base64

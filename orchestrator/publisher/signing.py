@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 
 from securesystemslib.signer import Signer
 from tuf.api.exceptions import RepositoryError
-from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, TargetFile, Targets
+from tuf.api.metadata import DelegatedRole, Metadata, MetaFile, Root, Snapshot, TargetFile, Targets
 from tuf.api.serialization import DeserializationError
 from tuf.api.serialization.json import JSONSerializer
 
@@ -20,7 +20,7 @@ from orchestrator.publisher.sealing import Sealed
 from protocol.errors import TrustError
 from protocol.identifiers import ReleaseName
 from protocol.manifest import ReleaseInfo
-from protocol.trust.workflow import pack_bundle, releases_role
+from protocol.trust.workflow import director_role, pack_bundle, releases_role
 
 RELEASES_EXPIRY: Final = timedelta(days=90)
 SNAPSHOT_EXPIRY: Final = timedelta(days=90)
@@ -41,6 +41,33 @@ class Repository:
     targets: Metadata[Targets]
     snapshot: Metadata[Snapshot]
 
+    @property
+    def _delegated(self) -> Mapping[str, DelegatedRole]:
+        delegations = self.targets.signed.delegations
+        return (delegations.roles if delegations else None) or {}
+
+    @property
+    def fleet(self) -> str:
+        """Whose devices the metadata is for: the one fleet whose director the targets role names.
+
+        Raises:
+            OperationError: It names none, or several.
+        """
+        prefix = director_role("")
+        fleets = [name.removeprefix(prefix) for name in self._delegated if name.startswith(prefix)]
+        if len(fleets) != 1:
+            raise OperationError(f"release keys: expected the director of one fleet, found {len(fleets)}")
+        return fleets[0]
+
+    def demands(self, product: str) -> dict[str, tuple[list[str], int]]:
+        """Key ids and threshold of the roles that a release needs, by role."""
+        delegated = self._delegated[releases_role(product)]
+        snapshot = self.root.signed.roles[Snapshot.type]
+        return {
+            releases_role(product): (delegated.keyids, delegated.threshold),
+            Snapshot.type: (snapshot.keyids, snapshot.threshold),
+        }
+
     def releases(self, product: str) -> Metadata[Targets]:
         """The role that lists a product's releases, checked.
 
@@ -49,8 +76,7 @@ class Repository:
             OperationError: Its file is missing, damaged or not signed as it must be.
         """
         role = releases_role(product)
-        delegations = self.targets.signed.delegations
-        known = sorted(name for name in (delegations.roles if delegations else None) or {} if _is_releases(name))
+        known = sorted(name for name in self._delegated if _is_releases(name))
         if role not in known:
             names = ", ".join(name.removeprefix(releases_role("")) for name in known) or "none"
             raise NotFoundError(f"product {product}: the release keys know {names}; name one of them")
@@ -91,9 +117,10 @@ def load_repository(files: Mapping[str, bytes], now: datetime) -> Repository:
                 f"release keys: {name} metadata version {signed.version} expired {signed.expires:%Y-%m-%d}; "
                 f"sign a new {name} before releasing"
             )
-    if snapshot.signed.meta["targets.json"].version != targets.signed.version:
+    listed = snapshot.signed.meta.get("targets.json")
+    if listed is None or listed.version != targets.signed.version:
         raise OperationError(
-            f"release keys: the snapshot names targets version {snapshot.signed.meta['targets.json'].version}, "
+            f"release keys: the snapshot names targets version {listed.version if listed else 0}, "
             f"found {targets.signed.version}; restore the working copy"
         )
     return Repository(dict(files), root, targets, snapshot)
@@ -136,19 +163,10 @@ def sign_release(
     snapshot.signed.meta[f"{role}.json"] = MetaFile(releases.signed.version)
     snapshot.signed.version += 1
     snapshot.signed.expires = _whole_seconds(now + SNAPSHOT_EXPIRY)
-    delegations = repository.targets.signed.delegations
-    delegated = ((delegations.roles if delegations else None) or {})[role]
+    demands = repository.demands(info.product)
     changed = {
-        f"{releases.signed.version}.{role}.json": _signed(
-            role, releases, delegated.keyids, delegated.threshold, available
-        ),
-        f"{snapshot.signed.version}.snapshot.json": _signed(
-            "snapshot",
-            snapshot,
-            repository.root.signed.roles["snapshot"].keyids,
-            repository.root.signed.roles["snapshot"].threshold,
-            available,
-        ),
+        f"{releases.signed.version}.{role}.json": _signed(role, releases, *demands[role], available),
+        f"{snapshot.signed.version}.snapshot.json": _signed("snapshot", snapshot, *demands["snapshot"], available),
     }
     try:
         pack_bundle(current_files({**repository.files, **changed}))
@@ -175,16 +193,9 @@ def check_keys(repository: Repository, product: str, signers: Iterable[Signer]) 
         NotAllowedError: They do not.
     """
     repository.releases(product)
-    role = releases_role(product)
     available = {signer.public_key.keyid for signer in signers}
-    delegations = repository.targets.signed.delegations
-    delegated = ((delegations.roles if delegations else None) or {})[role]
-    online = repository.root.signed.roles["snapshot"]
-    for name, keyids, threshold in (
-        (role, delegated.keyids, delegated.threshold),
-        ("snapshot", online.keyids, online.threshold),
-    ):
-        _enough(name, [keyid for keyid in keyids if keyid in available], threshold)
+    for role, (keyids, threshold) in repository.demands(product).items():
+        _enough(role, [keyid for keyid in keyids if keyid in available], threshold)
 
 
 def _signed(
@@ -201,7 +212,8 @@ def _signed(
 def _enough(role: str, mine: list[str], threshold: int) -> None:
     if len(mine) < threshold:
         raise NotAllowedError(
-            f"release keys: role {role} needs {threshold} keys, found {len(mine)}; name the folder that has them with --keys"
+            f"release keys: role {role} needs {threshold} keys, found {len(mine)}; "
+            "name the folder that has them with --keys"
         )
 
 

@@ -83,7 +83,7 @@ def _scan_tree(root: Path) -> Source:
             for entry in entries:
                 path = _member(root, f"{folder}/{entry.name}" if folder else entry.name)
                 if entry.is_symlink():
-                    links.append(_link(root, path, os.readlink(entry.path)))
+                    links.append(_link(root, path, str(Path(entry.path).readlink())))
                 elif entry.is_dir(follow_symlinks=False):
                     folders.append(path)
                     pending.append(path)

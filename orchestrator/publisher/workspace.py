@@ -1,0 +1,135 @@
+"""The publisher's folder: release keys, the secret of chunk keys, and the working copy of the TUF metadata.
+
+keys/*.key           private keys of the offline roles, PKCS#8 PEM, 0600
+content.secret       DK, 32 bytes, 0600
+package.pub          the signer's X25519 public key, PEM: packages are sealed to it
+metadata/            N.root.json, N.targets.json, N.releases-PRODUCT.json, N.snapshot.json
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
+from securesystemslib.signer import CryptoSigner, Signer
+
+from orchestrator.errors import NotAllowedError, NotFoundError, OperationError
+
+SECRET_BYTES = 32
+MAX_FILE_BYTES = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseKeys:
+    """What a release is made with.
+
+    Attributes:
+        secret: DK; never leaves the publisher.
+        package_key: Of the signer, which alone opens packages.
+        metadata: The working copy, by file name.
+    """
+
+    secret: bytes
+    package_key: X25519PublicKey
+    signers: tuple[Signer, ...]
+    metadata: Mapping[str, bytes]
+
+    def __repr__(self) -> str:
+        """Without the secret."""
+        return f"ReleaseKeys(signers={len(self.signers)}, metadata={sorted(self.metadata)})"
+
+
+class Workspace:
+    """The folder, read whole and written file by file."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.keys = directory / "keys"
+        self.secret = directory / "content.secret"
+        self.package_key = directory / "package.pub"
+        self.metadata = directory / "metadata"
+
+    def load(self) -> ReleaseKeys:
+        """Read everything.
+
+        Raises:
+            NotFoundError: The folder or a file is missing.
+            NotAllowedError: A private file is readable by others.
+            OperationError: A file is not what it should be.
+        """
+        if not self.directory.is_dir():
+            raise NotFoundError(
+                f"release keys {self.directory}: no such folder; make keys with 'flagship init DIR' "
+                "or name their folder with --keys"
+            )
+        return ReleaseKeys(
+            self._load_secret(),
+            self._load_package_key(),
+            tuple(_load_signer(path) for path in sorted(self.keys.glob("*.key"))),
+            {path.name: _read(path) for path in sorted(self.metadata.glob("[0-9]*.json"))},
+        )
+
+    def store(self, files: Mapping[str, bytes]) -> None:
+        """Add metadata files, the snapshot last: without it the others are not looked at. Durable when it returns.
+
+        Raises:
+            OperationError: The disk does not take them.
+        """
+        for name in sorted(files, key=lambda name: name.endswith(".snapshot.json")):
+            place = self.metadata / name
+            temporary = place.with_name(f".{name}.new")
+            try:
+                with temporary.open("wb") as out:
+                    out.write(files[name])
+                    out.flush()
+                    os.fsync(out.fileno())
+                temporary.replace(place)
+                descriptor = os.open(self.metadata, os.O_RDONLY)
+                try:
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
+            except OSError as error:
+                temporary.unlink(missing_ok=True)
+                raise OperationError(f"{place}: cannot be written: {error.strerror or error}") from error
+
+    def _load_secret(self) -> bytes:
+        secret = _read(self.secret, private=True)
+        if len(secret) != SECRET_BYTES:
+            raise OperationError(f"{self.secret}: expected {SECRET_BYTES} bytes, found {len(secret)}; restore it")
+        return secret
+
+    def _load_package_key(self) -> X25519PublicKey:
+        try:
+            key = load_pem_public_key(_read(self.package_key))
+        except (ValueError, UnsupportedAlgorithm) as error:
+            raise OperationError(f"{self.package_key}: expected an X25519 public key in PEM; restore it") from error
+        if not isinstance(key, X25519PublicKey):
+            raise OperationError(f"{self.package_key}: expected an X25519 public key, found another kind; restore it")
+        return key
+
+
+def _load_signer(path: Path) -> CryptoSigner:
+    try:
+        return CryptoSigner(load_pem_private_key(_read(path, private=True), None))
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise OperationError(f"{path}: expected an unencrypted private key for signing in PEM; restore it") from error
+
+
+def _read(path: Path, *, private: bool = False) -> bytes:
+    try:
+        found = path.stat()
+        if private and found.st_mode & 0o077:
+            raise NotAllowedError(f"{path}: a private file with mode {found.st_mode & 0o777:o}; make it 600")
+        if found.st_size > MAX_FILE_BYTES:
+            raise OperationError(f"{path}: expected at most {MAX_FILE_BYTES} B, found {found.st_size}; restore it")
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise NotFoundError(
+            f"{path}: is missing; restore it from a backup, or make new keys with 'flagship init DIR'"
+        ) from error
+    except OSError as error:
+        raise OperationError(f"{path}: cannot be read: {error.strerror or error}") from error
