@@ -23,7 +23,7 @@ from protocol.identifiers import IdText
 from protocol.manifest import Policy
 
 MAX_SETTINGS_BYTES = 65_536
-Seconds = Annotated[float, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class _Section(BaseModel):

@@ -42,21 +42,26 @@ async def run_health(
     """
     if not argv:
         return HealthResult(True, "no check is configured", "")
+    # A pipe of our own: with asyncio's, wait() would also wait for every child that the check leaves behind.
+    read_end, write_end = os.pipe()
     try:
         process = await asyncio.create_subprocess_exec(
             *argv,
             stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
+            stdout=write_end,
             stderr=asyncio.subprocess.STDOUT,
             env={"PATH": _PATH, "LANG": "C.UTF-8", **env},
             cwd=cwd,
             start_new_session=True,
         )
     except (OSError, ValueError) as error:
+        os.close(read_end)
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         return HealthResult(False, f"health check {argv[0]} cannot be run: {why}", "")
+    finally:
+        os.close(write_end)
     tail = bytearray()
-    reading = asyncio.create_task(_read_tail(process, tail))
+    reading = asyncio.create_task(_read_tail(read_end, tail))
     try:
         async with asyncio.timeout(timeout_s):
             code = await process.wait()
@@ -80,12 +85,17 @@ def clean(raw: bytes) -> str:
     return kept[-LOG_BYTES:]
 
 
-async def _read_tail(process: asyncio.subprocess.Process, tail: bytearray) -> None:
-    if process.stdout is None:
-        raise RuntimeError("the check was started without a pipe")
-    while block := await process.stdout.read(_READ_BYTES):
-        tail += block
-        del tail[:-LOG_BYTES]
+async def _read_tail(descriptor: int, tail: bytearray) -> None:
+    reader = asyncio.StreamReader()
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(descriptor, "rb", buffering=0)
+    )
+    try:
+        while block := await reader.read(_READ_BYTES):
+            tail += block
+            del tail[:-LOG_BYTES]
+    finally:
+        transport.close()
 
 
 def _ending(code: int) -> str:

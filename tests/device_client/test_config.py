@@ -1,0 +1,119 @@
+"""device.toml: what is read is what was written, and every mistake is one sentence that names the place."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from device_client.config import DeviceHome, DeviceSection, DeviceSettings, GatesSection, InstallerSection, load, write
+from device_client.errors import DeviceError, NotFoundError, UsageError
+from protocol.manifest import Policy
+
+MINIMAL = '[device]\nid = "d1"\nproduct = "cam"\nhardware = "rev-b"\n'
+
+
+def _load(directory: Path, text: str | bytes) -> DeviceSettings:
+    data = text if isinstance(text, bytes) else text.encode()
+    (directory / "device.toml").write_bytes(data)
+    return load(directory)[1]
+
+
+def test_minimal(tmp_path: Path) -> None:
+    """Three lines are enough; all else has its default, and the home is where the file lies."""
+    settings = _load(tmp_path, MINIMAL)
+    assert (settings.device.id, settings.device.component, settings.installer.kind) == ("d1", "app", "directory")
+    for named in (tmp_path, tmp_path / "device.toml"):
+        home, again = load(named)
+        assert home.path == tmp_path
+        assert again == settings
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("[device", "not TOML"),
+        (b"\xff\xfe", "not TOML"),
+        ("", "device: Field required"),
+        (MINIMAL.replace("d1", "a/b"), "device.id"),
+        (MINIMAL.replace("d1", "#"), "device.id"),
+        (MINIMAL.replace("d1", "+"), "device.id"),
+        (MINIMAL.replace("d1", ""), "device.id"),
+        (MINIMAL.replace("d1", "x" * 65), "device.id"),
+        (MINIMAL.replace("d1", "d1\\n"), "device.id"),
+        (MINIMAL.replace('"d1"', "7"), "device.id"),
+        (MINIMAL.replace("cam", "../x"), "device.product"),
+        (MINIMAL + 'colour = "red"\n', "device.colour: Extra inputs"),
+        (MINIMAL + "[colours]\n", "colours: Extra inputs"),
+        (MINIMAL + "[timing]\nverify_timeout_s = 0\n", "timing.verify_timeout_s"),
+        (MINIMAL + "[timing]\nverify_timeout_s = nan\n", "timing.verify_timeout_s"),
+        (MINIMAL + "[timing]\nchunk_timeout_s = inf\n", "timing.chunk_timeout_s"),
+        (MINIMAL + "[download]\nwindow = 65\n", "download.window"),
+        (MINIMAL + "[download]\nwindow_bytes = 1000\n", "download.window_bytes"),
+        (MINIMAL + "[gates]\nmin_battery_percent = 101\n", "gates.min_battery_percent"),
+        (MINIMAL + '[installer]\nkind = "magic"\n', "installer.kind"),
+        (MINIMAL + '[device.labels]\n"a/b" = "x"\n', "device.labels"),
+        ("#" * 70_000, "at most 65536 B"),
+    ],
+)
+def test_mistakes(tmp_path: Path, text: str | bytes, named: str) -> None:
+    """One sentence with the file and the place."""
+    with pytest.raises(DeviceError, match=r"device\.toml") as refused:
+        _load(tmp_path, text)
+    assert named in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_mistake_does_not_show_the_value(tmp_path: Path) -> None:
+    """A password that was pasted into the wrong place does not end in a log."""
+    with pytest.raises(UsageError) as refused:
+        _load(tmp_path, MINIMAL + '[broker]\ntimeout_s = "hunter2"\n')
+    assert "hunter2" not in str(refused.value)
+
+
+def test_no_device(tmp_path: Path) -> None:
+    """A directory without device.toml says how to make one."""
+    for path in (tmp_path, tmp_path / "absent"):
+        with pytest.raises(NotFoundError, match="flagship-device enrol"):
+            load(path)
+
+
+TEXT = st.text(st.characters(codec="utf-8"), max_size=64)
+IDS = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", fullmatch=True)
+
+
+@given(labels=st.dictionaries(IDS, TEXT, max_size=4), health=st.lists(TEXT, max_size=3), percent=st.integers(0, 100))
+def test_what_is_written_is_read(
+    tmp_path_factory: pytest.TempPathFactory, labels: dict[str, str], health: list[str], percent: int
+) -> None:
+    """Any label and any argument survives the file."""
+    settings = DeviceSettings(
+        device=DeviceSection(id="d1", product="cam", hardware="rev-b", labels=labels),
+        gates=GatesSection(min_battery_percent=percent, power_supply_root=Path("/tmp/ü \"x")),
+        installer=InstallerSection(health=health),
+    )
+    home = DeviceHome(tmp_path_factory.mktemp("home"))
+    write(home, settings)
+    assert load(home.path)[1] == settings
+
+
+def test_the_policy_is_the_owners_demands(tmp_path: Path) -> None:
+    """Each knob of gates and the interval is a demand."""
+    settings = _load(
+        tmp_path,
+        MINIMAL + "[gates]\nmin_battery_percent = 70\nrequire_approval = true\nallow_in_use = true\n"
+        "require_way_back = true\n[installer]\nmin_interval_s = 9\n",
+    )
+    assert settings.policy() == Policy(
+        min_battery_percent=70, require_approval=True, allow_in_use=True, require_way_back=True, min_interval_s=9
+    )
+
+
+def test_private_directories(tmp_path: Path) -> None:
+    """Keys, trust, state and what is staged are for this user only; making a home twice changes nothing."""
+    home = DeviceHome(tmp_path / "home")
+    home.create()
+    home.create()
+    for path in (home.identity, home.trust, home.state, home.staging):
+        assert path.stat().st_mode & 0o777 == 0o700
+    assert home.inhibitors.is_dir() and home.approvals.is_dir()
