@@ -1,7 +1,7 @@
 """How far is this broker? What ``status/sync`` on it means for what must be published again. Pure."""
 
-from protocol.errors import ProtocolError
 from protocol.envelopes import decode
+from protocol.errors import ProtocolError
 from protocol.status_messages import Sync
 from protocol.topics import RULES, Kind
 

@@ -1,4 +1,4 @@
-"""The trust topics, from the metadata files in the home: roots, the bundle, the timestamp. Blocking: call in threads."""
+"""The trust topics, from the metadata files in the home: roots, bundle, timestamp. Blocking: call in threads."""
 
 import os
 import re

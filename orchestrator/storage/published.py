@@ -93,7 +93,9 @@ async def highest_order(conn: AsyncConnection) -> tuple[int, int]:
     """The highest (epoch, seq) that stands anywhere."""
     row = (
         await conn.execute(
-            select(published.c.epoch, published.c.seq).order_by(published.c.epoch.desc(), published.c.seq.desc()).limit(1)
+            select(published.c.epoch, published.c.seq)
+            .order_by(published.c.epoch.desc(), published.c.seq.desc())
+            .limit(1)
         )
     ).first()
     return (0, 0) if row is None else (row.epoch, row.seq)

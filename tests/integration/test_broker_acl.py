@@ -1,0 +1,300 @@
+"""Who may say and hear what, asked of the real broker by what it delivers.
+
+A SUBACK proves nothing (mosquitto filters delivery), so every row of the truth table is a message that arrived or did
+not. An auditor, who stands in no generated file, listens to everything and may speak everywhere.
+"""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+
+from orchestrator.config import BrokerSettings, Home, Settings
+from orchestrator.delivery.broker import ManagedBroker
+from orchestrator.delivery.broker_access import client_id, service_connection
+from protocol.mqtt.connection import ConnectionLost, ConnectionSettings, PublishRefused, Session, connect
+from protocol.topics import DELIVERY, INGEST, TOPICS, Kind, Party, TopicRule, Topics, service_acl
+
+AUDITOR = "auditor"
+DEVICES = ("dev1", "dev2")
+SERVICES = {DELIVERY: Party.DELIVERY, INGEST: Party.INGEST, "viewer": Party.VIEWER}
+HOSTILE = ("a/b", "+", "#", "dev1/state", "up/dev1", "dev1#", "+/dev1", "dev1/+", "orch-delivery", "%u")
+TOPIC = Topics("fleet")
+DEADLINE_S = 10
+
+
+class Authority:
+    """A certificate authority that signs whatever name it is asked for, as ours never would."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        self.path = path
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        path.write_bytes(self._build(name, self._key.public_key(), ca=True).public_bytes(Encoding.PEM))
+
+    def issue(self, certificate: Path, key: Path, name: str) -> None:
+        """A certificate for ``name``, good for client and server at 127.0.0.1."""
+        private = ec.generate_private_key(ec.SECP256R1())
+        certificate.parent.mkdir(parents=True, exist_ok=True)
+        certificate.write_bytes(self._build(name, private.public_key(), ca=False).public_bytes(Encoding.PEM))
+        key.write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        key.chmod(0o600)
+
+    def _build(self, name: str, public: ec.EllipticCurvePublicKey, *, ca: bool) -> x509.Certificate:
+        import ipaddress
+
+        now = datetime.now(UTC)
+        names: list[x509.GeneralName] = [x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
+            .issuer_name(self._name)
+            .public_key(public)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(hours=1))
+            .not_valid_after(now + timedelta(days=2))
+            .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
+            .add_extension(
+                x509.KeyUsage(
+                    digital_signature=not ca,
+                    key_cert_sign=ca,
+                    crl_sign=ca,
+                    content_commitment=False,
+                    key_encipherment=False,
+                    data_encipherment=False,
+                    key_agreement=False,
+                    encipher_only=False,
+                    decipher_only=False,
+                ),
+                critical=True,
+            )
+        )
+        if not ca:
+            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        return builder.sign(self._key, hashes.SHA256())
+
+
+class Lab:
+    """A home with a running broker, and certificates for whoever is asked for."""
+
+    def __init__(self, home: Home, settings: Settings, devices: Authority) -> None:
+        self.home = home
+        self.settings = settings
+        self._devices = devices
+        self._made: dict[str, Path] = {}
+
+    def service(self, name: str, **changes: object) -> ConnectionSettings:
+        """Settings of a session on the listener for services."""
+        return _changed(service_connection(self.home, self.settings, name), **changes)
+
+    def device(self, name: str, **changes: object) -> ConnectionSettings:
+        """Settings of a session on the listener for devices, under a certificate with this CN."""
+        directory = self._made.setdefault(name, self.home.path / "made" / f"d{len(self._made)}")
+        if not directory.exists():
+            self._devices.issue(directory / "device.pem", directory / "device.key", name)
+        settings = ConnectionSettings(
+            host="127.0.0.1",
+            port=self.settings.broker.device_port,
+            client_id="x",
+            ca=self.home.devices_ca,
+            certificate=directory / "device.pem",
+            key=directory / "device.key",
+        )
+        return _changed(settings, **changes)
+
+    def settings_of(self, who: str) -> ConnectionSettings:
+        """A device's or a service's session."""
+        return self.service(who) if who in (*SERVICES, AUDITOR) else self.device(who)
+
+
+def _changed(settings: ConnectionSettings, **changes: object) -> ConnectionSettings:
+    import dataclasses
+
+    return dataclasses.replace(settings, max_queued_incoming=10_000, **changes)  # type: ignore[arg-type]
+
+
+def _free_ports() -> tuple[int, int]:
+    with socket.socket() as one, socket.socket() as two:
+        one.bind(("127.0.0.1", 0))
+        two.bind(("127.0.0.1", 0))
+        return one.getsockname()[1], two.getsockname()[1]
+
+
+@pytest.fixture
+async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
+    """The generated configuration, with one line more for the auditor."""
+    home = Home(tmp_path)
+    home.ca.mkdir()
+    device_port, service_port = _free_ports()
+    settings = Settings(fleet="fleet", broker=BrokerSettings(device_port=device_port, service_port=service_port))
+    devices, services = Authority(home.devices_ca, "devices"), Authority(home.services_ca, "services")
+    devices.issue(*home.certificate("broker"), "broker")
+    for name in (*SERVICES, AUDITOR):
+        services.issue(*home.certificate(name), name)
+    with pytest.MonkeyPatch.context() as patch:
+        audited = service_acl("fleet") + f"user {AUDITOR}\ntopic readwrite #\n"
+        patch.setattr("orchestrator.delivery.broker_config.service_acl", lambda fleet: audited)
+        broker = ManagedBroker(home, settings)
+        running = asyncio.create_task(broker.run())
+        try:
+            await broker.ready(DEADLINE_S)
+            yield Lab(home, settings, devices)
+        finally:
+            running.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await running
+
+
+def _topics() -> Iterator[tuple[TopicRule, str, str]]:
+    """(rule, device that is named or "", topic)."""
+    fixed = {"rollout": "r-1", "cid": "ab" * 32, "n": "1"}
+    for rule in TOPICS:
+        names = {name: value for name, value in fixed.items() if f"{{{name}}}" in rule.kind.value}
+        if "{device}" in rule.kind.value:
+            for device in DEVICES:
+                yield rule, device, TOPIC.build(rule.kind, device=device, **names)
+        else:
+            yield rule, "", TOPIC.build(rule.kind, **names)
+
+
+OUTSIDE = ("elsewhere", "$SYS/x", f"{TOPIC.root}/other", f"{TOPIC.root}/up/dev1/else", "ota/v1/other/trust/bundle")
+"""Topics that are in nobody's table."""
+
+
+def _parties(who: str, device: str) -> set[Party]:
+    if who in SERVICES:
+        return {SERVICES[who]}
+    return {Party.DEVICE, Party.OWN_DEVICE} if who == device else {Party.DEVICE}
+
+
+async def _say(session: Session, topic: str, text: str) -> None:
+    with contextlib.suppress(PublishRefused):
+        await session.publish(topic, text.encode())
+
+
+async def _hear_until(session: Session, last: str) -> set[str]:
+    """Payloads that arrive, up to and including ``last``; the broker keeps the order for each client."""
+    heard: set[str] = set()
+    async with asyncio.timeout(DEADLINE_S):
+        async for message in session.messages():
+            heard.add(message.payload.decode())
+            if last in heard:
+                return heard
+    raise AssertionError(f"{last} did not arrive")
+
+
+@pytest.mark.parametrize("who", [*SERVICES, *DEVICES])
+async def test_only_the_writer_of_a_topic_is_delivered(lab: Lab, who: str) -> None:
+    """What a party publishes arrives exactly on the topics that the table gives it to write."""
+    expected = {
+        topic for rule, device, topic in _topics() if rule.writer in _parties(who, device)
+    }
+    async with connect(lab.service(AUDITOR)) as auditor, connect(lab.settings_of(who)) as speaker:
+        await auditor.subscribe([("#", 1)])
+        for topic in [*(topic for _, _, topic in _topics()), *OUTSIDE]:
+            await _say(speaker, topic, topic)
+        await _say(auditor, "fence", "fence")
+        assert await _hear_until(auditor, "fence") - {"fence"} == expected
+
+
+@pytest.mark.parametrize("who", [*SERVICES, *DEVICES])
+async def test_only_the_readers_of_a_topic_hear_it(lab: Lab, who: str) -> None:
+    """Whatever a party subscribes to, it hears exactly the topics that the table gives it to read."""
+    expected = {topic for rule, device, topic in _topics() if rule.readers & _parties(who, device)}
+    topics = [*(topic for _, _, topic in _topics()), *OUTSIDE]
+    fence = sorted(expected)[0]
+    async with connect(lab.service(AUDITOR)) as auditor, connect(lab.settings_of(who)) as listener:
+        await listener.subscribe([("#", 1), *((topic, 1) for topic in topics if not topic.startswith("$"))])
+        for topic in topics:
+            await _say(auditor, topic, topic)
+        await auditor.publish(fence, b"fence")
+        assert await _hear_until(listener, "fence") - {"fence"} == expected
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+async def test_a_hostile_name_opens_nothing_of_another_device(lab: Lab, name: str) -> None:
+    """A certificate whose CN has topic characters hears and says nothing that is another device's or a service's.
+
+    Our authority never issues one; the broker must hold all the same.
+    """
+    owned = [topic for rule, device, topic in _topics() if device]
+    down = [topic for rule, _, topic in _topics() if rule.writer is Party.DELIVERY]
+    try:
+        async with connect(lab.service(AUDITOR)) as auditor, connect(lab.device(name)) as hostile:
+            await auditor.subscribe([("#", 1)])
+            await hostile.subscribe([("#", 1), *((topic, 1) for topic in owned)])
+            for topic in [*owned, *down]:
+                await _say(hostile, topic, f"hostile {topic}")
+            await auditor.publish("fence", b"fence")
+            said = await _hear_until(auditor, "fence") - {"fence"}
+            for topic in owned:
+                await _say(auditor, topic, topic)
+            # Everybody may read the bundle; where even that is closed to such a name, nothing at all came.
+            await auditor.publish(TOPIC.build(Kind.TRUST_BUNDLE), b"fence")
+            heard: set[str] = set()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.5):
+                    heard = await _hear_until(hostile, "fence")
+            heard |= {message.payload.decode() for message in hostile.drain()}
+    except ConnectionLost:
+        return  # refused at the door
+    assert said == set()
+    assert heard & set(owned) == set()
+
+
+async def test_a_device_cannot_take_over_another_session(lab: Lab) -> None:
+    """The client id that a device asks for is not used: its certificate's name is."""
+    delivery_id = client_id(DELIVERY, lab.home.certificate(DELIVERY)[1])
+    async with (
+        connect(lab.device("dev1", client_id="dev1")) as victim,
+        connect(lab.service(DELIVERY)) as delivery,
+    ):
+        for stolen in ("dev1", delivery_id, DELIVERY):
+            async with connect(lab.device("dev2", client_id=stolen)) as thief:
+                await thief.publish(TOPIC.build(Kind.PRESENCE, device="dev2"), b"here")
+        await victim.subscribe([(TOPIC.build(Kind.TRUST_BUNDLE), 1)])
+        await delivery.publish(TOPIC.build(Kind.TRUST_BUNDLE), b"still here")
+        assert await _hear_until(victim, "still here") == {"still here"}
+
+
+async def test_a_device_named_like_a_service_ends_no_service(lab: Lab) -> None:
+    """Client ids of services cannot be the name of a device, whatever a certificate says."""
+    async with connect(lab.service(DELIVERY)) as delivery:
+        async with connect(lab.device(DELIVERY, client_id=DELIVERY)) as impostor:
+            await _say(impostor, TOPIC.build(Kind.TRUST_BUNDLE), "forged")
+        await delivery.subscribe([(TOPIC.build(Kind.TRUST_BUNDLE), 1)])
+        await delivery.publish(TOPIC.build(Kind.TRUST_BUNDLE), b"mine")
+        assert await _hear_until(delivery, "mine") == {"mine"}
+
+
+async def test_the_same_device_twice_is_one_session(lab: Lab) -> None:
+    """A new connection of a device ends its old one, so a copied key shows."""
+    async with connect(lab.device("dev1")) as old, connect(lab.device("dev1", client_id="y")):
+        async with asyncio.timeout(DEADLINE_S):
+            with pytest.raises(ConnectionLost):
+                await old.wait_lost()
+
+
+@pytest.mark.parametrize("listener", ["devices", "services"])
+async def test_each_listener_takes_only_its_own_certificates(lab: Lab, listener: str) -> None:
+    """A device's certificate opens nothing on the services' listener, nor the other way round."""
+    device, service = lab.device("dev1"), lab.service("viewer")
+    wrong = (
+        _changed(service, port=lab.settings.broker.device_port)
+        if listener == "devices"
+        else _changed(device, port=lab.settings.broker.service_port, client_id="dev1")
+    )
+    with pytest.raises(ConnectionLost):
+        async with connect(wrong) as session:
+            await session.publish(TOPIC.build(Kind.STATUS_FLEET), b"x")
