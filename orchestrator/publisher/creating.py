@@ -18,7 +18,7 @@ from orchestrator.publisher.packing import LEVEL, Packed, Sink, pack_source
 from orchestrator.publisher.sealing import Sealed, seal
 from orchestrator.publisher.signing import check_keys, check_new, current_files, load_repository, sign_release
 from orchestrator.publisher.sources import scan
-from orchestrator.publisher.workspace import Workspace
+from orchestrator.publisher.workspace import Workspace, workspace_missing
 from protocol.identifiers import ReleaseName
 from protocol.manifest import Manifest, Policy, ReleaseInfo
 
@@ -130,6 +130,8 @@ def _locked(directory: Path) -> Iterator[None]:
     """One release at a time: two would sign two metadata files of one version."""
     try:
         descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except FileNotFoundError as error:
+        raise workspace_missing(directory) from error
     except OSError as error:
         raise OperationError(f"release keys {directory}: cannot be used: {error.strerror or error}") from error
     try:

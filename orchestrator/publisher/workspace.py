@@ -61,10 +61,7 @@ class Workspace:
             OperationError: A file is not what it should be.
         """
         if not self.directory.is_dir():
-            raise NotFoundError(
-                f"release keys {self.directory}: no such folder; make keys with 'flagship init DIR' "
-                "or name their folder with --keys"
-            )
+            raise workspace_missing(self.directory)
         return ReleaseKeys(
             self._load_secret(),
             self._load_package_key(),
@@ -110,6 +107,13 @@ class Workspace:
         if not isinstance(key, X25519PublicKey):
             raise OperationError(f"{self.package_key}: expected an X25519 public key, found another kind; restore it")
         return key
+
+
+def workspace_missing(directory: Path) -> NotFoundError:
+    """The sentence for a folder that is not there."""
+    return NotFoundError(
+        f"release keys {directory}: no such folder; make keys with 'flagship init DIR' or name their folder with --keys"
+    )
 
 
 def _load_signer(path: Path) -> CryptoSigner:

@@ -126,4 +126,3 @@ def test_the_cuts_are_pinned() -> None:
     data = random.Random(2026).randbytes(2_000_000)
     cuts = [chunk.length for chunk in chunker().cut_buf(data)]
     assert hashlib.sha256(repr(cuts).encode()).hexdigest() == CUTS_SHA256, cuts
-

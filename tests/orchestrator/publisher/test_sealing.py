@@ -20,7 +20,14 @@ def manifest(files: int = 1) -> Manifest:
     ]
     row = ("A" * 43 + "=", "A" * 43 + "=", "A" * 43 + "=", "raw", files, files)
     artifact = Artifact.model_validate(
-        {"component": "app", "kind": "directory", "length": files, "sha256": "a" * 64, "files": entries, "chunks": [row]}
+        {
+            "component": "app",
+            "kind": "directory",
+            "length": files,
+            "sha256": "a" * 64,
+            "files": entries,
+            "chunks": [row],
+        }
     )
     return Manifest(product="gateway", version="1.0.0", artifacts=[artifact])
 
