@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import httpx
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from orchestrator import errors
 from orchestrator.config import Home
@@ -115,7 +115,7 @@ def list_releases(output: FormatOption = Format.TABLE, home: HomeOption = Path()
     if output is Format.JSON:
         _print_json(releases)
         return
-    table = Table("release", "component", "counter", "state", "image", "chunks", "imported")
+    table = Table(Column("release", overflow="fold"), "component", "counter", "state", "image", "chunks", box=None)
     for row in releases:
         table.add_row(
             str(row["id"]),
@@ -124,7 +124,6 @@ def list_releases(output: FormatOption = Format.TABLE, home: HomeOption = Path()
             str(row["state"]),
             _size(row["image_bytes"]),
             _size(row["chunk_bytes"]),
-            str(row["imported_at"]),
         )
     Console().print(table)
 

@@ -47,7 +47,9 @@ class Publisher:
         return {**files, "timestamp.json": metadata.to_bytes(COMPACT)}
 
 
-def make_publisher(directory: Path, *, threshold: int = 1, root_days: int = 365, targets_days: int = 180) -> Publisher:
+def make_publisher(
+    directory: Path, *, threshold: int = 1, root_days: int = 365, targets_days: int = 180, start: datetime = NOW
+) -> Publisher:
     """Keys and first metadata for the fleet ``harbour`` and the product ``gateway``."""
     workspace = Workspace(directory)
     workspace.keys.mkdir(parents=True)
@@ -64,11 +66,11 @@ def make_publisher(directory: Path, *, threshold: int = 1, root_days: int = 365,
     signers = {name: key(name) for name in ("root", "targets", "snapshot")}
     releases = [key(f"releases-{number}") for number in range(threshold)]
     timestamp, director = CryptoSigner.generate_ed25519(), CryptoSigner.generate_ed25519()
-    root = Root(expires=NOW + timedelta(days=root_days), consistent_snapshot=True)
+    root = Root(expires=start.replace(microsecond=0) + timedelta(days=root_days), consistent_snapshot=True)
     for role in ("root", "targets", "snapshot"):
         root.add_key(signers[role].public_key, role)
     root.add_key(timestamp.public_key, "timestamp")
-    targets = Targets(expires=NOW + timedelta(days=targets_days))
+    targets = Targets(expires=start.replace(microsecond=0) + timedelta(days=targets_days))
     targets.delegations = Delegations({}, {})
     roles = targets.delegations.roles
     assert roles is not None
@@ -77,8 +79,8 @@ def make_publisher(directory: Path, *, threshold: int = 1, root_days: int = 365,
     for signer in releases:
         targets.add_key(signer.public_key, "releases-gateway")
     targets.add_key(director.public_key, "director-harbour")
-    listed = Targets(expires=NOW + timedelta(days=90))
-    snapshot = Snapshot(expires=NOW + timedelta(days=30))
+    listed = Targets(expires=start.replace(microsecond=0) + timedelta(days=90))
+    snapshot = Snapshot(expires=start.replace(microsecond=0) + timedelta(days=30))
     snapshot.meta = {"targets.json": MetaFile(1), "releases-gateway.json": MetaFile(1)}
     signed = (
         ("root", root, [signers["root"]]),
