@@ -1,1 +1,1 @@
-"""The command line: one module per noun, clients of the HTTP API; the publisher's commands work offline."""
+"""The operator's command line: one module per noun; a client of serve's API, except for what holds keys."""

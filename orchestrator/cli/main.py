@@ -1,0 +1,152 @@
+"""``flagship``: finds the noun, imports its module alone, and turns every failure into one sentence.
+
+Modules are imported when their noun is named: ``--help`` stays quick, and a publisher's machine needs none of the
+orchestrator's packages.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import typer
+from typer._click import exceptions as refusals
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
+
+from orchestrator.errors import OperationError
+from protocol.errors import FlagshipError
+
+USAGE = 2
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+
+
+@dataclass(frozen=True, slots=True)
+class Noun:
+    """Where a command lives: ``module:attribute``, a Typer app or one function."""
+
+    place: str
+    help: str
+
+
+NOUNS = {
+    "init": Noun("orchestrator.cli.init:init", "Make a fleet's home: keys, certificates, settings, database."),
+    "serve": Noun("orchestrator.cli.serve:serve", "Run the orchestrator: API, engine, delivery, ingest, broker."),
+    "demo": Noun("orchestrator.demo.cli:demo", "Play a staged rollout with mishaps on this machine."),
+    "status": Noun("orchestrator.cli.status:status", "Show the fleet as dashboards see it."),
+    "release": Noun("orchestrator.cli.release:app", "Make, publish and list releases."),
+    "device": Noun("orchestrator.cli.device:app", "Enrol and list devices."),
+    "group": Noun("orchestrator.cli.group:app", "Name sets of devices."),
+    "rollout": Noun("orchestrator.cli.rollout:app", "Bring a release to devices, stage by stage."),
+}
+
+
+class _Nouns(TyperGroup):
+    """Shows every noun without importing it."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401, ARG002, PLR6301
+        return list(NOUNS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401, ARG002, PLR6301
+        noun = NOUNS.get(cmd_name)
+        return None if noun is None else TyperCommand(cmd_name, help=noun.help)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401
+        if args and args[0] in NOUNS:
+            return args[0], _load(args[0]), args[1:]
+        return super().resolve_command(ctx, args)
+
+
+app = typer.Typer(
+    cls=_Nouns,
+    name="flagship",
+    help="Signed, staged, resumable software updates for fleets of devices over MQTT.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def _root() -> None:
+    """Signed, staged, resumable software updates for fleets of devices over MQTT."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the console script's entry.
+
+    Returns:
+        The exit code of design, section 10.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = get_command(app)(args=words, prog_name="flagship", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except refusals.NoArgsIsHelpError:
+        return USAGE
+    except refusals.ClickException as error:
+        return _say(_usage(error), error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        return _say("interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        _forget_stdout()
+        return BROKEN_PIPE
+    except OperationError as error:
+        return _say(str(error), error.exit_code)
+    except FlagshipError as error:
+        return _say(str(error), OperationError.exit_code)
+    except OSError as error:
+        return _say(f"{error.filename or type(error).__name__}: {error.strerror or error}", OperationError.exit_code)
+    except Exception as error:  # noqa: BLE001 - a person sees one sentence, a developer may ask for more
+        if os.environ.get("FLAGSHIP_TRACEBACK"):
+            raise
+        return _say(
+            f"a mistake inside flagship ({type(error).__name__}: {error}); "
+            "run it again with FLAGSHIP_TRACEBACK=1 and report what it says",
+            OperationError.exit_code,
+        )
+
+
+def _load(name: str) -> Any:  # noqa: ANN401 - a click command
+    module, _, attribute = NOUNS[name].place.partition(":")
+    try:
+        found = getattr(import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        raise OperationError(
+            f"flagship {name} needs the package {error.name}, which is not installed here; "
+            "install flagship[orchestrator]"
+        ) from error
+    if isinstance(found, typer.Typer):
+        command = get_command(found)
+    else:
+        alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        alone.command(name)(found)
+        command = get_command(alone)
+    command.name = name
+    return command
+
+
+def _usage(error: refusals.ClickException) -> str:
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context else "flagship"
+    return f"{error.format_message().rstrip('.')}; see '{path} --help'"
+
+
+def _say(sentence: str, code: int) -> int:
+    sys.stderr.write(f"flagship: {' '.join(sentence.split())}\n")
+    return code
+
+
+def _forget_stdout() -> None:
+    # Python flushes stdout once more at the end; the reader is gone.
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

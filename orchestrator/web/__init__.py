@@ -1,0 +1,1 @@
+"""The HTTP API: the one door for release, device, group and rollout verbs."""
