@@ -68,7 +68,7 @@ def serving(served: Served) -> Iterator[int]:
 def make_home(path: Path, port: int = 1) -> Path:
     """A home with settings, token and release keys."""
     home = path / "home"
-    make_publisher(home / "publisher", start=datetime.now(UTC))
+    make_publisher(home, start=datetime.now(UTC))
     (home / "config.toml").write_text(f'fleet = "harbour"\nproduct = "gateway"\n[api]\nport = {port}\n')
     (home / "admin.token").write_text(TOKEN + "\n")
     return home

@@ -11,7 +11,7 @@ from tests.orchestrator.publisher.workshop import Publisher, make_publisher
 @pytest.fixture
 def publisher(tmp_path: Path) -> Publisher:
     """A publisher of one person."""
-    return make_publisher(tmp_path / "publisher")
+    return make_publisher(tmp_path / "home")
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from orchestrator.errors import ConflictError, NotAllowedError, NotFoundError, O
 from orchestrator.package import CEK, CHUNK, PIECE, TRUST, PackageReader
 from orchestrator.publisher.creating import Created, ReleaseSpec, create_release
 from protocol.encryption import PACKAGE_RECIPIENT, open_chunk, open_manifest, unwrap_key
+from protocol.errors import TrustError
 from protocol.identifiers import ReleaseName
 from protocol.manifest import Manifest, Policy
 from protocol.trust.workflow import Trusted, TrustStore
@@ -111,16 +112,16 @@ def test_the_counter_stays_unless_raised(publisher: Publisher, tree: Path) -> No
 
 
 def _remove_keys(publisher: Publisher) -> None:
-    for path in publisher.workspace.keys.glob("releases-*.key"):
+    for path in publisher.workspace.keys.glob("releases-gateway-*.key"):
         path.unlink()
 
 
 def _open_key(publisher: Publisher) -> None:
-    (publisher.workspace.keys / "snapshot.key").chmod(0o644)
+    (publisher.workspace.keys / "snapshot-1.key").chmod(0o644)
 
 
 def _damage_key(publisher: Publisher) -> None:
-    (publisher.workspace.keys / "snapshot.key").write_bytes(b"no key")
+    (publisher.workspace.keys / "snapshot-1.key").write_bytes(b"no key")
 
 
 def _damage_metadata(publisher: Publisher) -> None:
@@ -142,7 +143,7 @@ def _remove_folder(publisher: Publisher) -> None:
     [
         (_remove_keys, NotAllowedError, "needs 1 keys, found 0"),
         (_open_key, NotAllowedError, "make it 600"),
-        (_damage_key, OperationError, "snapshot.key: expected an unencrypted private key"),
+        (_damage_key, OperationError, "snapshot-1.key: expected an unencrypted private key"),
         (_damage_metadata, OperationError, "targets metadata is not signed"),
         (_cut_metadata, OperationError, "1.snapshot.json is damaged"),
         (_remove_folder, NotFoundError, "flagship init"),
@@ -164,31 +165,29 @@ def test_keys_that_do_not_serve(
     assert not list(tree.parent.glob("*.package*"))
 
 
-def test_expired_metadata_is_not_built_upon(tmp_path: Path, tree: Path) -> None:
+def test_expired_metadata_is_not_built_upon(publisher: Publisher, tree: Path) -> None:
     """Metadata that no device would accept stops the release."""
-    no_root = make_publisher(tmp_path / "a", root_days=-1)
-    no_targets = make_publisher(tmp_path / "b", targets_days=-1)
-    with pytest.raises(OperationError, match="root metadata version 1 expired 2026-11-23"):
-        create(no_root, tree)
-    with pytest.raises(OperationError, match="targets metadata version 1 expired 2026-11-23"):
-        create(no_targets, tree)
+    with pytest.raises(OperationError, match="root metadata version 1 expired 2027-11-24; sign a new root"):
+        create(replace(publisher, now=publisher.now + timedelta(days=366)), tree)
+    with pytest.raises(OperationError, match="targets metadata version 1 expired 2027-05-23; sign a new targets"):
+        create(replace(publisher, now=publisher.now + timedelta(days=181)), tree)
 
 
 def test_an_expired_snapshot_is_renewed_by_a_release(publisher: Publisher, tmp_path: Path, tree: Path) -> None:
     """The roles that a release signs anew may have run out."""
-    publisher = replace(publisher, now=publisher.now + timedelta(days=100))
-    create(publisher, tree)
-    files = publisher.served()
-    del files["timestamp.json"]
-    assert {"2.snapshot.json", "2.releases-gateway.json"} <= files.keys()
+    later = replace(publisher, now=publisher.now + timedelta(days=100))
+    with pytest.raises(TrustError):
+        trusted(later, tmp_path)
+    create(later, tree)
+    assert trusted(later, tmp_path).release("gateway/1.1.0/manifest") is not None
 
 
 def test_two_keys_are_needed_where_two_are_demanded(tmp_path: Path, tree: Path) -> None:
     """With both keys a device accepts it; with one nothing is made."""
-    publisher = make_publisher(tmp_path / "publisher", threshold=2)
+    publisher = make_publisher(tmp_path / "home", releases=2)
     create(publisher, tree)
     assert trusted(publisher, tmp_path).release("gateway/1.1.0/manifest") is not None
-    (publisher.workspace.keys / "releases-1.key").unlink()
+    (publisher.workspace.keys / "releases-gateway-1.key").unlink()
     with pytest.raises(NotAllowedError, match="role releases-gateway needs 2 keys, found 1"):
         create(publisher, tree, "1.2.0")
 
