@@ -9,7 +9,11 @@ from protocol.errors import ContentError, EnvelopeError, ErrorCode, FlagshipErro
 def test_a_refusal_carries_its_code_and_says_it(kind: type[ProtocolError]) -> None:
     """Programs read the code, people one sentence; all have one root."""
     error = kind(ErrorCode.EXPIRED, "expired yesterday")
-    assert (error.code, error.detail, str(error)) == (ErrorCode.EXPIRED, "expired yesterday", "E_EXPIRED: expired yesterday")
+    assert (error.code, error.detail, str(error)) == (
+        ErrorCode.EXPIRED,
+        "expired yesterday",
+        "E_EXPIRED: expired yesterday",
+    )
     assert isinstance(error, FlagshipError)
 
 
