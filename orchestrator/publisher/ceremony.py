@@ -16,7 +16,8 @@ from tuf.api.metadata import DelegatedRole, Delegations, Metadata, MetaFile, Roo
 from tuf.api.serialization.json import JSONSerializer
 
 from orchestrator.errors import OperationError, UsageError
-from orchestrator.publisher.keys import create_package_key, create_signing_key, write_private
+from orchestrator.private_files import write_private
+from orchestrator.publisher.keys import create_package_key, create_signing_key
 from orchestrator.publisher.signing import RELEASES_EXPIRY, SNAPSHOT_EXPIRY
 from orchestrator.publisher.workspace import SECRET_BYTES, Workspace
 from protocol.identifiers import check_id

@@ -1,0 +1,1 @@
+"""The fleet: who belongs to it, in which groups, under which certificates."""
