@@ -58,7 +58,7 @@ class ManagedBroker:
             started_at = asyncio.get_running_loop().time()
             code = await self._run_once(program, config)
             lived_s = asyncio.get_running_loop().time() - started_at
-            if first and lived_s < STEADY_S:
+            if first and code > 0 and lived_s < STEADY_S:  # it refused; a signal is somebody else's doing
                 raise OperationError(f"mosquitto ended with code {code}: {self._last_words()}")
             first, attempt = False, 0 if lived_s >= STEADY_S else attempt + 1
             delay_s = backoff(attempt, self._random, base_s=0.2, cap_s=10.0)

@@ -81,6 +81,8 @@ async def send_proven(session: Session, readback: ReadBack, items: Mapping[str, 
     if len(items) > WINDOW:
         raise ValueError(f"at most {WINDOW} messages at once")
     missing, sent = dict(items), 0
+    if not missing:
+        return 0
     for attempt in range(TRIES):
         await send_all(session, list(missing.values()))
         sent += sum(len(item.payload) for item in missing.values())

@@ -6,23 +6,18 @@ not. An auditor, who stands in no generated file, listens to everything and may 
 
 import asyncio
 import contextlib
-import socket
+import dataclasses
 from collections.abc import AsyncIterator, Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
 
 from orchestrator.config import BrokerSettings, Home, Settings
 from orchestrator.delivery.broker import ManagedBroker
 from orchestrator.delivery.broker_access import client_id, service_connection
 from protocol.mqtt.connection import ConnectionLost, ConnectionSettings, PublishRefused, Session, connect
 from protocol.topics import DELIVERY, INGEST, TOPICS, Kind, Party, TopicRule, Topics, service_acl
+from tests.certificates import Authority, free_ports
 
 AUDITOR = "auditor"
 DEVICES = ("dev1", "dev2")
@@ -30,59 +25,6 @@ SERVICES = {DELIVERY: Party.DELIVERY, INGEST: Party.INGEST, "viewer": Party.VIEW
 HOSTILE = ("a/b", "+", "#", "dev1/state", "up/dev1", "dev1#", "+/dev1", "dev1/+", "orch-delivery", "%u")
 TOPIC = Topics("fleet")
 DEADLINE_S = 10
-
-
-class Authority:
-    """A certificate authority that signs whatever name it is asked for, as ours never would."""
-
-    def __init__(self, path: Path, name: str) -> None:
-        self.path = path
-        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        path.write_bytes(self._build(name, self._key.public_key(), ca=True).public_bytes(Encoding.PEM))
-
-    def issue(self, certificate: Path, key: Path, name: str) -> None:
-        """A certificate for ``name``, good for client and server at 127.0.0.1."""
-        private = ec.generate_private_key(ec.SECP256R1())
-        certificate.parent.mkdir(parents=True, exist_ok=True)
-        certificate.write_bytes(self._build(name, private.public_key(), ca=False).public_bytes(Encoding.PEM))
-        key.write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-        key.chmod(0o600)
-
-    def _build(self, name: str, public: ec.EllipticCurvePublicKey, *, ca: bool) -> x509.Certificate:
-        import ipaddress
-
-        now = datetime.now(UTC)
-        names: list[x509.GeneralName] = [x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
-            .issuer_name(self._name)
-            .public_key(public)
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - timedelta(hours=1))
-            .not_valid_after(now + timedelta(days=2))
-            .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
-            .add_extension(
-                x509.KeyUsage(
-                    digital_signature=not ca,
-                    key_cert_sign=ca,
-                    crl_sign=ca,
-                    content_commitment=False,
-                    key_encipherment=False,
-                    data_encipherment=False,
-                    key_agreement=False,
-                    encipher_only=False,
-                    decipher_only=False,
-                ),
-                critical=True,
-            )
-        )
-        if not ca:
-            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-        return builder.sign(self._key, hashes.SHA256())
 
 
 class Lab:
@@ -119,16 +61,7 @@ class Lab:
 
 
 def _changed(settings: ConnectionSettings, **changes: object) -> ConnectionSettings:
-    import dataclasses
-
     return dataclasses.replace(settings, max_queued_incoming=10_000, **changes)  # type: ignore[arg-type]
-
-
-def _free_ports() -> tuple[int, int]:
-    with socket.socket() as one, socket.socket() as two:
-        one.bind(("127.0.0.1", 0))
-        two.bind(("127.0.0.1", 0))
-        return one.getsockname()[1], two.getsockname()[1]
 
 
 @pytest.fixture
@@ -136,7 +69,7 @@ async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
     """The generated configuration, with one line more for the auditor."""
     home = Home(tmp_path)
     home.ca.mkdir()
-    device_port, service_port = _free_ports()
+    device_port, service_port = free_ports()
     settings = Settings(fleet="fleet", broker=BrokerSettings(device_port=device_port, service_port=service_port))
     devices, services = Authority(home.devices_ca, "devices"), Authority(home.services_ca, "services")
     devices.issue(*home.certificate("broker"), "broker")
@@ -291,9 +224,9 @@ async def test_each_listener_takes_only_its_own_certificates(lab: Lab, listener:
     """A device's certificate opens nothing on the services' listener, nor the other way round."""
     device, service = lab.device("dev1"), lab.service("viewer")
     wrong = (
-        _changed(service, port=lab.settings.broker.device_port)
+        _changed(service, port=lab.settings.broker.device_port, timeout_s=2.0)
         if listener == "devices"
-        else _changed(device, port=lab.settings.broker.service_port, client_id="dev1")
+        else _changed(device, port=lab.settings.broker.service_port, client_id="dev1", timeout_s=2.0)
     )
     with pytest.raises(ConnectionLost):
         async with connect(wrong) as session:

@@ -1,0 +1,208 @@
+"""A home with real keys and metadata, a database, a running broker and a delivery session on it."""
+
+import asyncio
+import base64
+import contextlib
+import hashlib
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from securesystemslib.signer import CryptoSigner
+from sqlalchemy import insert
+from tuf.api.metadata import DelegatedRole, Delegations, Metadata, MetaFile, Root, Snapshot, Targets
+from tuf.api.serialization.json import JSONSerializer
+
+from orchestrator.config import Home, Settings
+from orchestrator.delivery.broker import ManagedBroker
+from orchestrator.delivery.broker_access import service_connection
+from orchestrator.delivery.delivery import Delivery
+from orchestrator.model.assignment import Assignment
+from orchestrator.model.device import Device
+from orchestrator.model.rollout import RolloutSpec, RolloutState, StageSpec
+from orchestrator.signer.signer import Signer
+from orchestrator.storage import assignments, devices, dirty, rollouts
+from orchestrator.storage.database import Database
+from orchestrator.storage.tables import release_chunks, releases
+from protocol.clock import SystemClock
+from protocol.encryption import PACKAGE_RECIPIENT, wrap_key
+from protocol.mqtt.connection import Session, connect
+from protocol.topics import DELIVERY, INGEST, Kind, Topics
+from protocol.trust.workflow import director_role
+from tests.certificates import Authority
+
+FLEET = "fleet"
+RELEASE = "gateway/1.1.0"
+CEK = b"k" * 32
+DEADLINE_S = 20.0
+
+
+class FolderChunks:
+    """Ciphertexts in a folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.mkdir(exist_ok=True)
+
+    def put(self, data: bytes) -> str:
+        """Keep a chunk under its hash."""
+        cid = hashlib.sha256(data).hexdigest()
+        (self.path / cid).write_bytes(data)
+        return cid
+
+    def get(self, cid_hex: str) -> bytes:
+        """One chunk; raises FileNotFoundError."""
+        return (self.path / cid_hex).read_bytes()
+
+
+@dataclass
+class Lab:
+    """Everything that a delivery needs, running."""
+
+    home: Home
+    settings: Settings
+    db: Database
+    signer: Signer
+    chunks: FolderChunks
+    broker: ManagedBroker
+    content_key: X25519PrivateKey
+    package_key: X25519PrivateKey
+    topics: Topics
+
+    def delivery(self) -> Delivery:
+        """A delivery on this home; run it with ``running``."""
+        return Delivery(self.db, self.home, self.settings, self.signer, self.chunks, SystemClock())
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[Delivery]:
+        """A delivery that runs for the length of the block."""
+        delivery = self.delivery()
+        task = asyncio.create_task(delivery.run())
+        try:
+            yield delivery
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    @contextlib.asynccontextmanager
+    async def observer(self, filters: Sequence[tuple[str, int]]) -> AsyncIterator[Session]:
+        """A session with delivery's own certificate that listens."""
+        target = service_connection(self.home, self.settings, DELIVERY, purpose="observer", max_queued=100_000)
+        async with connect(target) as session:
+            await session.subscribe(filters)
+            yield session
+
+    async def retained(self, topic: str) -> bytes | None:
+        """What the broker retains of a topic now."""
+        async with self.observer([(topic, 1)]) as session:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.3):
+                    async for message in session.messages():
+                        return message.payload
+        return None
+
+    async def add_release(self, chunks: Sequence[bytes]) -> None:
+        """A release whose pieces and chunks are these."""
+        sha256 = hashlib.sha256(b"sealed manifest").hexdigest()
+        recipient = self.package_key.public_key()
+        wrapped = wrap_key(CEK, recipient, release=sha256, device=PACKAGE_RECIPIENT)
+        async with self.db.begin() as conn:
+            await conn.execute(
+                insert(releases).values(
+                    id=RELEASE,
+                    product="gateway",
+                    version="1.1.0",
+                    component="app",
+                    path=f"{RELEASE}/manifest",
+                    length=100,
+                    sha256=sha256,
+                    counter=1,
+                    info={},
+                    wrapped_key=wrapped,
+                    image_bytes=1,
+                    chunk_bytes=sum(map(len, chunks)),
+                    state="importing",
+                    imported_at=datetime.now(UTC),
+                )
+            )
+            rows = [
+                {"release": RELEASE, "cid": cid, "length": len(data)}
+                for cid, data in {self.chunks.put(data): data for data in chunks}.items()
+            ]
+            if rows:
+                await conn.execute(insert(release_chunks), rows)
+
+    async def add_rollout(self, names: Sequence[str], state: RolloutState = RolloutState.RUNNING) -> None:
+        """Rollout r-1 over enrolled devices, each with an open download grant that was not sent yet."""
+        now = datetime.now(UTC)
+        public = base64.b64encode(self.content_key.public_key().public_bytes_raw()).decode()
+        spec = RolloutSpec(release=RELEASE, stages=[StageSpec(name="all", percent=100)])
+        async with self.db.begin() as conn:
+            for name in names:
+                device = Device(id=name, product="gateway", hardware="hw", enrolled_at=now)
+                await devices.insert(conn, device, report_key={}, content_key=public)
+            await rollouts.insert(conn, "r-1", spec, state, now)
+            rows = [
+                Assignment(
+                    rollout="r-1", device=name, stage=0, place=0.5, state="offered", grant="download", offered_at=now
+                )
+                for name in names
+            ]
+            await assignments.insert_all(conn, rows)
+            await dirty.mark(conn, Kind.ANNOUNCE, ["r-1"], now)
+            await dirty.mark(conn, Kind.OFFER, [dirty.offer_key(name, "r-1") for name in names], now)
+
+
+async def until(condition: Callable[[], Awaitable[bool]], what: str) -> None:
+    """Wait until a condition holds, at most ``DEADLINE_S``."""
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            while not await condition():
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        raise AssertionError(f"not within {DEADLINE_S:g} s: {what}") from None
+
+
+def make_certificates(home: Home) -> None:
+    """Both authorities and what they issue for a broker and its services."""
+    devices_ca, services_ca = Authority(home.devices_ca, "devices"), Authority(home.services_ca, "services")
+    devices_ca.issue(*home.certificate("broker"), "broker")
+    for name in (DELIVERY, INGEST, "viewer"):
+        services_ca.issue(*home.certificate(name), name)
+
+
+def make_keys(home: Home) -> X25519PrivateKey:
+    """The signer's keys, marks and first TUF metadata; returns the package key."""
+    director, timestamp, offline = (CryptoSigner.generate_ed25519() for _ in range(3))
+    package = X25519PrivateKey.generate()
+    pem = package.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    for name, data in (
+        ("director.key", director.private_bytes),
+        ("timestamp.key", timestamp.private_bytes),
+        ("package.key", pem),
+        ("high-water.json", b'{"epoch": 1, "seq": 0, "timestamp": 1}'),
+    ):
+        (home.signer / name).write_bytes(data)
+        os.chmod(home.signer / name, 0o600)
+    expires = datetime.now(UTC).replace(microsecond=0) + timedelta(days=90)
+    root = Root(expires=expires, consistent_snapshot=True)
+    for role in ("root", "targets", "snapshot"):
+        root.add_key(offline.public_key, role)
+    root.add_key(timestamp.public_key, "timestamp")
+    name = director_role(FLEET)
+    role = DelegatedRole(name, [director.public_key.keyid], 1, terminating=False, paths=[])
+    keys = {director.public_key.keyid: director.public_key}
+    targets = Targets(expires=expires, delegations=Delegations(keys, {name: role}))
+    snapshot = Snapshot(expires=expires, meta={"targets.json": MetaFile(1)})
+    for file, signed in (("1.root.json", root), ("1.targets.json", targets), ("1.snapshot.json", snapshot)):
+        metadata = Metadata(signed)
+        metadata.sign(offline)
+        (home.trust / file).write_bytes(metadata.to_bytes(JSONSerializer(compact=True)))
+    first = Signer.open(home, Settings(fleet=FLEET)).bump_timestamp(1)
+    (home.trust / "timestamp.json").write_bytes(first)
+    return package
