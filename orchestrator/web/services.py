@@ -1,0 +1,52 @@
+"""What the API stands on; ``service.py`` brings it."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from orchestrator.config import Home, Settings
+from orchestrator.storage.database import Database
+from protocol.clock import Clock
+
+
+class Wakes(Protocol):
+    """Looks at the database again at once instead of at its next turn."""
+
+    def wake(self) -> None:
+        """Look now."""
+        ...
+
+
+class Delivers(Wakes, Protocol):
+    """The part of ``orchestrator.delivery`` that the API needs."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether the broker is reached."""
+        ...
+
+    async def barrier(self) -> None:
+        """Return when sends in flight have ended."""
+        ...
+
+    async def publish_release(self, release_id: str) -> int:
+        """Bring a release to the broker; returns the ciphertext bytes that were sent."""
+        ...
+
+
+ImportPackage = Callable[[Path], Awaitable[str]]
+"""Check a package as a device would and take it in; returns the release's id, ``product/version``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """Everything behind the API."""
+
+    home: Home
+    settings: Settings
+    db: Database
+    clock: Clock
+    controller: Wakes
+    delivery: Delivers
+    import_package: ImportPackage
