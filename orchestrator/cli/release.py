@@ -1,46 +1,36 @@
 """``flagship release``: create (holds keys, works offline), publish, list, show (clients of ``flagship serve``)."""
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
-import httpx
 import typer
-from rich.console import Console
-from rich.table import Column, Table
 
-from orchestrator import errors
-from orchestrator.config import Home
-from orchestrator.errors import NotFoundError, OperationError, TimedOutError, UnreachableError, UsageError
+from orchestrator.cli.output import HERE, Format, FormatOption, HomeOption, show_done, show_fields, show_rows
+from orchestrator.errors import UsageError
 from orchestrator.package import PackageReader
 from orchestrator.publisher.creating import Created, ReleaseSpec, create_release
 from orchestrator.publisher.workspace import Workspace
 from protocol.identifiers import ReleaseName, check_id, check_version
 from protocol.manifest import Policy
 
-app = typer.Typer(name="release", help="Create, publish and look at releases.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from orchestrator.cli.client import ApiClient
 
-BLOCK_BYTES = 2**18
-CONNECT_S = 5.0
-ANSWER_S = 60.0
-PUBLISH_S = 3600.0
-"""Serve answers when every chunk was read back from the broker."""
+app = typer.Typer(
+    name="release",
+    help="Make, publish and list releases.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+COLUMNS = ("id", "component", "counter", "state", "image_bytes", "chunk_bytes", "published_bytes", "imported_at")
 MAX_HARDWARE = 256
-
-
-class Format(StrEnum):
-    """How a command answers."""
-
-    TABLE = "table"
-    JSON = "json"
-
-
-HomeOption = Annotated[Path, typer.Option("--home", envvar="FLAGSHIP_HOME", help="The fleet's home.")]
-FormatOption = Annotated[Format, typer.Option("-o", "--output", help="How to answer.")]
+PUBLISHER = "publisher"
+"""The release keys inside a home; as ``orchestrator.config.Home`` names it."""
 
 
 @app.command()
@@ -63,12 +53,11 @@ def create(
     require_way_back: Annotated[bool, typer.Option(help="The former version must be intact.")] = False,
     must_pass_through: Annotated[bool, typer.Option(help="No device may skip this version.")] = False,
     dedup: Annotated[bool, typer.Option(help="Share chunks with other releases of these keys.")] = True,
-    home: HomeOption = Path(),
+    home: HomeOption = HERE,
 ) -> None:
     """Pack, seal and sign a directory or file into one package. Needs the release keys, no orchestrator."""
-    place = Home(home)
     with _usage():
-        name = ReleaseName(check_id(product or place.load().product, "product"), check_version(version))
+        name = ReleaseName(check_id(product or _product_of(home), "product"), check_version(version))
         spec = ReleaseSpec(
             name=name,
             component=check_id(component, "component"),
@@ -86,7 +75,7 @@ def create(
             dedup=dedup,
         )
     target = output or Path(f"{name.product}-{name.version}.package")
-    workspace = Workspace(keys or place.publisher)
+    workspace = Workspace(keys or home / PUBLISHER)
     _print_created(create_release(source, target, spec, workspace, datetime.now(UTC)))
 
 
@@ -94,126 +83,55 @@ def create(
 def publish(
     package: Annotated[Path, typer.Argument(help="What 'flagship release create' wrote.")],
     output: FormatOption = Format.TABLE,
-    home: HomeOption = Path(),
+    home: HomeOption = HERE,
 ) -> None:
     """Hand a package to serve, which checks it as a device would and publishes its chunks."""
     with PackageReader(package) as reader:
         name = ReleaseName(reader.header.product, reader.header.version)
-    release = _call(home, "POST", "/releases", PUBLISH_S, content=_blocks(package), length=package.stat().st_size)
-    if output is Format.JSON:
-        _print_json(release)
-    else:
-        sent = release.get("published_bytes")
-        Console().print(f"published {name}" + (f", {sent} B sent to the broker" if isinstance(sent, int) else ""))
+    release = _client(home).upload("/releases", package)
+    sent = release.get("published_bytes", 0)
+    show_done(f"published {name}: {_size(sent)} sent to the broker and read back", release, output)
 
 
 @app.command("list")
-def list_releases(output: FormatOption = Format.TABLE, home: HomeOption = Path()) -> None:
+def list_releases(output: FormatOption = Format.TABLE, home: HomeOption = HERE) -> None:
     """List releases."""
-    answer = _call(home, "GET", "/releases", ANSWER_S)
-    releases = answer if isinstance(answer, list) else answer.get("items", answer.get("releases", []))
-    if output is Format.JSON:
-        _print_json(releases)
-        return
-    table = Table(Column("release", overflow="fold"), "component", "counter", "state", "image", "chunks", box=None)
-    for row in releases:
-        table.add_row(
-            str(row["id"]),
-            str(row["component"]),
-            str(row["counter"]),
-            str(row["state"]),
-            _size(row["image_bytes"]),
-            _size(row["chunk_bytes"]),
-        )
-    Console().print(table)
+    show_rows(COLUMNS, _client(home).pages("/releases"), output)
 
 
 @app.command()
 def show(
     release: Annotated[str, typer.Argument(help="PRODUCT/VERSION.")],
     output: FormatOption = Format.TABLE,
-    home: HomeOption = Path(),
+    home: HomeOption = HERE,
 ) -> None:
     """Show one release."""
     with _usage():
         name = ReleaseName.parse(release)
-    answer = _call(home, "GET", f"/releases/{name.product}/{name.version}", ANSWER_S)
-    if output is Format.JSON:
-        _print_json(answer)
-        return
-    table = Table(show_header=False, box=None)
-    for key, value in answer.items():
-        table.add_row(key, json.dumps(value) if isinstance(value, dict | list) else str(value))
-    Console().print(table)
+    show_fields(_client(home).get(f"/releases/{name.product}/{name.version}"), output)
 
 
 def _print_created(created: Created) -> None:
     packed, info = created.packed, created.info
     image, chunks = _size(packed.artifact.length), _size(packed.chunk_bytes)
-    print_line = Console(highlight=False, soft_wrap=True).print
-    print_line(f"created {info.product}/{info.version} as {created.path}")
-    print_line(f"  {len(packed.artifact.files)} files, {image}, in {info.chunk_count} chunks of {chunks}")
-    print_line(f"  security counter {info.counter}, sha256 {created.sha256}")
+    typer.echo(f"created {info.product}/{info.version} as {created.path}")
+    typer.echo(f"  {len(packed.artifact.files)} files, {image}, in {info.chunk_count} chunks of {chunks}")
+    typer.echo(f"  security counter {info.counter}, sha256 {created.sha256}")
     if packed.empty_folders:
-        print_line(f"  not carried: {len(packed.empty_folders)} folders without files")
+        typer.echo(f"  not carried: {len(packed.empty_folders)} folders without files")
 
 
-def _call(
-    home: Path, method: str, path: str, timeout_s: float, *, content: Iterator[bytes] | None = None, length: int = 0
-) -> Any:  # noqa: ANN401 - what JSON holds
-    place = Home(home)
-    settings = place.load()
-    headers = {"Authorization": f"Bearer {_token(place)}"}
-    if content is not None:
-        headers |= {"Content-Type": "application/octet-stream", "Content-Length": str(length)}
-    url = f"http://{settings.api.host}:{settings.api.port}/api/v1{path}"
-    try:
-        answer = httpx.request(
-            method,
-            url,
-            content=content,
-            headers=headers,
-            timeout=httpx.Timeout(timeout_s, connect=CONNECT_S),
-            trust_env=False,
-        )
-    except httpx.TimeoutException as error:
-        raise TimedOutError(f"serve: no answer from {url} within {timeout_s:g} s; see what it logged") from error
-    except httpx.HTTPError as error:
-        raise UnreachableError(
-            f"serve: does not answer at {url}; start it with 'flagship serve --home {home}'"
-        ) from error
-    if answer.is_success:
-        return answer.json()
-    raise _refusal(answer)
+def _client(home: Path) -> "ApiClient":
+    # Imported here, as in _product_of: a publisher's machine has neither httpx nor pydantic-settings.
+    from orchestrator.cli.client import ApiClient
+
+    return ApiClient(home)
 
 
-def _refusal(answer: httpx.Response) -> OperationError:
-    try:
-        problem = answer.json()
-        detail, code = str(problem["detail"]), int(problem.get("exit_code", 1))
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return OperationError(f"serve: answered {answer.status_code} without a reason; see what it logged")
-    kinds: Mapping[int, type[OperationError]] = {
-        kind.exit_code: kind
-        for kind in vars(errors).values()
-        if isinstance(kind, type) and issubclass(kind, OperationError)
-    }
-    return kinds.get(code, OperationError)(detail)
+def _product_of(home: Path) -> str:
+    from orchestrator.config import Home
 
-
-def _token(home: Home) -> str:
-    try:
-        return home.admin_token.read_text().strip()
-    except FileNotFoundError as error:
-        raise NotFoundError(f"{home.admin_token}: the admin token is missing; restore it") from error
-    except OSError as error:
-        raise OperationError(f"{home.admin_token}: cannot be read: {error.strerror}") from error
-
-
-def _blocks(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while block := file.read(BLOCK_BYTES):
-            yield block
+    return Home(home).load().product
 
 
 def _hardware(names: list[str]) -> tuple[str, ...]:
@@ -242,7 +160,3 @@ def _usage() -> Iterator[None]:
 
 def _size(size_bytes: int) -> str:
     return f"{size_bytes / 1e6:.1f} MB" if size_bytes >= 100_000 else f"{size_bytes} B"
-
-
-def _print_json(value: object) -> None:
-    typer.echo(json.dumps(value))

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from orchestrator.cli.main import main
 from orchestrator.cli.release import app
 from orchestrator.errors import (
     ConflictError,
@@ -71,6 +72,7 @@ def make_home(path: Path, port: int = 1) -> Path:
     make_publisher(home, start=datetime.now(UTC))
     (home / "config.toml").write_text(f'fleet = "harbour"\nproduct = "gateway"\n[api]\nport = {port}\n')
     (home / "admin.token").write_text(TOKEN + "\n")
+    (home / "admin.token").chmod(0o600)
     return home
 
 
@@ -180,7 +182,7 @@ def test_list_and_show(tmp_path: Path) -> None:
         "chunk_bytes": 500_000,
         "imported_at": "2026-11-24T12:00:00Z",
     }
-    served = Served(answer=[row])
+    served = Served(answer={"items": [row], "next": None})
     with serving(served) as port:
         home = make_home(tmp_path, port)
         table = run("list", "--home", home)
@@ -192,7 +194,8 @@ def test_list_and_show(tmp_path: Path) -> None:
     assert json.loads(listed.output) == [row]
     assert json.loads(shown.output) == row
     assert "published" in told.output
-    assert [path for _, path, _, _ in served.asked][2:] == ["/api/v1/releases/gateway/1.1.0"] * 2
+    paths = [path for _, path, _, _ in served.asked]
+    assert paths[2:] == ["/api/v1/releases/gateway/1.1.0"] * 2
 
 
 @pytest.mark.parametrize(
@@ -201,7 +204,7 @@ def test_list_and_show(tmp_path: Path) -> None:
         (404, {"detail": "release gateway/9: unknown; see list", "exit_code": 3}, NotFoundError, "unknown"),
         (401, {"detail": "token: not the admin token", "exit_code": 4}, NotAllowedError, "admin token"),
         (409, {"detail": "release is there", "exit_code": 5}, ConflictError, "is there"),
-        (500, "what", OperationError, "500 without a reason"),
+        (500, "what", UnreachableError, "status 500"),
     ],
 )
 def test_a_refusal_keeps_its_sentence_and_exit_code(
@@ -225,3 +228,15 @@ def test_a_release_needs_product_and_version(tmp_path: Path) -> None:
     """What is no name is refused before serve is asked."""
     result = run("show", "gateway", "--home", make_home(tmp_path))
     assert isinstance(result.exception, UsageError)
+
+
+def test_a_refusal_is_one_line_and_an_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Through the program itself: a version twice is a conflict, said in one line."""
+    image, home = make_image(tmp_path), make_home(tmp_path)
+    words = ["release", "create", str(image), "--version", "1.1.0", "--hardware", "rev-b", "--home", str(home)]
+    assert main([*words, "-o", str(tmp_path / "a.package")]) == 0
+    assert main([*words, "-o", str(tmp_path / "b.package")]) == 5
+    said = capsys.readouterr().err
+    assert said.startswith("flagship: release gateway/1.1.0: this version is in the metadata already")
+    assert said.count("\n") == 1
+    assert not (tmp_path / "b.package").exists()
