@@ -1,6 +1,6 @@
 """How an artifact is cut, and how a body is bounded: parameters and arithmetic, no bytes.
 
-    artifact -> content-defined chunks -> body (zstd | raw) -> encrypt -> chunk/{cid}
+artifact -> content-defined chunks -> body (zstd | raw) -> encrypt -> chunk/{cid}
 """
 
 from dataclasses import dataclass

@@ -52,9 +52,7 @@ def parse(raw: bytes, max_bytes: int, payload_type: str) -> Envelope:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, binascii.Error) as error:
         raise EnvelopeError(ErrorCode.FORMAT, "message: not a DSSE envelope") from error
     if payload_type_found != payload_type:
-        raise EnvelopeError(
-            ErrorCode.TYPE, f"message: expected {payload_type}, found {str(payload_type_found)[:80]}"
-        )
+        raise EnvelopeError(ErrorCode.TYPE, f"message: expected {payload_type}, found {str(payload_type_found)[:80]}")
     return envelope
 
 

@@ -31,8 +31,7 @@ def check_id(text: str, what: str = "id") -> str:
     """
     if not _ID.match(text):
         raise ValueError(
-            f"{what} {text[:80]!r}: expected 1 to 64 letters, digits, '_' or '-', "
-            "starting with a letter or digit"
+            f"{what} {text[:80]!r}: expected 1 to 64 letters, digits, '_' or '-', starting with a letter or digit"
         )
     return text
 

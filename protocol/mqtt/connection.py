@@ -97,8 +97,7 @@ class _Inbox(asyncio.Queue[Any]):
         if self.limit and len(self.items) >= self.limit:
             self.dropped += 1
             return
-        payload = item.payload if isinstance(item.payload, bytes) else b""
-        self.items.append(Message(item.topic.value, payload, bool(item.retain), item.qos))
+        self.items.append(Message(item.topic.value, item.payload, bool(item.retain), item.qos))
         self.arrived.set()
 
     async def get(self) -> Any:  # noqa: ANN401
@@ -215,7 +214,7 @@ class Session:
     def _watch_pubacks(self) -> None:
         # aiomqtt drops the PUBACK's reason code: "Not authorized" would look like success.
         paho = self._client._client  # noqa: SLF001
-        inner = paho.on_publish
+        inner: Any = paho.on_publish  # its type is a union over versions of the callback
 
         def hook(client: Any, userdata: Any, mid: int, code: Any, properties: Any) -> None:  # noqa: ANN401
             if getattr(code, "is_failure", False):
@@ -239,7 +238,7 @@ async def connect(settings: ConnectionSettings) -> AsyncIterator[Session]:
         settings.port,
         identifier=settings.client_id,
         protocol=ProtocolVersion.V5 if settings.mqtt5 else ProtocolVersion.V311,
-        clean_start=True if settings.mqtt5 else 3,  # type: ignore[arg-type]  # 3: paho's "first only", as it defaults
+        clean_start=True if settings.mqtt5 else 3,  # 3: paho's "first only", as it defaults
         clean_session=None if settings.mqtt5 else True,
         will=settings.will,
         tls_context=context,

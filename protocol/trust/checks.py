@@ -82,8 +82,7 @@ def check_release(ref: ReleaseRef, target: ReleaseTarget | None, receiver: Recei
         if receiver.components.get(component) != version:
             raise TrustError(
                 ErrorCode.SOFTWARE,
-                f"release {ref.path}: needs {component} {version}, "
-                f"found {receiver.components.get(component, 'none')}",
+                f"release {ref.path}: needs {component} {version}, found {receiver.components.get(component, 'none')}",
             )
     for component, version in info.conflicts.items():
         if receiver.components.get(component) == version:
@@ -114,9 +113,7 @@ def _equal(what: str, found: str, expected: str) -> None:
         raise EnvelopeError(ErrorCode.SCOPE, f"{what} {found}: this is {expected}")
 
 
-def _current(
-    order: tuple[int, int], expires: datetime, topic: str, digest: str, floors: Floors, now: datetime
-) -> bool:
+def _current(order: tuple[int, int], expires: datetime, topic: str, digest: str, floors: Floors, now: datetime) -> bool:
     newer = is_newer(floors, topic, order, digest)
     if expires <= now:
         raise EnvelopeError(ErrorCode.EXPIRED, f"expired {expires.isoformat()}, it is {now.isoformat()}")

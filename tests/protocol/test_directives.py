@@ -71,7 +71,7 @@ def test_an_announcement_knows_three_actions(action: str | None) -> None:
     for known in ("install", "hold", "abort"):
         assert Announcement(**fields, action=known).action == known
     with pytest.raises(ValidationError):
-        Announcement(**fields, action=action)  # type: ignore[arg-type]
+        Announcement(**fields, action=action)
 
 
 def test_a_directive_does_not_change() -> None:

@@ -1,6 +1,7 @@
 """A TUF repository in memory, with the roles of the design, whose keeper can be honest or not."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import (
@@ -76,9 +77,9 @@ class Repository:
         for role in (self.releases, self.targets, self.snapshot, self.timestamp):
             role.version += 1
 
-    def sign(self, signed: Root | Targets | Snapshot | Timestamp, *names: str) -> bytes:
+    def sign(self, signed: Any, *names: str) -> bytes:
         """Metadata as bytes, signed with the named keys."""
-        metadata = Metadata(signed)
+        metadata: Metadata[Any] = Metadata(signed)
         for name in names:
             metadata.sign(self.signers[name], append=True)
         return metadata.to_bytes(_COMPACT)

@@ -86,10 +86,12 @@ def test_another_ones_announcement_is_out_of_scope(changes: dict[str, str]) -> N
 def test_a_replayed_directive_is_refused() -> None:
     """What is older than the newest on its topic is a replay, offers and announcements alike."""
     floors = raise_order(Floors(), "t", (1, 6), "newer", NOW)
-    for judged in (lambda: judge_offer(offer(), floors), lambda: judge_announcement(announcement(), floors)):
-        with pytest.raises(EnvelopeError) as caught:
-            judged()
-        assert caught.value.code is ErrorCode.REPLAY
+    with pytest.raises(EnvelopeError) as caught:
+        judge_offer(offer(), floors)
+    assert caught.value.code is ErrorCode.REPLAY
+    with pytest.raises(EnvelopeError) as caught:
+        judge_announcement(announcement(), floors)
+    assert caught.value.code is ErrorCode.REPLAY
 
 
 def test_an_equivocating_director_is_caught() -> None:
@@ -103,10 +105,12 @@ def test_an_equivocating_director_is_caught() -> None:
 def test_an_expired_lease_is_refused_to_the_second() -> None:
     """At its expiry a directive holds no more."""
     assert judge_offer(offer(), now_h=23.99)
-    for judged in (lambda: judge_offer(offer(), now_h=24), lambda: judge_announcement(announcement(), now_h=24)):
-        with pytest.raises(EnvelopeError) as caught:
-            judged()
-        assert caught.value.code is ErrorCode.EXPIRED
+    with pytest.raises(EnvelopeError) as caught:
+        judge_offer(offer(), now_h=24)
+    assert caught.value.code is ErrorCode.EXPIRED
+    with pytest.raises(EnvelopeError) as caught:
+        judge_announcement(announcement(), now_h=24)
+    assert caught.value.code is ErrorCode.EXPIRED
 
 
 def test_scope_is_judged_before_order_and_order_before_expiry() -> None:
