@@ -1,0 +1,179 @@
+"""``flagship init DIR``: a fleet's home, whole or not at all."""
+
+import asyncio
+import os
+import secrets
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+
+from orchestrator.config import Home, Settings
+from orchestrator.errors import ConflictError, OperationError, UsageError
+from orchestrator.fleet.authority import create_authority, issue_client, issue_server
+from orchestrator.private_files import write_private
+from orchestrator.publisher.ceremony import Thresholds, hold_ceremony
+from orchestrator.storage.database import Database
+from protocol.topics import DELIVERY, INGEST
+
+PARTIAL = ".partial"
+VIEWER = "viewer"
+LOOPBACK = ("127.0.0.1", "localhost")
+
+
+@dataclass(frozen=True, slots=True)
+class HomePlan:
+    """What a home is made from.
+
+    Attributes:
+        host: Where devices reach the broker; a name or an address.
+        hosts: Other names of the broker that its certificate holds.
+    """
+
+    fleet: str = "fleet"
+    products: tuple[str, ...] = ("device",)
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    api_port: int = 8420
+    device_port: int = 8883
+    service_port: int = 8884
+    host: str = "127.0.0.1"
+    hosts: tuple[str, ...] = ()
+
+
+def init(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="where the home goes; must not exist, or be empty")],
+    fleet: Annotated[str, typer.Option(help="the fleet's id; stands in every topic")] = "fleet",
+    product: Annotated[list[str] | None, typer.Option(help="a product of the fleet; may be repeated")] = None,
+    root_threshold: Annotated[int, typer.Option(help="keys that must sign the root")] = 1,
+    targets_threshold: Annotated[int, typer.Option(help="keys that must sign the delegations")] = 1,
+    releases_threshold: Annotated[int, typer.Option(help="keys that must sign a release")] = 1,
+    api_port: Annotated[int, typer.Option(help="of the HTTP API, on loopback")] = 8420,
+    device_port: Annotated[int, typer.Option(help="where the broker listens for devices")] = 8883,
+    service_port: Annotated[int, typer.Option(help="where it listens for services, on loopback")] = 8884,
+    host: Annotated[str, typer.Option(help="where devices reach the broker")] = "127.0.0.1",
+    also_host: Annotated[list[str] | None, typer.Option(help="another name of the broker; may be repeated")] = None,
+) -> None:
+    """Make a fleet's home: keys, certificates, metadata, settings, database."""
+    thresholds = Thresholds(root_threshold, targets_threshold, releases_threshold)
+    plan = HomePlan(
+        fleet, tuple(product or ["device"]), thresholds, api_port, device_port, service_port, host,
+        tuple(also_host or []),
+    )  # fmt: skip
+    initialise(directory, plan)
+    print(f"{directory}: home of fleet {fleet}, products {', '.join(plan.products)}")
+    print(f"release keys: {directory / 'publisher'}; move that folder to where releases are made, and back it up")
+    print(f"next: flagship serve --home {directory}")
+
+
+def initialise(directory: Path, plan: HomePlan) -> Home:
+    """Make a home beside its place and move it there when it is whole. Blocking.
+
+    Raises:
+        ConflictError: There is something at its place.
+        UsageError: A name, a port, a host or a threshold makes no sense.
+        OperationError: It cannot be written.
+    """
+    _check_place(directory)
+    settings = _settings(plan)
+    partial = directory.absolute().with_name(directory.absolute().name + PARTIAL)
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(mode=0o700, parents=True)
+        _fill(Home(partial), plan, settings)
+        if directory.exists():
+            directory.rmdir()
+        partial.rename(directory.absolute())
+    except OSError as error:
+        raise OperationError(f"{error.filename or directory}: cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return Home(directory)
+
+
+def _check_place(directory: Path) -> None:
+    if directory.is_symlink() or (directory.exists() and not directory.is_dir()):
+        raise ConflictError(f"{directory}: expected a new or empty folder, found a file")
+    if directory.is_dir() and any(directory.iterdir()):
+        found = "a fleet's home" if Home(directory).config.is_file() else "a folder with files in it"
+        raise ConflictError(f"{directory}: expected a new or empty folder, found {found}; name another")
+
+
+def _settings(plan: HomePlan) -> Settings:
+    ports = (plan.api_port, plan.device_port, plan.service_port)
+    if len(set(ports)) != len(ports):
+        raise UsageError(f"ports {', '.join(map(str, ports))}: expected three different ones")
+    values = {
+        "fleet": plan.fleet,
+        "product": plan.products[0],
+        "api": {"port": plan.api_port},
+        "broker": {"host": plan.host, "device_port": plan.device_port, "service_port": plan.service_port},
+    }
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise UsageError(f"{place}: {str(first['msg']).removeprefix('Value error, ')}") from error
+
+
+def _fill(home: Home, plan: HomePlan, settings: Settings) -> None:
+    hold_ceremony(
+        home.publisher, home.signer, home.trust,
+        fleet=plan.fleet, products=plan.products, thresholds=plan.thresholds, now=datetime.now(UTC),
+    )  # fmt: skip
+    devices, services = create_authority(home.ca, "devices-ca"), create_authority(home.ca, "services-ca")
+    issue_server(devices, home.tls, "broker", _unique((plan.host, *plan.hosts, *LOOPBACK)))
+    for name in (DELIVERY, INGEST, VIEWER):
+        issue_client(services, home.tls, name)
+    for directory in (home.chunks, home.incoming, home.broker):
+        directory.mkdir(mode=0o700)
+    write_private(home.admin_token, f"{secrets.token_urlsafe(32)}\n".encode())
+    home.config.write_text(_config_text(settings))
+    asyncio.run(_create_database(home.database))
+    for path in home.path.iterdir():
+        if path.name.startswith(home.database.name):
+            path.chmod(0o600)
+    _sync(home.path)
+
+
+async def _create_database(path: Path) -> None:
+    database = await Database.open(path)
+    await database.close()
+
+
+def _config_text(settings: Settings) -> str:
+    broker, timing = settings.broker, settings.timing
+    return f"""# Settings of this fleet. FLAGSHIP_<SECTION>__<NAME> in the environment wins over this file.
+fleet = "{settings.fleet}"
+product = "{settings.product}"
+
+[api]
+port = {settings.api.port}
+
+[broker]
+managed = true               # serve starts mosquitto itself
+host = "{broker.host}"
+device_port = {broker.device_port}
+service_port = {broker.service_port}
+
+[timing]
+lease_s = {timing.lease_s:g}               # how long devices act on an announcement without hearing anything newer
+activate_grant_s = {timing.activate_grant_s:g}
+"""
+
+
+def _unique(hosts: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(hosts))
+
+
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
