@@ -76,9 +76,15 @@ TABLE: dict[tuple[Place, type], Place] = {
     (INSTALLED, ev.GatesOpen): ACTIVATING,  # with a live grant; see _open
     (INSTALLED, ev.GatesShut): WAIT_ACTIVATE,
     (INSTALLED, ev.Refused): ROLLING_BACK,
+    (INSTALLED, ev.Failed): ROLLING_BACK,
+    (INSTALLED, ev.Declined): ROLLING_BACK,
+    (INSTALLED, ev.Closed): ROLLING_BACK,
     (WAIT_ACTIVATE, ev.GatesOpen): ACTIVATING,  # with a live grant; see _open
     (WAIT_ACTIVATE, ev.GatesShut): WAIT_ACTIVATE,
     (WAIT_ACTIVATE, ev.Refused): ROLLING_BACK,
+    (WAIT_ACTIVATE, ev.Failed): ROLLING_BACK,
+    (WAIT_ACTIVATE, ev.Declined): ROLLING_BACK,
+    (WAIT_ACTIVATE, ev.Closed): ROLLING_BACK,
     (ACTIVATING, ev.Activated): VERIFYING,
     (ACTIVATING, ev.Failed): ROLLING_BACK,
     (VERIFYING, ev.HealthPassed): VERIFYING,  # and heard: committing; see _verified
@@ -140,7 +146,9 @@ def advance(update: Update, event: ev.Event, nonce: str) -> Step:
         case ev.OfferRenewed():
             return _renewed(update, event, nonce)
         case ev.GrantEnded():
-            return Step(update.model_copy(update={"granted": False}), ())
+            # Its nonce was answered and will not be again: with a new one the open gates are asked for anew.
+            ended = {"granted": False, **({"nonce": ""} if _has_asked(update) else {})}
+            return Step(update.model_copy(update=ended), ())
         case ev.Announced():
             return _announced(update, event, nonce)
         case ev.Heard():
@@ -170,8 +178,8 @@ def recover(update: Update, boot_id: str, *, runs_new_version: bool) -> Step:
         case State.EVALUATING | State.INSTALLED | State.COMMITTING | State.ROLLING_BACK | State.ACTIVATING:
             return Step(update, _ENTER[place])
         case State.WAITING | State.FETCHED:
-            asked_again = {"nonce": ""} if update.phase is not Phase.DOWNLOAD else {}
-            return Step(update.model_copy(update=asked_again), (Effect.JUDGE_GATES,))
+            # Said anew, whether what was said before was heard or not.
+            return Step(update.model_copy(update={"nonce": ""}), (Effect.JUDGE_GATES,))
         case State.DOWNLOADING:
             waiting = update.model_copy(
                 update={"state": State.WAITING, "phase": Phase.DOWNLOAD, "resumed": True, "reasons": []}
@@ -274,18 +282,23 @@ def _ask(update: Update, effect: Effect, nonce: str) -> Step:
     return Step(update.model_copy(update=changes), (effect,))
 
 
+def _has_asked(update: Update) -> bool:
+    return update.state is State.WAITING and update.phase is not Phase.DOWNLOAD and not update.reasons
+
+
 def _shut(update: Update, event: ev.GatesShut, nonce: str) -> Step:
     place: Place = (update.state, update.phase)
     if (place, ev.GatesShut) not in TABLE:
         raise IllegalEvent(f"GatesShut in {update.state}")
     reasons = list(event.reasons)
     same = [(r.gate, r.code) for r in reasons] == [(r.gate, r.code) for r in update.reasons]
-    changed = {"state": State.WAITING, "phase": update.phase, "reasons": reasons}
-    if place == FETCHED:
-        return Step(update.model_copy(update=changed | {"nonce": nonce, "heard": False}), (Effect.REPORT_STATE,))
-    if same:
+    changed: dict[str, object] = {"state": State.WAITING, "phase": update.phase, "reasons": reasons}
+    if same and update.nonce and place != FETCHED:
         return Step(update.model_copy(update=changed), ())
-    return Step(update.model_copy(update=changed | {"nonce": nonce, "heard": False}), (Effect.REPORT_READINESS,))
+    # A grant answered the report before this one.
+    changed |= {"nonce": nonce, "heard": False, "granted": False}
+    effect = Effect.REPORT_STATE if place == FETCHED else Effect.REPORT_READINESS
+    return Step(update.model_copy(update=changed), (effect,))
 
 
 def _renewed(update: Update, event: ev.OfferRenewed, nonce: str) -> Step:

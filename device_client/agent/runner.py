@@ -22,6 +22,8 @@ from protocol.states import Phase, State
 log = structlog.get_logger(__name__)
 
 QUEUE_BOUND = 256
+_JUDGED = frozenset({State.WAITING, State.FETCHED, State.INSTALLED})
+"""A judgement that was dropped, or could not be made yet, is made again."""
 
 
 class Performer(Protocol):
@@ -135,7 +137,7 @@ class Runner:
             await self.post(ev.GrantEnded())
         if update.state is State.VERIFYING:
             await self._watch_verifying(update, now)
-        if update.state is State.WAITING and now >= self._judge_at:
+        if update.state in _JUDGED and now >= self._judge_at:
             self._judge_at = now + self._timing.gate_interval_s
             self._perform.start(Effect.JUDGE_GATES, update)
         if self._report and not update.heard and update.nonce and now >= self._repeat_at:
@@ -195,8 +197,9 @@ class Runner:
             await self._advance(ev.OfferRenewed(offer, granted))
         if offer.heard.nonce:
             await self._advance(ev.Heard(offer.heard.nonce, outcome=offer.heard.outcome is not None))
-        open_now = self.update
-        if offer.grant is Grant.CLOSED and open_now and not open_now.is_over:
+        still = self.update  # once an outcome was heard, this is the next rollout's update or none
+        same = still is not None and still.offer.rollout == offer.rollout and not still.is_over
+        if offer.grant is Grant.CLOSED and same:
             await self._advance(ev.Closed(offer.reason or "closed"))
 
     async def _take_announcement(self, announcement: Announcement) -> None:
