@@ -176,14 +176,19 @@ def sign_release(
 
 
 def current_files(files: Mapping[str, bytes]) -> dict[str, bytes]:
-    """What a client needs: every root, and the newest file of each other role that the publisher signs."""
-    newest: dict[str, int] = {}
-    for file in files:
-        number, _, role = file.removesuffix(".json").partition(".")
-        if number.isdigit() and role and role != "root":
-            newest[role] = max(newest.get(role, 0), int(number))
-    names = {f"{version}.{role}.json" for role, version in newest.items()}
-    return {name: data for name, data in files.items() if name in names or _is_root(name)}
+    """What a client needs: every root, the newest snapshot, and of the other roles what that snapshot names.
+
+    Raises:
+        OperationError: One of them is missing.
+    """
+    newest = f"{_newest(files, 'snapshot')}.snapshot.json"
+    snapshot = _load(files, newest, Snapshot)
+    names = [name for name in files if name.endswith(".root.json")]
+    names += [newest, *(f"{meta.version}.{file}" for file, meta in snapshot.signed.meta.items())]
+    missing = [name for name in names if name not in files]
+    if missing:
+        raise OperationError(f"release keys: metadata {missing[0]} is missing; restore the working copy")
+    return {name: files[name] for name in names}
 
 
 def check_keys(repository: Repository, product: str, signers: Iterable[Signer]) -> None:
@@ -250,10 +255,6 @@ def _newest(files: Mapping[str, bytes], role: str) -> int:
 
 def _is_releases(role: str) -> bool:
     return role.startswith(releases_role(""))
-
-
-def _is_root(name: str) -> bool:
-    return name.endswith(".root.json")
 
 
 def _whole_seconds(instant: datetime) -> datetime:

@@ -233,3 +233,12 @@ def test_one_release_at_a_time(publisher: Publisher, tree: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(ConflictError, match="another release is being created"):
             create(publisher, tree)
+
+
+def test_metadata_that_no_snapshot_names_is_not_served(publisher: Publisher, tmp_path: Path, tree: Path) -> None:
+    """A cut between the releases role and its snapshot leaves a file that the next release writes over."""
+    (publisher.workspace.metadata / "2.releases-gateway.json").write_bytes(b"left over")
+    created = create(publisher, tree)
+    assert trusted(publisher, tmp_path).release("gateway/1.1.0/manifest") is not None
+    with PackageReader(created.path) as package:
+        assert b"left over" not in [package.read(name) for name in package.names(TRUST)]
