@@ -99,8 +99,9 @@ class Runner:
 
     def set_connected(self, *, connected: bool) -> None:
         """Note the state of the link: silence of the broker has its own deadline while verifying."""
+        if connected != self._connected:  # a broker that refuses us again and again is silent all the while
+            self._connected_at = self._clock.monotonic()
         self._connected = connected
-        self._connected_at = self._clock.monotonic()
         if connected and self.update and not self.update.heard:
             self._repeat_at = 0.0
 
@@ -115,6 +116,8 @@ class Runner:
 
     async def run(self) -> None:
         """Recover, then take events until cancelled."""
+        # A restart in mid-verifying starts its deadlines anew: the monotonic clock began with the machine, not with us.
+        self._verifying_since = self._connected_at = self._clock.monotonic()
         self.update = await asyncio.to_thread(self._journal.load)
         if self.update:
             runs = await asyncio.to_thread(self._perform.runs_offered, self.update)

@@ -131,8 +131,9 @@ class Device:
 
 
 @asynccontextmanager
-async def _running(path: Path) -> AsyncIterator[Device]:
-    device = Device(path / "journal.json")
+async def _running(path: Path, up_s: float = 0, runs_new: bool = False) -> AsyncIterator[Device]:
+    device = Device(path / "journal.json", runs_new=runs_new)
+    device.clock.advance(up_s)
     task = asyncio.create_task(device.runner.run())
     try:
         yield device
@@ -247,6 +248,31 @@ async def test_verifying_does_not_wait_for_ever(tmp_path: Path, connected: bool,
         await device.until(lambda: device.state is State.ROLLING_BACK)
         assert device.update.code is ErrorCode.TIMEOUT
         assert device.done[-1] is Effect.ROLL_BACK
+
+
+async def test_a_restart_while_verifying_has_its_whole_deadline(tmp_path: Path) -> None:
+    """On a machine that has been up for long, an agent that starts while verifying does not go back at once."""
+    async with _running(tmp_path) as device:
+        await device.comes_to_verify()
+    async with _running(tmp_path, up_s=1e6, runs_new=True) as device:
+        await device.until(lambda: Effect.CHECK_HEALTH in device.done)
+        device.clock.advance(TIMING.network_deadline_s - 1)
+        await device.ticks()
+        assert device.state is State.VERIFYING
+        device.clock.advance(2)
+        await device.runner.tick()
+        await device.until(lambda: device.state is State.ROLLING_BACK)
+
+
+async def test_a_broker_that_refuses_again_and_again_is_silent(tmp_path: Path) -> None:
+    """Attempts that end without a connection do not put the network deadline off."""
+    async with _running(tmp_path) as device:
+        await device.comes_to_verify()
+        for _ in range(10):
+            device.clock.advance(TIMING.network_deadline_s / 9)
+            device.runner.set_connected(connected=False)
+        await device.runner.tick()
+        await device.until(lambda: device.state is State.ROLLING_BACK)
 
 
 async def test_a_restart_goes_on(tmp_path: Path) -> None:
