@@ -28,7 +28,8 @@ class BrokerPlan:
     """What a configuration is made from.
 
     Attributes:
-        directory: Where the access lists and the retained messages stand.
+        directory: Where the access lists stand.
+        data: Where the retained messages are saved; None is ``directory``.
         certificate, key: The broker's own, for both listeners.
         user: Account that mosquitto runs as when it is started by root.
         device_host, service_host: Addresses to listen on.
@@ -45,6 +46,7 @@ class BrokerPlan:
     device_host: str = "127.0.0.1"
     service_host: str = "127.0.0.1"
     user: str = "mosquitto"
+    data: PurePath | None = None
 
 
 def broker_files(plan: BrokerPlan) -> dict[str, str]:
@@ -67,7 +69,7 @@ def mosquitto_conf(plan: BrokerPlan) -> str:
         "",
         "# Retained messages survive a restart; what a crash loses is published again.",
         "persistence true",
-        f"persistence_location {plan.directory}/",
+        f"persistence_location {plan.data or plan.directory}/",
         "persistence_file retained.db",
         f"autosave_interval {AUTOSAVE_S}",
         "persistent_client_expiration 7d",

@@ -90,16 +90,16 @@ class Lab:
                 await task
 
     @contextlib.asynccontextmanager
-    async def observer(self, filters: Sequence[tuple[str, int]]) -> AsyncIterator[Session]:
-        """A session with delivery's own certificate that listens."""
-        target = service_connection(self.home, self.settings, DELIVERY, purpose="observer", max_queued=100_000)
+    async def observer(self, filters: Sequence[tuple[str, int]], who: str = DELIVERY) -> AsyncIterator[Session]:
+        """A session that listens, under a service's certificate."""
+        target = service_connection(self.home, self.settings, who, purpose="observer", max_queued=100_000)
         async with connect(target) as session:
             await session.subscribe(filters)
             yield session
 
-    async def retained(self, topic: str) -> bytes | None:
+    async def retained(self, topic: str, who: str = DELIVERY) -> bytes | None:
         """What the broker retains of a topic now."""
-        async with self.observer([(topic, 1)]) as session:
+        async with self.observer([(topic, 1)], who) as session:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(0.3):
                     async for message in session.messages():

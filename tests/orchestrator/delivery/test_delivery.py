@@ -231,7 +231,7 @@ async def test_status_topics_follow_their_marks(lab: Lab) -> None:
         async with lab.db.read() as conn:
             for kind, values in ((Kind.STATUS_FLEET, {}), (Kind.STATUS_DEVICE, {"device": "dev1"})):
                 assert await published.get(conn, "main", lab.topics.build(kind, **values))
-        raw = await lab.retained(lab.topics.build(Kind.STATUS_ROLLOUT, rollout="r-1"))
+        raw = await lab.retained(lab.topics.build(Kind.STATUS_ROLLOUT, rollout="r-1"), "viewer")
     assert raw is not None
     assert decode(raw, RolloutStatus).state == RolloutState.RUNNING
 
