@@ -1,9 +1,9 @@
-"""The update machine: a literal table and the few rules that do not fit in it. Pure.
+"""The update machine: the rules that do not fit in its table. Pure.
 
 ``advance`` takes the update and an event and returns the update after it with the effects that follow. An event
 that has no row for the present state is out of place: it raises ``IllegalEvent`` and changes nothing.
 
-The table says where an event leads; ``_ENTER`` says what is done on arrival. What does not fit in a table:
+``machine_table`` says where an event leads and what is done on arrival. What does not fit in it:
 
 - ``waiting`` has a phase, so rows name (state, phase).
 - a grant that is missing keeps open gates waiting, and is asked for (``_open``).
@@ -16,102 +16,28 @@ from typing import assert_never
 from device_client.agent import events as ev
 from device_client.agent.effects import Effect
 from device_client.agent.journal import Update
+from device_client.agent.machine_table import (
+    COMMITTING,
+    DOWNLOADING,
+    ENTER,
+    EVALUATING,
+    FETCHED,
+    INSTALLED,
+    REPORTED,
+    ROLLING_BACK,
+    TABLE,
+    VERIFYING,
+    WAIT_ACTIVATE,
+    WAIT_DOWNLOAD,
+    WAIT_INSTALL,
+    Place,
+)
 from protocol.directives import Action
 from protocol.errors import ErrorCode
 from protocol.states import OUTCOMES, TOUCHED, Phase, State
 
 MAX_STORES = 30
 MAX_INSTALLS = 2
-
-Place = tuple[State, Phase | None]
-
-EVALUATING: Place = (State.EVALUATING, None)
-WAIT_DOWNLOAD: Place = (State.WAITING, Phase.DOWNLOAD)
-DOWNLOADING: Place = (State.DOWNLOADING, None)
-FETCHED: Place = (State.FETCHED, Phase.INSTALL)
-WAIT_INSTALL: Place = (State.WAITING, Phase.INSTALL)
-INSTALLING: Place = (State.INSTALLING, None)
-INSTALLED: Place = (State.INSTALLED, Phase.ACTIVATE)
-WAIT_ACTIVATE: Place = (State.WAITING, Phase.ACTIVATE)
-ACTIVATING: Place = (State.ACTIVATING, None)
-VERIFYING: Place = (State.VERIFYING, None)
-COMMITTING: Place = (State.COMMITTING, None)
-ROLLING_BACK: Place = (State.ROLLING_BACK, None)
-
-
-def _end(state: State) -> Place:
-    return (state, None)
-
-
-TABLE: dict[tuple[Place, type], Place] = {
-    (EVALUATING, ev.Fits): WAIT_DOWNLOAD,
-    (EVALUATING, ev.AlreadyRuns): _end(State.SUCCEEDED),
-    (EVALUATING, ev.Refused): _end(State.REJECTED),
-    (EVALUATING, ev.Failed): _end(State.FAILED),
-    (EVALUATING, ev.Closed): _end(State.CANCELLED),
-    (WAIT_DOWNLOAD, ev.GatesOpen): DOWNLOADING,
-    (WAIT_DOWNLOAD, ev.GatesShut): WAIT_DOWNLOAD,
-    (WAIT_DOWNLOAD, ev.Refused): _end(State.FAILED),
-    (WAIT_DOWNLOAD, ev.Declined): _end(State.DECLINED),
-    (WAIT_DOWNLOAD, ev.Closed): _end(State.CANCELLED),
-    (DOWNLOADING, ev.Fetched): FETCHED,
-    (DOWNLOADING, ev.FetchInterrupted): DOWNLOADING,
-    (DOWNLOADING, ev.Failed): _end(State.FAILED),
-    (DOWNLOADING, ev.Declined): _end(State.DECLINED),
-    (DOWNLOADING, ev.Closed): _end(State.CANCELLED),
-    (FETCHED, ev.GatesOpen): WAIT_INSTALL,
-    (FETCHED, ev.GatesShut): WAIT_INSTALL,
-    (FETCHED, ev.Refused): _end(State.FAILED),
-    (FETCHED, ev.Failed): _end(State.FAILED),
-    (FETCHED, ev.Declined): _end(State.DECLINED),
-    (FETCHED, ev.Closed): _end(State.CANCELLED),
-    (WAIT_INSTALL, ev.GatesOpen): INSTALLING,  # with a live grant; see _open
-    (WAIT_INSTALL, ev.GatesShut): WAIT_INSTALL,
-    (WAIT_INSTALL, ev.Refused): _end(State.FAILED),
-    (WAIT_INSTALL, ev.Failed): _end(State.FAILED),
-    (WAIT_INSTALL, ev.Declined): _end(State.DECLINED),
-    (WAIT_INSTALL, ev.Closed): _end(State.CANCELLED),
-    (INSTALLING, ev.Installed): INSTALLED,
-    (INSTALLING, ev.Failed): ROLLING_BACK,
-    (INSTALLED, ev.GatesOpen): ACTIVATING,  # with a live grant; see _open
-    (INSTALLED, ev.GatesShut): WAIT_ACTIVATE,
-    (INSTALLED, ev.Refused): ROLLING_BACK,
-    (INSTALLED, ev.Failed): ROLLING_BACK,
-    (INSTALLED, ev.Declined): ROLLING_BACK,
-    (INSTALLED, ev.Closed): ROLLING_BACK,
-    (WAIT_ACTIVATE, ev.GatesOpen): ACTIVATING,  # with a live grant; see _open
-    (WAIT_ACTIVATE, ev.GatesShut): WAIT_ACTIVATE,
-    (WAIT_ACTIVATE, ev.Refused): ROLLING_BACK,
-    (WAIT_ACTIVATE, ev.Failed): ROLLING_BACK,
-    (WAIT_ACTIVATE, ev.Declined): ROLLING_BACK,
-    (WAIT_ACTIVATE, ev.Closed): ROLLING_BACK,
-    (ACTIVATING, ev.Activated): VERIFYING,
-    (ACTIVATING, ev.Failed): ROLLING_BACK,
-    (VERIFYING, ev.HealthPassed): VERIFYING,  # and heard: committing; see _verified
-    (VERIFYING, ev.Failed): ROLLING_BACK,
-    (VERIFYING, ev.VerifyTimedOut): ROLLING_BACK,
-    (COMMITTING, ev.Committed): _end(State.SUCCEEDED),
-    (COMMITTING, ev.Failed): ROLLING_BACK,
-    (ROLLING_BACK, ev.RolledBack): _end(State.ROLLED_BACK),
-    (ROLLING_BACK, ev.Failed): _end(State.INCONSISTENT),
-}
-"""Where an event leads. Outcomes have no row: only ``Heard`` ends them."""
-
-_ENTER: dict[Place, tuple[Effect, ...]] = {
-    EVALUATING: (Effect.EVALUATE,),
-    WAIT_DOWNLOAD: (Effect.JUDGE_GATES,),
-    DOWNLOADING: (Effect.FETCH,),
-    FETCHED: (Effect.JUDGE_GATES,),
-    INSTALLING: (Effect.REPORT_STATE, Effect.INSTALL),
-    INSTALLED: (Effect.JUDGE_GATES,),
-    ACTIVATING: (Effect.ACTIVATE,),
-    VERIFYING: (Effect.REPORT_STATE, Effect.CHECK_HEALTH),
-    COMMITTING: (Effect.COMMIT,),
-    ROLLING_BACK: (Effect.ROLL_BACK,),
-}
-
-_REPORTED = frozenset({INSTALLING, VERIFYING})
-"""Places whose arrival is reported, with a new nonce."""
 
 
 class IllegalEvent(RuntimeError):  # noqa: N818 - named as h11 names it
@@ -128,7 +54,7 @@ class Step:
 
 def begin(offer_update: Update) -> Step:
     """Take on a new offer."""
-    return Step(offer_update.model_copy(update={"state": State.EVALUATING}), _ENTER[EVALUATING])
+    return Step(offer_update.model_copy(update={"state": State.EVALUATING}), ENTER[EVALUATING])
 
 
 def advance(update: Update, event: ev.Event, nonce: str) -> Step:
@@ -176,7 +102,7 @@ def recover(update: Update, boot_id: str, *, runs_new_version: bool) -> Step:
     place: Place = (update.state, update.phase)
     match update.state:
         case State.EVALUATING | State.INSTALLED | State.COMMITTING | State.ROLLING_BACK | State.ACTIVATING:
-            return Step(update, _ENTER[place])
+            return Step(update, ENTER[place])
         case State.WAITING | State.FETCHED:
             # Said anew, whether what was said before was heard or not.
             return Step(update.model_copy(update={"nonce": ""}), (Effect.JUDGE_GATES,))
@@ -191,7 +117,7 @@ def recover(update: Update, boot_id: str, *, runs_new_version: bool) -> Step:
             return _go(update, ROLLING_BACK, {"code": ErrorCode.INSTALL, "detail": "installing was cut off twice"})
         case State.VERIFYING:
             if runs_new_version:
-                return Step(update.model_copy(update={"healthy": False}), _ENTER[VERIFYING])
+                return Step(update.model_copy(update={"healthy": False}), ENTER[VERIFYING])
             return _go(
                 update, ROLLING_BACK, {"code": ErrorCode.HEALTH, "detail": "the former version was found running"}
             )
@@ -244,12 +170,12 @@ def _go(update: Update, place: Place, changes: dict[str, object], nonce: str = "
         changes["installs"] = update.installs + 1
     if state is State.VERIFYING:
         changes["healthy"] = False
-    effects = _ENTER.get(place, ())
+    effects = ENTER.get(place, ())
     if state in OUTCOMES:
         effects = (Effect.CLEAN_UP, Effect.REPORT_STATE)
         if update.state is State.DOWNLOADING:
             effects = (Effect.STOP_FETCHING, *effects)
-    if (place in _REPORTED or state in OUTCOMES) and nonce:
+    if (place in REPORTED or state in OUTCOMES) and nonce:
         changes |= {"nonce": nonce, "heard": False}
     if state in TOUCHED or update.state in TOUCHED:
         changes["stores"] = update.stores + 1
@@ -339,7 +265,7 @@ def _aborted(update: Update, nonce: str) -> Step:
     touched = update.state in TOUCHED or (update.state, update.phase) == WAIT_ACTIVATE
     if touched:
         return _go(update, ROLLING_BACK, {"detail": "the rollout was aborted"})
-    return _go(update, _end(State.CANCELLED), {"detail": "the rollout was aborted"}, nonce)
+    return _go(update, (State.CANCELLED, None), {"detail": "the rollout was aborted"}, nonce)
 
 
 def _heard(update: Update, event: ev.Heard) -> Step:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from device_client.agent import events as ev
 from device_client.agent.effects import Effect
 from device_client.agent.journal import Update
-from device_client.agent.machine import MAX_STORES, TABLE, IllegalEvent, Place, Step, advance, begin, recover
+from device_client.agent.machine import MAX_STORES, IllegalEvent, Step, advance, begin, recover
+from device_client.agent.machine_table import TABLE, Place
 from protocol.directives import Action, Grant, Offer, ReleaseRef
 from protocol.errors import ErrorCode
 from protocol.reports import Reason
