@@ -1,0 +1,96 @@
+"""``flagship device``: enrol, list, show."""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestrator.cli.client import ApiClient
+from orchestrator.cli.output import HERE, Format, FormatOption, HomeOption, show_fields, show_rows
+from orchestrator.cli.words import read_id, usage
+from orchestrator.errors import NotFoundError, OperationError, UsageError
+from protocol.enrolment import MAX_REQUEST_BYTES, EnrolmentAnswers, EnrolmentRequest
+
+MAX_REQUESTS = 1000
+_COLUMNS = ("id", "product", "hardware", "components", "labels", "state", "online", "last_seen")
+
+app = typer.Typer(help="Enrol and list devices.", no_args_is_help=True)
+
+
+@app.command()
+def enrol(
+    requests: Annotated[list[Path], typer.Argument(help="Files that 'flagship-device enrol' wrote.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Where the answers go.")],
+    home: HomeOption = HERE,
+) -> None:
+    """Admit devices: all of the requests or, if one is refused, none."""
+    if len(requests) > MAX_REQUESTS:
+        raise UsageError(f"enrol: expected at most {MAX_REQUESTS} requests at once, found {len(requests)}")
+    client = ApiClient(home)
+    asked = [_read_request(file) for file in requests]
+    # The file is made first: an answer that cannot be written would leave devices enrolled and unanswered.
+    draft = _draft_beside(output)
+    try:
+        body = {"requests": [request.model_dump(mode="json") for request in asked]}
+        answers = EnrolmentAnswers.model_validate(client.post("/devices", body))
+        _put_in_place(draft, output, answers.model_dump_json(indent=1) + "\n")
+    finally:
+        draft.unlink(missing_ok=True)
+    typer.echo(f"{output}: {len(answers.answers)} devices enrolled; run 'flagship-device enrol --accept FILE' there")
+
+
+@app.command("list")
+def list_devices(
+    group: Annotated[str, typer.Option(help="Only those of this group.")] = "",
+    output: FormatOption = Format.TABLE,
+    home: HomeOption = HERE,
+) -> None:
+    """List devices."""
+    chosen = read_id(group, "group") if group else ""
+    show_rows(_COLUMNS, ApiClient(home).pages("/devices", group=chosen), output)
+
+
+@app.command()
+def show(
+    device: Annotated[str, typer.Argument(help="The device's id.")],
+    output: FormatOption = Format.TABLE,
+    home: HomeOption = HERE,
+) -> None:
+    """Show one device: what it runs, its groups, where its newest update stands."""
+    show_fields(ApiClient(home).get(f"/devices/{read_id(device, 'device id')}"), output)
+
+
+def _read_request(file: Path) -> EnrolmentRequest:
+    try:
+        with file.open("rb") as source:
+            raw = source.read(MAX_REQUEST_BYTES + 1)
+    except FileNotFoundError as error:
+        raise NotFoundError(f"{file}: no such request; make it with 'flagship-device enrol' on the device") from error
+    except OSError as error:
+        raise OperationError(f"{file}: cannot be read: {error.strerror}") from error
+    if len(raw) > MAX_REQUEST_BYTES:
+        raise UsageError(f"{file}: expected a request of at most {MAX_REQUEST_BYTES} B, found a larger file")
+    with usage(f"{file}: not a request of 'flagship-device enrol'"):
+        return EnrolmentRequest.model_validate_json(raw)
+
+
+def _draft_beside(output: Path) -> Path:
+    if output.is_dir():
+        raise UsageError(f"-o {output}: expected a file, found a directory")
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{output.name}.", dir=output.parent)
+    except OSError as error:
+        raise OperationError(f"-o {output}: cannot be written: {error.strerror}; nothing was enrolled") from error
+    os.close(handle)
+    return Path(name)
+
+
+def _put_in_place(draft: Path, output: Path, text: str) -> None:
+    with draft.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.chmod(0o644)
+    draft.replace(output)

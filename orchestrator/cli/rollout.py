@@ -1,0 +1,165 @@
+"""``flagship rollout``: create, start, pause, resume, halt, abort, list, show, status, watch."""
+
+import asyncio
+from typing import Annotated, Any
+
+import typer
+
+from orchestrator.cli.client import ApiClient
+from orchestrator.cli.output import HERE, Format, FormatOption, HomeOption, show_done, show_fields, show_rows
+from orchestrator.cli.rollout_view import follow_rollout, read_rollout, show_rollout
+from orchestrator.cli.words import (
+    read_duration,
+    read_id,
+    read_instant,
+    read_ratio,
+    read_release,
+    read_stage,
+    usage,
+)
+from orchestrator.config import Home
+from orchestrator.errors import UsageError
+from orchestrator.model.rollout import Members, RolloutSpec, StageSpec
+from protocol.manifest import Policy
+
+app = typer.Typer(help="Bring a release to devices, stage by stage.", no_args_is_help=True)
+
+_COLUMNS = ("id", "release", "state", "reason", "created_at", "started_at", "ended_at")
+EVERYONE = StageSpec(name="all", percent=100)
+
+RolloutArgument = Annotated[str, typer.Argument(help="The rollout's id, such as r-1.")]
+ReasonOption = Annotated[str, typer.Option(help="Why; it stands in the record and in the announcement's status.")]
+
+
+@app.command()
+def create(
+    release: Annotated[str, typer.Option(help="PRODUCT/VERSION, published.")],
+    rollout: Annotated[str, typer.Argument(help="An id; by default the next r-N.", show_default=False)] = "",
+    group: Annotated[str, typer.Option(help="Members: devices of this group.")] = "",
+    selector: Annotated[str, typer.Option(help="Members: site=lab,hardware!=rev-a,line in (1,2).")] = "",
+    stage: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=25% of all members so far, NAME=group:GROUP or NAME=SELECTOR; repeat in order."),
+    ] = None,
+    success: Annotated[str, typer.Option(help="Share of finished devices that must succeed.")] = "0.95",
+    min_sample: Annotated[int, typer.Option(min=1, help="Finished devices before success is judged.")] = 1,
+    soak: Annotated[str, typer.Option(help="How long success must hold before the next stage: 90s, 15m, 2h.")] = "0s",
+    halt: Annotated[str, typer.Option(help="Share of finished devices whose failure halts.")] = "0.1",
+    halt_min_sample: Annotated[int, typer.Option(min=1, help="Finished devices before that is judged.")] = 3,
+    halt_count: Annotated[int | None, typer.Option(min=1, help="Failures that halt, whatever the share.")] = None,
+    pace: Annotated[float | None, typer.Option(help="Offers per minute; by default as fast as devices ask.")] = None,
+    start_at: Annotated[str, typer.Option(help="Start by itself then: 2026-12-01T03:00:00Z.")] = "",
+    min_battery: Annotated[int | None, typer.Option(min=0, max=100, help="Least charge in percent.")] = None,
+    require_approval: Annotated[bool, typer.Option("--require-approval", help="A person there must agree.")] = False,
+    output: FormatOption = Format.TABLE,
+    home: HomeOption = HERE,
+) -> None:
+    """Make a plan and choose its members. Nothing is sent before it starts."""
+    if rollout:
+        read_id(rollout, "rollout id")
+    words: dict[str, Any] = {
+        "release": str(read_release(release)),
+        "members": _members(group, selector),
+        "stages": [read_stage(text) for text in stage] if stage else [EVERYONE],
+        "success_ratio": read_ratio(success, "--success"),
+        "min_sample": min_sample,
+        "soak_s": read_duration(soak, "--soak"),
+        "halt_ratio": read_ratio(halt, "--halt"),
+        "halt_min_sample": halt_min_sample,
+        "halt_count": halt_count,
+        "pace_per_minute": pace,
+        "start_at": read_instant(start_at, "--start-at") if start_at else None,
+        "policy": Policy(min_battery_percent=min_battery, require_approval=require_approval or None),
+    }
+    with usage():
+        spec = RolloutSpec(**words)
+    body = {"id": rollout or None, "spec": spec.model_dump(mode="json")}
+    made = ApiClient(home).post("/rollouts", body)
+    how = "it starts by itself" if start_at else f"start it with 'flagship rollout start {made['id']}'"
+    show_done(f"rollout {made['id']}: {made['state']}, {_stages(made)}; {how}", made, output)
+
+
+@app.command("list")
+def list_rollouts(output: FormatOption = Format.TABLE, home: HomeOption = HERE) -> None:
+    """List rollouts."""
+    show_rows(_COLUMNS, ApiClient(home).pages("/rollouts"), output)
+
+
+@app.command()
+def show(rollout: RolloutArgument, output: FormatOption = Format.TABLE, home: HomeOption = HERE) -> None:
+    """Show one rollout's plan and where it stands."""
+    show_fields(ApiClient(home).get(f"/rollouts/{read_id(rollout, 'rollout id')}"), output)
+
+
+@app.command()
+def start(rollout: RolloutArgument, output: FormatOption = Format.TABLE, home: HomeOption = HERE) -> None:
+    """Announce the rollout and open its first stage."""
+    _order(home, rollout, "start", "", output)
+
+
+@app.command()
+def pause(
+    rollout: RolloutArgument, reason: ReasonOption = "", output: FormatOption = Format.TABLE, home: HomeOption = HERE
+) -> None:
+    """Make no new offers; devices that have one go on."""
+    _order(home, rollout, "pause", reason, output)
+
+
+@app.command()
+def resume(
+    rollout: RolloutArgument, reason: ReasonOption = "", output: FormatOption = Format.TABLE, home: HomeOption = HERE
+) -> None:
+    """Go on after a pause or, with a reason, after a halt."""
+    _order(home, rollout, "resume", reason, output)
+
+
+@app.command()
+def halt(
+    rollout: RolloutArgument, reason: ReasonOption = "", output: FormatOption = Format.TABLE, home: HomeOption = HERE
+) -> None:
+    """Hold every device that is not installing yet; answers when nothing is on its way any more."""
+    _order(home, rollout, "halt", reason, output)
+
+
+@app.command()
+def abort(
+    rollout: RolloutArgument, reason: ReasonOption = "", output: FormatOption = Format.TABLE, home: HomeOption = HERE
+) -> None:
+    """End it for good: devices cancel, or roll back where they can. Nothing undoes this."""
+    _order(home, rollout, "abort", reason, output)
+
+
+@app.command()
+def status(rollout: RolloutArgument, output: FormatOption = Format.TABLE, home: HomeOption = HERE) -> None:
+    """Show a rollout as dashboards see it: stages, counts, rules with their figures."""
+    found = asyncio.run(read_rollout(Home(home), read_id(rollout, "rollout id")))
+    show_rollout(found, output)
+
+
+@app.command()
+def watch(
+    rollout: RolloutArgument,
+    timeout: Annotated[str, typer.Option(help="Give up after this long, exit code 8: 90s, 15m, 2h.")] = "",
+    output: FormatOption = Format.TABLE,
+    home: HomeOption = HERE,
+) -> None:
+    """Follow a rollout until it ends; exit code 0 if it completed, 6 if it halted or was aborted."""
+    limit_s = read_duration(timeout, "--timeout") if timeout else None
+    if limit_s == 0:
+        raise UsageError("--timeout 0: expected a time above 0")
+    asyncio.run(follow_rollout(Home(home), read_id(rollout, "rollout id"), output, limit_s))
+
+
+def _order(home: Any, rollout: str, verb: str, reason: str, output: Format) -> None:  # noqa: ANN401
+    path = f"/rollouts/{read_id(rollout, 'rollout id')}/{verb}"
+    now = ApiClient(home).post(path, {"reason": reason} if reason else {})
+    show_done(f"rollout {rollout}: {now['state']}", now, output)
+
+
+def _members(group: str, selector: str) -> Members:
+    with usage():
+        return Members(group=group or None, selector=selector or None)
+
+
+def _stages(rollout: dict[str, Any]) -> str:
+    return ", ".join(f"{stage['name']} {stage['members']}" for stage in rollout["stages"]) + " devices"
