@@ -79,23 +79,32 @@ def make_image(target: Path, size_bytes: int) -> None:
 def measure(image: Path, scratch: Path) -> Result:
     """Pack ``image`` into a package and take the time apart."""
     source = scan(image)
-    steps: dict[str, float] = {}
     chunks, bodies = _pieces(source)
-    total, packed = _best(lambda: _pack(image, scratch / "image.package"))
-    steps["read"], _ = _best(lambda: _read(image))
-    steps["write"], _ = _best(lambda: _write(bodies, scratch / "raw"))
-    steps["fastcdc"], _ = _best(lambda: _cut(chunks))
-    steps["sha256"], _ = _best(lambda: _hash(source, chunks, bodies))
-    steps["zstd"], _ = _best(lambda: _compress(chunks))
-    steps["aes-gcm and hmac"], _ = _best(lambda: _encrypt(bodies))
-    steps["own python"] = max(0.0, total - sum(steps.values()))
-    shares = {name: round(seconds / total, 4) for name, seconds in steps.items()}
+    output = scratch / "image.package"
+    steps: dict[str, Callable[[], int]] = {
+        "total": lambda: _pack(image, output),
+        "read": lambda: _read(image),
+        "write": lambda: _write(bodies, scratch / "raw"),
+        "fastcdc": lambda: _cut(chunks),
+        "sha256": lambda: _hash(source, chunks, bodies),
+        "zstd": lambda: _compress(chunks),
+        "aes-gcm and hmac": lambda: _encrypt(bodies),
+    }
+    best = dict.fromkeys(steps, float("inf"))
+    for _ in range(RUNS):  # in turns, so that a busy spell of the machine does not hit one step alone
+        for name, step in steps.items():
+            start = time.thread_time()
+            step()
+            best[name] = min(best[name], time.thread_time() - start)
+    total = best.pop("total")
+    best["own python"] = max(0.0, total - sum(best.values()))
+    shares = {name: round(seconds / total, 4) for name, seconds in best.items()}
     rate = source.length / total / 1e6
     return Result(
         image_bytes=source.length,
         files=len(source.files),
         chunks=len(chunks),
-        chunk_bytes=packed,
+        chunk_bytes=_pack(image, output),
         cpu_s=round(total, 3),
         mb_per_s_per_core=round(rate, 1),
         shares=shares,
@@ -146,15 +155,6 @@ def main() -> int:
         goal = f"   goal {GOAL_OWN_SHARE:.0%}" if name == "own python" else ""
         print(f"  {name:18} {share:6.1%}{goal}")
     return 0 if result.goals_met else 1
-
-
-def _best(step: Callable[[], int]) -> tuple[float, int]:
-    best, value = float("inf"), 0
-    for _ in range(RUNS):
-        start = time.thread_time()
-        value = step()
-        best = min(best, time.thread_time() - start)
-    return best, value
 
 
 def _pack(image: Path, output: Path) -> int:
