@@ -1,0 +1,244 @@
+"""Taking in a package: checked as a device would check it, then kept. All of it, or nothing that counts.
+
+    frame -> fleet -> trust metadata -> content key -> sealed manifest -> every chunk -> every file -> keep
+
+Chunks are kept first, the metadata next, the database row last; whatever is cut off before is found again by the next
+import of the same package, and no device is told of it.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+
+from orchestrator.config import Home
+from orchestrator.errors import ConflictError, NotAllowedError, OperationError
+from orchestrator.package import CEK, CHUNK, PIECE, PackageHeader, PackageReader
+from orchestrator.releases.package_trust import CheckedTrust, Timestamps, check_trust, store_trust
+from orchestrator.storage import events, releases
+from orchestrator.storage.chunk_store import ChunkStore
+from orchestrator.storage.database import Database
+from orchestrator.storage.releases import IMPORTING, ReleaseRecord
+from protocol.chunks import PIECE_BYTES, TAG_BYTES, ChunkRef
+from protocol.encryption import open_chunk, open_manifest
+from protocol.errors import ContentError, ProtocolError
+from protocol.identifiers import ReleaseName
+from protocol.manifest import Artifact, Manifest
+from protocol.trust.workflow import ReleaseTarget
+
+log = structlog.get_logger(__name__)
+
+_MAX_CEK_BYTES = 4096
+_IMPORTS = asyncio.Lock()
+
+
+class ImportSigner(Timestamps, Protocol):
+    """What an import needs of the signer."""
+
+    def open_package_key(self, wrapped: bytes, release_sha256: str) -> bytes:
+        """The content key of a package that was made for this signer."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    target: ReleaseTarget
+    trust: CheckedTrust
+    wrapped_key: bytes
+    image_bytes: int
+    chunks: dict[str, int]
+    """Ciphertext bytes by id, pieces of the sealed manifest included."""
+
+
+async def import_package(
+    path: Path, home: Home, db: Database, chunk_store: ChunkStore, signer: ImportSigner, now: datetime
+) -> ReleaseRecord:
+    """Take a package in; the very same release again changes nothing and returns what is there.
+
+    Args:
+        path: The package file.
+        now: By which metadata must not have expired.
+
+    Raises:
+        OperationError: Why it is refused, in one sentence; nothing changed.
+    """
+    settings = home.load()
+    async with _IMPORTS:
+        with await asyncio.to_thread(PackageReader, path) as package:
+            name = _check_header(package.header, settings.fleet)
+            async with db.read() as conn:
+                known = await releases.get(conn, str(name))
+            if known is not None:
+                return _same(known, package.header)
+            with _refused(name):
+                checked = await asyncio.to_thread(_check, package, home.trust, signer, now)
+            added = await asyncio.to_thread(_keep_chunks, package, chunk_store, checked.chunks)
+        try:
+            await asyncio.to_thread(store_trust, home.trust, checked.trust.files)
+            record = _record(name, checked, now)
+            async with db.begin() as conn:
+                await releases.insert_release(conn, record, checked.chunks)
+                await events.add(conn, "release_imported", f"release {name} was imported", now)
+        except OperationError:
+            await asyncio.to_thread(chunk_store.remove, added)
+            raise
+    log.info("release imported", release=record.id, chunks=len(checked.chunks), chunk_bytes=record.chunk_bytes)
+    return record
+
+
+@contextmanager
+def _refused(name: ReleaseName) -> Iterator[None]:
+    """Name the package in whatever is wrong with it."""
+    try:
+        yield
+    except ContentError as error:
+        raise OperationError(f"package of {name}: {error.code}: {error.detail}; fetch or create it again") from error
+    except ProtocolError as error:
+        raise OperationError(f"package of {name}: {error.code}: {error.detail}") from error
+    except OperationError as error:
+        if str(error).startswith("package"):
+            raise
+        raise type(error)(f"package of {name}: {error}; fetch or create it again") from error
+
+
+def _check_header(header: PackageHeader, fleet: str) -> ReleaseName:
+    if header.fleet != fleet:
+        raise NotAllowedError(
+            f"package: made for fleet {header.fleet}, this is {fleet}; create it with this fleet's keys"
+        )
+    return ReleaseName(header.product, header.version)
+
+
+def _same(known: ReleaseRecord, header: PackageHeader) -> ReleaseRecord:
+    if known.sha256 != header.manifest_sha256:
+        raise ConflictError(
+            f"release {known.id}: imported already with other content; a version never changes, give it a new one"
+        )
+    return known
+
+
+def _check(package: PackageReader, trust: Path, signer: ImportSigner, now: datetime) -> _Checked:
+    checked = check_trust(package, trust, signer, now)
+    target, wrapped = checked.target, package.read(CEK, _MAX_CEK_BYTES)
+    cek = signer.open_package_key(wrapped, target.sha256)
+    sealed = b"".join(package.read(PIECE + piece, PIECE_BYTES) for piece in target.info.pieces)
+    if (len(sealed), hashlib.sha256(sealed).hexdigest()) != (target.length, target.sha256):
+        raise OperationError("its sealed manifest is not what was signed")
+    manifest = Manifest.from_json(open_manifest(cek, sealed))
+    artifact = _only_artifact(manifest, target)
+    chunks = {piece: package.length(PIECE + piece) for piece in target.info.pieces}
+    chunks |= _check_artifact(package, artifact)
+    return _Checked(target, checked, wrapped, artifact.length, chunks)
+
+
+def _only_artifact(manifest: Manifest, target: ReleaseTarget) -> Artifact:
+    info = target.info
+    if (manifest.product, manifest.version) != (info.product, info.version):
+        raise OperationError(f"its manifest is of {manifest.product}/{manifest.version}")
+    if len(manifest.artifacts) != 1 or manifest.artifacts[0].component != info.component:
+        found = ", ".join(artifact.component for artifact in manifest.artifacts)
+        raise OperationError(f"expected one artifact for component {info.component}, found {found}")
+    return manifest.artifacts[0]
+
+
+def _check_artifact(package: PackageReader, artifact: Artifact) -> dict[str, int]:
+    """Open every chunk in stream order, and hash the stream and each file of it."""
+    stream, chunks = hashlib.sha256(), {}
+    files = _FileHashes(artifact)
+    for ref in artifact.chunk_refs():
+        plain = open_chunk(ref, package.read(CHUNK + ref.cid.hex(), ref.body_length + TAG_BYTES))
+        stream.update(plain)
+        files.update(plain)
+        chunks[ref.cid.hex()] = _ciphertext_bytes(ref)
+    if stream.hexdigest() != artifact.sha256:
+        raise OperationError("its chunks do not make the stream that was signed")
+    files.finish()
+    return chunks
+
+
+def _ciphertext_bytes(ref: ChunkRef) -> int:
+    return ref.body_length + TAG_BYTES
+
+
+class _FileHashes:
+    """Hashes the files of a stream as it goes by."""
+
+    def __init__(self, artifact: Artifact) -> None:
+        self._entries = iter(artifact.files)
+        self._begin_next()
+        self._settle_done()
+
+    def update(self, plain: bytes) -> None:
+        """Take the next bytes of the stream.
+
+        Raises:
+            OperationError: A file is not what was signed.
+        """
+        view = memoryview(plain)
+        while view and self._entry is not None:
+            part = view[: self._left]
+            self._hash.update(part)
+            self._left -= len(part)
+            view = view[len(part) :]
+            self._settle_done()
+
+    def finish(self) -> None:
+        """The stream is at its end.
+
+        Raises:
+            OperationError: A file is cut short.
+        """
+        if self._entry is not None:
+            raise OperationError(f"file {self._entry.path}: its chunks end before it does")
+
+    def _settle_done(self) -> None:
+        while self._entry is not None and not self._left:
+            if self._hash.hexdigest() != self._entry.sha256:
+                raise OperationError(f"file {self._entry.path}: not what was signed")
+            self._begin_next()
+
+    def _begin_next(self) -> None:
+        self._entry = next(self._entries, None)
+        self._left = self._entry.length if self._entry else 0
+        self._hash = hashlib.sha256()
+
+
+def _keep_chunks(package: PackageReader, store: ChunkStore, chunks: dict[str, int]) -> list[str]:
+    """Copy what the store lacks; returns what was new. What was copied before a failure is removed again."""
+    pieces = {name.removeprefix(PIECE) for name in package.names(PIECE)}
+    added: list[str] = []
+    try:
+        for cid in store.missing(chunks):
+            store.put(cid, package.read((PIECE if cid in pieces else CHUNK) + cid))
+            added.append(cid)  # noqa: PERF401 - what is listed must be removed when the next one fails
+        store.sync()
+    except OperationError:
+        store.remove(added)
+        raise
+    return added
+
+
+def _record(name: ReleaseName, checked: _Checked, now: datetime) -> ReleaseRecord:
+    target = checked.target
+    return ReleaseRecord(
+        id=str(name),
+        product=name.product,
+        version=name.version,
+        component=target.info.component,
+        path=target.path,
+        length=target.length,
+        sha256=target.sha256,
+        counter=target.info.counter,
+        info=target.info.model_dump(mode="json"),
+        wrapped_key=checked.wrapped_key,
+        image_bytes=checked.image_bytes,
+        chunk_bytes=sum(checked.chunks.values()),
+        state=IMPORTING,
+        imported_at=now,
+    )

@@ -1,0 +1,69 @@
+"""Releases that were imported, and the chunks that each consists of."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from orchestrator.storage.tables import release_chunks, releases
+
+IMPORTING, PUBLISHED, WITHDRAWN = "importing", "published", "withdrawn"
+_ROWS_AT_ONCE = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseRecord:
+    """One row of ``releases``; the fields are its columns.
+
+    Attributes:
+        id: ``product/version``.
+        path: TUF target path of the sealed manifest; ``length`` and ``sha256`` are the manifest's.
+        wrapped_key: The content key, sealed to the signer.
+        image_bytes: What is installed on a device.
+        chunk_bytes: Ciphertext, each chunk counted once, with the manifest's pieces.
+        published_bytes: What was sent to the broker for it.
+    """
+
+    id: str
+    product: str
+    version: str
+    component: str
+    path: str
+    length: int
+    sha256: str
+    counter: int
+    info: dict[str, Any]
+    wrapped_key: bytes
+    image_bytes: int
+    chunk_bytes: int
+    state: str
+    imported_at: datetime
+    published_bytes: int = 0
+
+
+async def insert_release(conn: AsyncConnection, record: ReleaseRecord, chunks: Mapping[str, int]) -> None:
+    """Add a release and its chunks (cid -> ciphertext bytes)."""
+    await conn.execute(insert(releases).values(**asdict(record)))
+    rows = [{"release": record.id, "cid": cid, "length": length} for cid, length in chunks.items()]
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        await conn.execute(insert(release_chunks), rows[start : start + _ROWS_AT_ONCE])
+
+
+async def get(conn: AsyncConnection, release_id: str) -> ReleaseRecord | None:
+    """One release, or None."""
+    row = (await conn.execute(select(releases).where(releases.c.id == release_id))).mappings().first()
+    return None if row is None else ReleaseRecord(**row)
+
+
+async def page(conn: AsyncConnection, *, after: str = "", limit: int = 200) -> Sequence[ReleaseRecord]:
+    """Releases in order of their ids, from the one after ``after`` on."""
+    query = select(releases).where(releases.c.id > after).order_by(releases.c.id).limit(limit)
+    return [ReleaseRecord(**row) for row in (await conn.execute(query)).mappings()]
+
+
+async def set_state(conn: AsyncConnection, release_id: str, state: str) -> None:
+    """Move a release on."""
+    await conn.execute(update(releases).where(releases.c.id == release_id).values(state=state))
