@@ -1,7 +1,8 @@
 """Files that survive a power cut: write beside, fsync, rename, fsync the directory.
 
 Measured on ext4 with cuts at every system call: without the fsync of the directory a rename that was reported as done
-is lost; without the fsync of the file an empty one takes the place of the old. All functions block; call them in a thread.
+is lost; without the fsync of the file an empty one takes the place of the old.
+All functions block; call them in a thread.
 """
 
 import ctypes
@@ -32,7 +33,7 @@ def write_durably(path: Path, data: bytes, mode: int = 0o600) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        os.rename(beside, path)
+        beside.rename(path)
         sync_directory(path.parent)
 
 
@@ -70,8 +71,8 @@ def switch_link(link: Path, target: str) -> None:
     beside = link.with_name(f".{link.name}.new")
     with explained(link, "switched"):
         beside.unlink(missing_ok=True)
-        os.symlink(target, beside)
-        os.rename(beside, link)
+        beside.symlink_to(target)
+        beside.rename(link)
         sync_directory(link.parent)
 
 
@@ -103,9 +104,9 @@ def sync_each(path: Path) -> None:
         _sync_file(path)
         return
     for folder, _folders, files in os.walk(path, topdown=False):
-        for name in files:
-            if not os.path.islink(os.path.join(folder, name)):
-                _sync_file(Path(folder, name))
+        for file in (Path(folder, name) for name in files):
+            if not file.is_symlink():
+                _sync_file(file)
         sync_directory(Path(folder))
 
 

@@ -76,9 +76,7 @@ def make_request(home: DeviceHome, settings: DeviceSettings) -> EnrolmentRequest
     """
     device = settings.device
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, device.id)])
-    csr = (
-        x509.CertificateSigningRequestBuilder().subject_name(subject).sign(_device_key(home), hashes.SHA256())
-    )
+    csr = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(_device_key(home), hashes.SHA256())
     public = load_content_key(home).public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
     return EnrolmentRequest(
         device=device.id,
@@ -130,9 +128,7 @@ def load_enrolment(home: DeviceHome) -> Enrolment:
     try:
         return Enrolment.model_validate_json(read_capped(path, MAX_KEY_BYTES))
     except ValidationError as error:
-        raise StorageError(
-            f"{path}: damaged ({first_mistake(error)}); accept the answers file again"
-        ) from error
+        raise StorageError(f"{path}: damaged ({first_mistake(error)}); accept the answers file again") from error
 
 
 def load_root(home: DeviceHome) -> bytes:
@@ -199,9 +195,7 @@ def _find_answer(path: Path, device: str) -> EnrolmentAnswer:
         answers = EnrolmentAnswers.model_validate_json(raw).answers
     except (ValidationError, RecursionError) as error:
         why = first_mistake(error) if isinstance(error, ValidationError) else "nested too deeply"
-        raise UsageError(
-            f"{path}: not an answers file of 'flagship device enrol' ({why}); ask for it again"
-        ) from error
+        raise UsageError(f"{path}: not an answers file of 'flagship device enrol' ({why}); ask for it again") from error
     for answer in answers:
         if answer.device == device:
             return answer
@@ -239,9 +233,7 @@ def _check_ca_and_root(path: Path, answer: EnrolmentAnswer) -> None:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UsageError(f"{path}: the root is not TUF metadata; ask for the file again") from error
     if kind != "root":
-        raise UsageError(
-            f"{path}: expected TUF root metadata, found {str(kind)[:40]!r}; ask for the file again"
-        )
+        raise UsageError(f"{path}: expected TUF root metadata, found {str(kind)[:40]!r}; ask for the file again")
 
 
 def _device_key(home: DeviceHome) -> ec.EllipticCurvePrivateKey:
@@ -260,9 +252,7 @@ def _load_key(path: Path) -> object:
     except DeviceError:
         raise
     except Exception as error:  # cryptography raises several kinds, none of which may show the key
-        raise StorageError(
-            f"{path}: not a private key in PEM; restore it, or remove it and enrol again"
-        ) from error
+        raise StorageError(f"{path}: not a private key in PEM; restore it, or remove it and enrol again") from error
 
 
 def _certificate(pem: bytes, path: Path) -> x509.Certificate:

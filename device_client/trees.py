@@ -59,7 +59,7 @@ def read_tree(root: Path) -> Tree:
             for entry in entries:
                 path = f"{folder}/{entry.name}" if folder else entry.name
                 if entry.is_symlink():
-                    links.append(Link(path, os.readlink(entry.path)))
+                    links.append(Link(path, os.readlink(entry.path)))  # noqa: PTH115 - unchanged: Path tidies it up
                 elif entry.is_dir(follow_symlinks=False):
                     folders.append(path)
                     pending.append(path)

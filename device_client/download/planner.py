@@ -146,8 +146,6 @@ class Plan:
             delay = 0.0
             if tries > at_once:
                 wanted.append(cid)
-                delay = backoff(
-                    tries - at_once, self._random, self._limits.retry_base_s, self._limits.retry_cap_s
-                )
+                delay = backoff(tries - at_once, self._random, self._limits.retry_base_s, self._limits.retry_cap_s)
             self._lost[cid] = _Lost(tries, now + delay)
         return tuple(wanted)

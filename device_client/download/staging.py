@@ -81,6 +81,4 @@ def explained(path: Path) -> Iterator[None]:
             raise ContentError(
                 ErrorCode.SPACE, f"{path.parent}: the disk is full; free some space and it goes on by itself"
             ) from error
-        raise ContentError(
-            ErrorCode.SPACE, f"{path}: cannot be read or written: {error.strerror or error}"
-        ) from error
+        raise ContentError(ErrorCode.SPACE, f"{path}: cannot be read or written: {error.strerror or error}") from error

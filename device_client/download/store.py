@@ -156,9 +156,7 @@ class PieceStore:
             ContentError: E_OVERSIZE or E_FORMAT: the release names something that cannot be.
         """
         if not 0 < length <= MAX_SEALED_BYTES:
-            raise ContentError(
-                ErrorCode.OVERSIZE, f"sealed manifest: at most {MAX_SEALED_BYTES} B, named as {length}"
-            )
+            raise ContentError(ErrorCode.OVERSIZE, f"sealed manifest: at most {MAX_SEALED_BYTES} B, named as {length}")
         lengths = piece_lengths(length)
         if len(lengths) != len(pieces):
             raise ContentError(

@@ -54,8 +54,6 @@ def judge(answer: Answer, until: datetime | None, now: datetime, rollout: str) -
         case Answer.DECLINED:
             return Refuse("declined", f"a person at the device declined rollout {rollout}")
         case Answer.DEFERRED if until is not None and until > now:
-            return Wait(
-                "deferred", f"a person deferred it until {rfc3339(until)}", (until - now).total_seconds()
-            )
+            return Wait("deferred", f"a person deferred it until {rfc3339(until)}", (until - now).total_seconds())
         case Answer.NONE | Answer.DEFERRED:
             return Wait("approval", f"a person at the device must agree: flagship-device approve {rollout}")

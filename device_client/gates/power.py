@@ -41,15 +41,11 @@ def judge(power: Power, min_percent: int | None) -> Verdict:
         return Ready()
     known = [charge for charge in power.batteries if charge is not None]
     if not known:
-        return Wait(
-            "battery_unknown", f"the battery's charge cannot be read; at least {min_percent} % is needed"
-        )
+        return Wait("battery_unknown", f"the battery's charge cannot be read; at least {min_percent} % is needed")
     charge = sum(known) // len(known)
     if charge >= min_percent:
         return Ready()
-    return Wait(
-        "battery_low", f"battery at {charge} %; at least {min_percent} % is needed, or external power"
-    )
+    return Wait("battery_low", f"battery at {charge} %; at least {min_percent} % is needed, or external power")
 
 
 def read_power(root: Path) -> Power:

@@ -20,9 +20,7 @@ class DirectoryInstaller(SlotInstaller):
     def _write(self, stream: Path, artifact: Artifact, partial: Path) -> None:
         if artifact.kind != "directory":
             raise ContentError(ErrorCode.INSTALL, "artifact: expected a directory, found a single file")
-        _make_folders(
-            partial, [*(file.path for file in artifact.files), *(link.path for link in artifact.links)]
-        )
+        _make_folders(partial, [*(file.path for file in artifact.files), *(link.path for link in artifact.links)])
         source = os.open(stream, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             for entry in artifact.files:
@@ -32,7 +30,7 @@ class DirectoryInstaller(SlotInstaller):
         # Last, so that no file can be written through one.
         for link in artifact.links:
             check_link(link.path, link.target)
-            os.symlink(link.target, partial / link.path)
+            (partial / link.path).symlink_to(link.target)
 
     def _copy(self, source: Path, partial: Path) -> None:
         if not source.is_dir():

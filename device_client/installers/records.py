@@ -74,9 +74,7 @@ def keep(releases: Path, name: str, record: Record) -> None:
 def look_up(releases: Path, name: str) -> Record | None:
     """The record of a release; None where there is none, or it is damaged."""
     try:
-        return Record.model_validate_json(
-            read_capped(releases / DIRECTORY / f"{name}.json", MAX_RECORD_BYTES)
-        )
+        return Record.model_validate_json(read_capped(releases / DIRECTORY / f"{name}.json", MAX_RECORD_BYTES))
     except (DeviceError, ValidationError):
         return None
 

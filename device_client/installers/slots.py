@@ -87,9 +87,7 @@ class SlotInstaller(ABC):
         place = self._releases / name
         if os.path.lexists(place) and not is_intact(self._releases, name):
             if name in (self._link(), state.pending_from):
-                raise ContentError(
-                    ErrorCode.INSTALL, f"{place}: is in use and damaged, so it cannot be written again"
-                )
+                raise ContentError(ErrorCode.INSTALL, f"{place}: is in use and damaged, so it cannot be written again")
             self._remove(name)
         if not os.path.lexists(place):
             with install_errors(place):
@@ -160,9 +158,7 @@ class SlotInstaller(ABC):
         state = self._load()
         if state.pending is not None:
             if self._link() != state.pending:
-                raise ConflictError(
-                    f"{self._current}: does not point at {state.pending}; it cannot be committed"
-                )
+                raise ConflictError(f"{self._current}: does not point at {state.pending}; it cannot be committed")
             state = SlotsState(former=state.pending_from)
             self._save(state)
         self._clean(state)
@@ -215,7 +211,7 @@ class SlotInstaller(ABC):
     def _place(self, partial: Path, name: str, record: Record) -> None:
         sync_tree(partial)
         keep(self._releases, name, record)
-        os.rename(partial, self._releases / name)
+        partial.rename(self._releases / name)
 
     def _switch(self, name: str) -> None:
         if self._link() == name:
@@ -226,13 +222,11 @@ class SlotInstaller(ABC):
 
     def _link(self) -> str | None:
         try:
-            return Path(os.readlink(self._current)).name
+            return self._current.readlink().name
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise StorageError(
-                f"{self._current}: expected a link to a release, found something else"
-            ) from error
+            raise StorageError(f"{self._current}: expected a link to a release, found something else") from error
 
     def _describe(self, name: str) -> Running:
         record = look_up(self._releases, name)
@@ -264,9 +258,7 @@ class SlotInstaller(ABC):
         except NotFoundError:
             return SlotsState()
         except ValidationError as error:
-            raise StorageError(
-                f"{self._state_file}: damaged; the installer cannot tell what was pending"
-            ) from error
+            raise StorageError(f"{self._state_file}: damaged; the installer cannot tell what was pending") from error
 
     def _save(self, state: SlotsState) -> None:
         if state != self._load():

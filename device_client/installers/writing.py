@@ -29,9 +29,7 @@ def copy_slice(source: int, offset: int, length: int, target: Path, mode: int) -
         while offset < end:
             block = os.pread(source, min(BLOCK_BYTES, end - offset), offset)
             if not block:
-                raise ContentError(
-                    ErrorCode.INSTALL, f"{target.name}: the stream ends {end - offset} B too early"
-                )
+                raise ContentError(ErrorCode.INSTALL, f"{target.name}: the stream ends {end - offset} B too early")
             write_all(descriptor, block)
             offset += len(block)
         os.fchmod(descriptor, mode)

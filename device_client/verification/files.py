@@ -19,9 +19,7 @@ def check_tree(place: Path, artifact: Artifact) -> None:
     try:
         tree = read_tree(place)
     except OSError as error:
-        raise ContentError(
-            ErrorCode.POSTINSTALL, f"{place.name}: cannot be read: {error.strerror or error}"
-        ) from error
+        raise ContentError(ErrorCode.POSTINSTALL, f"{place.name}: cannot be read: {error.strerror or error}") from error
     for difference in differences(tree, artifact):
         raise ContentError(ErrorCode.POSTINSTALL, f"{place.name}: {difference}")
 

@@ -116,5 +116,5 @@ def _count_changes(number: int, below: str) -> None:
         count()
         fsync(descriptor)
 
-    os.fsync = counted
+    os.fsync = counted  # type: ignore[assignment]
     sys.addaudithook(hook)

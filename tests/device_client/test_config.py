@@ -89,7 +89,7 @@ def test_what_is_written_is_read(
     """Any label and any argument survives the file."""
     settings = DeviceSettings(
         device=DeviceSection(id="d1", product="cam", hardware="rev-b", labels=labels),
-        gates=GatesSection(min_battery_percent=percent, power_supply_root=Path("/tmp/ü \"x")),
+        gates=GatesSection(min_battery_percent=percent, power_supply_root=Path('/tmp/ü "x')),
         installer=InstallerSection(health=health),
     )
     home = DeviceHome(tmp_path_factory.mktemp("home"))
@@ -116,4 +116,5 @@ def test_private_directories(tmp_path: Path) -> None:
     home.create()
     for path in (home.identity, home.trust, home.state, home.staging):
         assert path.stat().st_mode & 0o777 == 0o700
-    assert home.inhibitors.is_dir() and home.approvals.is_dir()
+    assert home.inhibitors.is_dir()
+    assert home.approvals.is_dir()

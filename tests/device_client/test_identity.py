@@ -51,9 +51,7 @@ def _certificate(public: Any, name: str, issuer: str = "ca") -> str:
     def named(text: str) -> x509.Name:
         return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
 
-    builder = x509.CertificateBuilder(
-        named(issuer), named(name), public, 7, EXPIRES - timedelta(days=400), EXPIRES
-    )
+    builder = x509.CertificateBuilder(named(issuer), named(name), public, 7, EXPIRES - timedelta(days=400), EXPIRES)
     return builder.sign(CA_KEY, hashes.SHA256()).public_bytes(Encoding.PEM).decode()
 
 
@@ -101,7 +99,12 @@ def test_the_request_proves_possession_and_holds_no_private_key(home: DeviceHome
     text = request.model_dump_json()
     assert "PRIVATE" not in text
     assert EnrolmentRequest.model_validate_json(text) == request
-    assert (request.device, request.product, request.hardware, request.labels) == ("d1", "cam", "rev-b", {"site": "Ulm"})
+    assert (request.device, request.product, request.hardware, request.labels) == (
+        "d1",
+        "cam",
+        "rev-b",
+        {"site": "Ulm"},
+    )
     public = X25519PublicKey.from_public_bytes(b64decode(request.content_key))
     wrapped = wrap_key(b"k" * 32, public, release="ab" * 32, device="d1")
     assert unwrap_key(wrapped, load_content_key(home), release="ab" * 32, device="d1") == b"k" * 32

@@ -32,7 +32,8 @@ def test_save_load_forget(tmp_path: Path) -> None:
     assert Journal(tmp_path / "journal.json").load() == UPDATE
     journal.save(UPDATE.model_copy(update={"state": State.INSTALLING, "phase": None}))
     loaded = journal.load()
-    assert loaded is not None and loaded.state is State.INSTALLING
+    assert loaded is not None
+    assert loaded.state is State.INSTALLING
     journal.save(None)
     journal.save(None)
     assert journal.load() is None
@@ -50,7 +51,17 @@ def test_unknown_fields_of_a_newer_agent_are_tolerated(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"null", b"[]", b"{}", b"\xff\xfe", b"[" * 100_000, b" " * (MAX_JOURNAL_BYTES + 1), b'{"state": "flying"}'],
+    [
+        b"",
+        b"{",
+        b"null",
+        b"[]",
+        b"{}",
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b" " * (MAX_JOURNAL_BYTES + 1),
+        b'{"state": "flying"}',
+    ],
     ids=["empty", "cut", "null", "list", "no offer", "binary", "deep", "long", "no such state"],
 )
 def test_damage_fails_closed(tmp_path: Path, content: bytes) -> None:

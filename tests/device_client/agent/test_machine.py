@@ -120,7 +120,8 @@ def test_every_place_leads_on(place: Place) -> None:
         (place, kind)
         for place in PLACES
         for kind in (ev.Closed, ev.Declined, ev.Failed)
-        if place[0] in (State.WAITING, State.FETCHED, State.INSTALLED) and (kind is not ev.Failed or place[1] is not Phase.DOWNLOAD)
+        if place[0] in (State.WAITING, State.FETCHED, State.INSTALLED)
+        and (kind is not ev.Failed or place[1] is not Phase.DOWNLOAD)
     ],
     ids=str,
 )
@@ -157,7 +158,8 @@ def test_hold_stops_a_transfer_and_takes_an_unused_grant_back() -> None:
     shut = advance(held, ev.GatesShut((Reason(gate="order", code="hold"),)), "shut-001").update
     resumed = advance(shut, ev.Announced(Action.INSTALL), "n").update
     asked = advance(resumed, ev.GatesOpen(), "asked-02")
-    assert asked.update.nonce == "asked-02" and asked.update.state is State.WAITING
+    assert asked.update.nonce == "asked-02"
+    assert asked.update.state is State.WAITING
     assert asked.effects == (Effect.REPORT_READINESS,)
 
 
@@ -353,16 +355,17 @@ class World:
                 if choice != 2 and self.update.state is State.VERIFYING:
                     self.healthy = True
                 self.happens(ev.HealthPassed() if choice != 2 else ev.Failed(ErrorCode.HEALTH, "x"))
-            case Effect.COMMIT:
-                self.happens(ev.Committed() if choice != 2 else ev.Failed(ErrorCode.INSTALL, "x"))
-            case Effect.ROLL_BACK:
-                if choice == 2:
-                    self.happens(ev.Failed(ErrorCode.INSTALL, "x"))
-                else:
-                    self.runs_new = self.installed = False
-                    self.happens(ev.RolledBack())
             case _:
-                pass
+                self._last_step_ends(effect, choice)
+
+    def _last_step_ends(self, effect: Effect, choice: int) -> None:
+        if choice == 2:
+            self.happens(ev.Failed(ErrorCode.INSTALL, "x"))
+        elif effect is Effect.COMMIT:
+            self.happens(ev.Committed())
+        elif effect is Effect.ROLL_BACK:
+            self.runs_new = self.installed = False
+            self.happens(ev.RolledBack())
 
     def _evaluated(self, choice: int) -> None:
         if choice == 2:
@@ -394,7 +397,8 @@ class World:
             self.healthy = self.answered = False
         if Effect.COMMIT in step.effects:
             assert self.healthy, "without a passed health check since the last start"
-            assert after.heard and self.runs_new
+            assert after.heard
+            assert self.runs_new
         if after.nonce != before.nonce and after.state is State.WAITING:
             assert not after.granted, "a new question, and an old answer"
         if after.is_over and not before.is_over:
@@ -403,7 +407,8 @@ class World:
     def _check_outcome(self, before: Update, after: Update) -> None:
         match after.state:
             case State.SUCCEEDED:
-                assert self.runs_new and before.state is State.COMMITTING
+                assert self.runs_new
+                assert before.state is State.COMMITTING
             case State.INCONSISTENT:
                 assert before.state is State.ROLLING_BACK
             case _:
@@ -428,11 +433,17 @@ def _random_step(world: World, draw: tuple[int, int, int]) -> None:
         case 6:
             older = world.nonces[-1 - index % len(world.nonces)] if world.nonces else ""
             nonce = world.update.nonce if choice else older
-            world.offer([Grant.DOWNLOAD, Grant.ACTIVATE, Grant.ACTIVATE, Grant.ACTIVATE][choice], nonce, heard=index % 2 == 0)
+            world.offer(
+                [Grant.DOWNLOAD, Grant.ACTIVATE, Grant.ACTIVATE, Grant.ACTIVATE][choice], nonce, heard=index % 2 == 0
+            )
         case 7:
             world.offer(Grant.ACTIVATE, world.update.nonce, heard=True)
         case 8:
-            world.announced([Action.INSTALL, Action.INSTALL, Action.HOLD, Action.ABORT][choice] if index % 3 == 0 else Action.INSTALL)
+            world.announced(
+                [Action.INSTALL, Action.INSTALL, Action.HOLD, Action.ABORT][choice]
+                if index % 3 == 0
+                else Action.INSTALL
+            )
         case 9:
             world.grant_ends()
         case 10:
@@ -476,7 +487,7 @@ def test_whatever_happens_it_ends(draws: list[tuple[int, int, int]], restarts: b
         nonce = world.update.nonce
         asking = world.update.state is State.WAITING and not world.update.reasons
         asking = asking and world.update.phase is not Phase.DOWNLOAD and nonce not in world.granted_nonces
-        if nonce and not world.update.heard or asking:
+        if (nonce and not world.update.heard) or asking:
             world.offer(Grant.ACTIVATE if asking else Grant.DOWNLOAD, nonce, heard=True)
         world.tick()
     assert world.update.is_over, f"stuck in {world.update.state} {world.update.phase}"
@@ -494,6 +505,7 @@ def test_any_sequence_of_events_is_taken_or_refused(events: list[ev.Event], plac
             step = advance(update, event, f"nonce-{number:04}")
         except IllegalEvent:
             continue
-        assert not (Effect.INSTALL in step.effects or Effect.ACTIVATE in step.effects)
+        assert not (Effect.INSTALL in step.effects)
+        assert not (Effect.ACTIVATE in step.effects)
         update = step.update
         assert update.stores <= MAX_STORES + 3

@@ -47,7 +47,8 @@ class Device:
         """Note it; by now it must be on the disk."""
         if update.state is self.state:
             saved = Journal(self.path).load()
-            assert saved is not None and saved.state is update.state
+            assert saved is not None
+            assert saved.state is update.state
         self.done.append(effect)
 
     def runs_offered(self, update: Update) -> bool:
@@ -79,7 +80,7 @@ class Device:
 
     async def settles(self) -> None:
         """All that was posted is dealt with: an event that nobody knows is the last one taken."""
-        await self.until(lambda: self.runner._queue.empty())
+        await self.until(self.runner._queue.empty)
         before = self.runner.update
         for _ in range(20):
             await asyncio.sleep(0.001)

@@ -7,7 +7,7 @@ import os
 import time
 import warnings
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -171,7 +171,7 @@ async def test_a_source_that_never_gives_the_chunk(tmp_path: Path, fate: str) ->
 async def test_losses_are_backed_off(tmp_path: Path) -> None:
     """A chunk that does not come is not asked for in a tight loop."""
     image = _image()
-    victim = list(image.chunks)[0]
+    victim = next(iter(image.chunks))
     source = Source(image.chunks, {victim: ["lost"] * 10_000})
     slow = DownloadSettings(chunk_timeout_s=0.001, retry_base_s=5.0, retry_cap_s=60.0)
     with pytest.raises(TimeoutError):
@@ -210,9 +210,15 @@ def test_a_kill_costs_only_what_was_not_written(tmp_path: Path) -> None:
     for windows in range(1, 4):
         staging = tmp_path / str(windows)
         staging.mkdir()
-        _in_child(lambda staging=staging, windows=windows: asyncio.run(  # type: ignore[misc]
-            _fetch(staging, image, Source(image.chunks, after=lambda s: os._exit(0) if len(s.windows) > windows else None))
-        ))
+        _in_child(
+            lambda staging=staging, windows=windows: asyncio.run(  # type: ignore[misc]
+                _fetch(
+                    staging,
+                    image,
+                    Source(image.chunks, after=lambda s: os._exit(0) if len(s.windows) > windows else None),
+                )
+            )
+        )
         staged = next(staging.iterdir()).read_bytes()
         kept = _whole(image, staged)
         assert kept
@@ -385,5 +391,3 @@ def test_settings_come_from_device_toml() -> None:
     download = DownloadSection(window=3, max_window=9, window_bytes=2**21, rate_limit_bytes_s=7)
     timing = TimingSection(chunk_timeout_s=2, connect_backoff_s=3, connect_backoff_cap_s=4)
     assert DownloadSettings.of(download, timing) == DownloadSettings(3, 9, 2**21, 7, 2, 3, 4)
-
-

@@ -42,7 +42,9 @@ def test_windows_are_bounded_in_bytes() -> None:
     """A window holds as many chunks as fit its bytes, and at least one."""
     plan = _plan(10, size=40_000)
     window = plan.next_window(0.0)
-    assert window is not None and window.cids == ("c0", "c1") and window.size_bytes == 80_000
+    assert window is not None
+    assert window.cids == ("c0", "c1")
+    assert window.size_bytes == 80_000
     with pytest.raises(ValueError, match="does not fit"):
         _plan(1, size=100_001)
     with pytest.raises(ValueError, match="does not fit"):
@@ -54,11 +56,13 @@ def test_a_first_loss_is_asked_for_again_at_once_and_wanted_after_the_second() -
     plan = _plan(1)
     assert plan.lost(["c0"], 10.0) == ()
     window = plan.next_window(10.0)
-    assert window is not None and window.patience == 2
+    assert window is not None
+    assert window.patience == 2
     assert plan.lost(["c0"], 11.0) == ("c0",)
     assert plan.next_window(11.0) is None
     due = plan.next_due()
-    assert due is not None and due > 11.0
+    assert due is not None
+    assert due > 11.0
     assert plan.next_window(due) is not None
 
 
@@ -80,7 +84,8 @@ def test_delays_grow_to_the_cap() -> None:
         delays.append(due - now)
         now = due
         window = plan.next_window(now)
-        assert window is not None and window.patience <= MAX_PATIENCE
+        assert window is not None
+        assert window.patience <= MAX_PATIENCE
     assert max(delays) <= LIMITS.retry_cap_s
     assert max(delays[10:]) > LIMITS.retry_base_s
 
@@ -137,4 +142,5 @@ def test_what_is_being_verified_is_left_out() -> None:
     """Chunks that arrived and are being written are not asked for meanwhile."""
     plan = _plan(3)
     window = plan.next_window(0.0, leave_out=["c0", "c2"])
-    assert window is not None and window.cids == ("c1",)
+    assert window is not None
+    assert window.cids == ("c1",)

@@ -54,7 +54,8 @@ async def test_asked_about_this_rollout_and_manifest(phase: Phase) -> None:
 def test_no_answer_says_how_to_give_one() -> None:
     """The detail is the command to type."""
     verdict = judge(Answer.NONE, None, NOW, "r-1")
-    assert isinstance(verdict, Wait) and "flagship-device approve r-1" in verdict.detail
+    assert isinstance(verdict, Wait)
+    assert "flagship-device approve r-1" in verdict.detail
 
 
 def test_declined_is_for_good() -> None:
@@ -70,4 +71,5 @@ def test_deferred_until_then() -> None:
     )
     for until in (NOW, NOW - timedelta(days=1), None):
         verdict = judge(Answer.DEFERRED, until, NOW, "r-1")
-        assert isinstance(verdict, Wait) and verdict.code == "approval"
+        assert isinstance(verdict, Wait)
+        assert verdict.code == "approval"

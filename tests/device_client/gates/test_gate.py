@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from device_client.gates.disk import DiskGate
-from device_client.gates.gate import GateContext, Ready, Refuse, Verdict, Wait, judge_all
+from device_client.gates.gate import Gate, GateContext, Ready, Refuse, Verdict, Wait, judge_all
 from device_client.gates.in_use import InUseGate, inhibit
 from device_client.gates.policy import strictest
 from device_client.gates.power import PowerGate
@@ -99,7 +99,7 @@ async def test_real_gates_under_the_strictest_policy(tmp_path: Path) -> None:
     (tmp_path / "bat" / "type").write_text("Battery")
     (tmp_path / "bat" / "capacity").write_text("50")
     inhibit(tmp_path, "player")
-    gates = [
+    gates: list[Gate] = [
         PowerGate(tmp_path),
         DiskGate(tmp_path, 0),
         InUseGate(tmp_path, ManualClock(datetime(2026, 11, 23, tzinfo=UTC))),

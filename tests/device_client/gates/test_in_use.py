@@ -78,7 +78,8 @@ async def test_what_cannot_be_read_inhibits(tmp_path: Path, clock: ManualClock, 
     """A malformed file closes the gate and is named, so that a person can remove it."""
     (tmp_path / "odd.json").write_bytes(content)
     verdict = await _judge(tmp_path, clock)
-    assert isinstance(verdict, Wait) and "odd.json" in verdict.detail
+    assert isinstance(verdict, Wait)
+    assert "odd.json" in verdict.detail
 
 
 async def test_a_directory_in_place_of_a_file_inhibits(tmp_path: Path, clock: ManualClock) -> None:

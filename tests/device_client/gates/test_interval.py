@@ -32,7 +32,8 @@ def test_judge(ago_s: float | None, interval_s: int | None, left_s: float | None
     if left_s is None:
         assert verdict == Ready()
     else:
-        assert isinstance(verdict, Wait) and verdict.retry_after_s == left_s
+        assert isinstance(verdict, Wait)
+        assert verdict.retry_after_s == left_s
 
 
 async def test_opens_by_itself() -> None:

@@ -47,9 +47,9 @@ def test_no_policy_has_no_demand() -> None:
 def test_what_asks_for_less_is_named(policy: Policy, than: Policy) -> None:
     """Exactly the demands that are named and laxer; a demand that is not named is not asked away."""
     less = asks_for_less(policy, than)
-    named = policy.model_copy(update={name: None for name in set(Policy.model_fields) - set(less)})
+    named = policy.model_copy(update=dict.fromkeys(set(Policy.model_fields) - set(less)))
     assert all(getattr(named, name) is not None and getattr(than, name) is not None for name in less)
-    rest = strictest(policy.model_copy(update={name: None for name in less}), than)
+    rest = strictest(policy.model_copy(update=dict.fromkeys(less)), than)
     assert rest == strictest(policy, than)
     assert bool(less) == any(
         getattr(policy, name) is not None
@@ -62,7 +62,10 @@ def test_what_asks_for_less_is_named(policy: Policy, than: Policy) -> None:
 def test_examples() -> None:
     """A lower charge and leave to interrupt are less; a higher charge and silence are not."""
     own = Policy(min_battery_percent=40, allow_in_use=False, require_approval=True)
-    assert asks_for_less(Policy(min_battery_percent=10, allow_in_use=True), own) == ("min_battery_percent", "allow_in_use")
+    assert asks_for_less(Policy(min_battery_percent=10, allow_in_use=True), own) == (
+        "min_battery_percent",
+        "allow_in_use",
+    )
     assert asks_for_less(Policy(require_approval=False), own) == ("require_approval",)
     assert asks_for_less(Policy(min_battery_percent=90), own) == ()
     assert asks_for_less(Policy(), own) == ()

@@ -63,7 +63,9 @@ async def test_charging_opens_the_gate(tmp_path: Path) -> None:
     """The gate reads the supplies anew each time; the detail has the figure and the limit."""
     root = _supplies(tmp_path, LOW)
     verdict = await _judge(root)
-    assert isinstance(verdict, Wait) and "12 %" in verdict.detail and "40 %" in verdict.detail
+    assert isinstance(verdict, Wait)
+    assert "12 %" in verdict.detail
+    assert "40 %" in verdict.detail
     (root / "supply0" / "capacity").write_text("40\n")
     assert await _judge(root) == Ready()
 

@@ -16,6 +16,7 @@ async def test_way_back(there: bool, phase: Phase, demanded: bool | None) -> Non
     context = GateContext(phase, "r", 0, Policy(require_way_back=demanded), "ab" * 32)
     verdict = await WayBackGate(lambda: there).judge(context)
     if demanded and phase is not Phase.DOWNLOAD and not there:
-        assert isinstance(verdict, Wait) and verdict.code == "no_way_back"
+        assert isinstance(verdict, Wait)
+        assert verdict.code == "no_way_back"
     else:
         assert verdict == Ready()

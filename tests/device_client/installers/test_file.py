@@ -56,7 +56,8 @@ def test_there_and_back(home: Path, file_artifact: MakeFile, mode: int | None) -
     _open(home).activate()
     _open(home).commit()
     running = _open(home).running()
-    assert running is not None and (running.version, running.digest) == ("1.1.0", DIGEST)
+    assert running is not None
+    assert (running.version, running.digest) == ("1.1.0", DIGEST)
 
 
 def test_factory_file_loses_special_bits(home: Path) -> None:
@@ -82,9 +83,7 @@ def test_a_directory_is_no_factory_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("step", ["install", "activate", "rollback", "commit"])
-def test_cut_off_anywhere(
-    step: str, tmp_path: Path, home: Path, file_artifact: MakeFile, dies_at: DiesAt
-) -> None:
+def test_cut_off_anywhere(step: str, tmp_path: Path, home: Path, file_artifact: MakeFile, dies_at: DiesAt) -> None:
     """A process that dies before any change of the disk leaves the old or the new file, whole; repeating ends it."""
     artifact, stream = file_artifact(b"new", 0o755)
     if step != "install":
