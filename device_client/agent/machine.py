@@ -70,7 +70,7 @@ def advance(update: Update, event: ev.Event, nonce: str) -> Step:
     """
     match event:
         case ev.OfferRenewed():
-            return _renewed(update, event, nonce)
+            return _renewed(update, event)
         case ev.GrantEnded():
             # Its nonce was answered and will not be again: with a new one the open gates are asked for anew.
             ended = {"granted": False, **({"nonce": ""} if _has_asked(update) else {})}
@@ -80,7 +80,7 @@ def advance(update: Update, event: ev.Event, nonce: str) -> Step:
         case ev.Heard():
             return _heard(update, event)
         case ev.GatesOpen():
-            return _open(update, event, nonce)
+            return _open(update, nonce)
         case ev.GatesShut():
             return _shut(update, event, nonce)
         case _:
@@ -125,7 +125,7 @@ def recover(update: Update, boot_id: str, *, runs_new_version: bool) -> Step:
             raise IllegalEvent(f"a journal cannot stand in {update.state}")
 
 
-def _by_table(update: Update, event: ev.Event, nonce: str) -> Step:
+def _by_table(update: Update, event: ev.Event, nonce: str) -> Step:  # noqa: C901, PLR0912 - one case per event
     place = TABLE.get(((update.state, update.phase), type(event)))
     if place is None:
         raise IllegalEvent(f"{type(event).__name__} in {update.state} {update.phase or ''}".rstrip())
@@ -186,7 +186,7 @@ def _go(update: Update, place: Place, changes: dict[str, object], nonce: str = "
     return Step(after, effects)
 
 
-def _open(update: Update, event: ev.GatesOpen, nonce: str) -> Step:
+def _open(update: Update, nonce: str) -> Step:
     place: Place = (update.state, update.phase)
     if place == WAIT_DOWNLOAD:
         return _go(update, DOWNLOADING, {})
@@ -227,7 +227,7 @@ def _shut(update: Update, event: ev.GatesShut, nonce: str) -> Step:
     return Step(update.model_copy(update=changed), (effect,))
 
 
-def _renewed(update: Update, event: ev.OfferRenewed, nonce: str) -> Step:
+def _renewed(update: Update, event: ev.OfferRenewed) -> Step:
     # A closed offer carries no key; what was staged with it must stay readable until this is over.
     offer = event.offer.model_copy(update={"key_wrap": event.offer.key_wrap or update.offer.key_wrap})
     changes: dict[str, object] = {"offer": offer}

@@ -108,9 +108,8 @@ def _count_changes(number: int, below: str) -> None:
     def hook(event: str, args: tuple[Any, ...]) -> None:
         if event in _CHANGING:
             count()
-        elif event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR):
-            if str(args[0]).startswith(below):
-                count()
+        elif event == "open" and args[2] & (os.O_WRONLY | os.O_RDWR) and str(args[0]).startswith(below):
+            count()
 
     def counted(descriptor: int) -> None:
         count()

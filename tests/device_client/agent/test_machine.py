@@ -498,14 +498,14 @@ def test_whatever_happens_it_ends(draws: list[tuple[int, int, int]], restarts: b
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.sampled_from(list(SAMPLES.values())), max_size=40), st.sampled_from(PLACES))
 def test_any_sequence_of_events_is_taken_or_refused(events: list[ev.Event], place: Place) -> None:
-    """Events in any order, whether they make sense or not: legal or IllegalEvent, and the number of steps is bounded."""
+    """Events in any order, sensible or not: taken or IllegalEvent, and the number of steps is bounded."""
     update = _at(place)
     for number, event in enumerate(events):
         try:
             step = advance(update, event, f"nonce-{number:04}")
         except IllegalEvent:
             continue
-        assert not (Effect.INSTALL in step.effects)
-        assert not (Effect.ACTIVATE in step.effects)
+        assert Effect.INSTALL not in step.effects
+        assert Effect.ACTIVATE not in step.effects
         update = step.update
         assert update.stores <= MAX_STORES + 3

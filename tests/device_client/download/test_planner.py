@@ -112,7 +112,8 @@ def test_every_window_is_bounded_and_nothing_verified_is_asked_again(
         window = plan.next_window(now)
         if window is None:
             due = plan.next_due()
-            assert due is not None and due > now, "nothing to ask for, and nothing to wait for"
+            assert due is not None, "nothing to ask for, and nothing to wait for"
+            assert due > now
             now = due
             continue
         assert 0 < len(window.cids) <= most

@@ -47,14 +47,16 @@ async def test_bad(argv: list[str], named: str) -> None:
 
 async def _gone(pid: int) -> None:
     async with asyncio.timeout(5):
-        while True:
-            try:
-                os.kill(pid, 0)
-                if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
-                    return
-            except (ProcessLookupError, FileNotFoundError):
-                return
+        while _lives(pid):
             await asyncio.sleep(0.01)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (ProcessLookupError, FileNotFoundError):
+        return False
 
 
 async def test_a_timeout_kills_the_whole_group(tmp_path: Path) -> None:
