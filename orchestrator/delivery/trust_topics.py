@@ -55,10 +55,17 @@ def read_timestamp(directory: Path) -> TimestampFacts:
     return TimestampFacts(signed.version, signed.snapshot_meta.version, signed.expires)
 
 
-def renewal_due(facts: TimestampFacts, newest_snapshot: int, now: datetime, renew: timedelta) -> bool:
-    """Whether the timestamp must be signed again: it names an older snapshot, or it is older than ``renew``."""
+def renewal_due(
+    facts: TimestampFacts, newest_snapshot: int, highest: int, now: datetime, renew: timedelta
+) -> bool:
+    """Whether the timestamp must be signed again.
+
+    It names another snapshot, it is older than ``renew``, or a higher version was signed before (``highest``): an
+    import that ran at the same time may have stored the lower one, which devices would refuse.
+    """
     signed_at = facts.expires - TIMESTAMP_LIFE
-    return facts.snapshot != newest_snapshot or now >= signed_at + min(renew, TIMESTAMP_LIFE / 2)
+    stale = now >= signed_at + min(renew, TIMESTAMP_LIFE / 2)
+    return stale or facts.snapshot != newest_snapshot or facts.version < highest
 
 
 def renew_timestamp(directory: Path, signer: Signer, now: datetime, renew: timedelta) -> bool:
@@ -71,7 +78,7 @@ def renew_timestamp(directory: Path, signer: Signer, now: datetime, renew: timed
     if "snapshot" not in roles:
         raise NotFoundError(f"{directory}: no snapshot metadata; restore the home's trust folder")
     snapshot = roles["snapshot"][0]
-    if not renewal_due(read_timestamp(directory), snapshot, now, renew):
+    if not renewal_due(read_timestamp(directory), snapshot, signer.marks.timestamp, now, renew):
         return False
     data = signer.bump_timestamp(snapshot, now)
     _replace(directory / TIMESTAMP_FILE, data)

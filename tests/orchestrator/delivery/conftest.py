@@ -11,18 +11,19 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from orchestrator.config import BrokerSettings, Home, Settings, TimingSettings
 from orchestrator.delivery.broker import ManagedBroker
 from orchestrator.signer.signer import Signer
+from orchestrator.storage.chunk_store import ChunkStore
 from orchestrator.storage.database import Database
 from protocol.topics import Topics
 from tests.certificates import free_ports
-from tests.orchestrator.delivery.lab import DEADLINE_S, FLEET, FolderChunks, Lab, make_certificates, make_keys
+from tests.orchestrator.delivery.lab import DEADLINE_S, FLEET, Lab, make_certificates, make_keys
 
 
 @pytest.fixture
 async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
     """A running broker and an empty database; nothing delivers yet."""
     home = Home(tmp_path)
-    for directory in (home.ca, home.signer, home.trust):
-        directory.mkdir()
+    home.ca.mkdir()
+    home.chunks.mkdir()
     device_port, service_port = free_ports()
     settings = Settings(
         fleet=FLEET,
@@ -41,7 +42,7 @@ async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
             settings=settings,
             db=db,
             signer=Signer.open(home, settings),
-            chunks=FolderChunks(home.chunks),
+            chunks=ChunkStore(home.chunks),
             broker=broker,
             content_key=X25519PrivateKey.generate(),
             package_key=package_key,

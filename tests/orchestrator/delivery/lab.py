@@ -4,18 +4,12 @@ import asyncio
 import base64
 import contextlib
 import hashlib
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from datetime import UTC, datetime
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from securesystemslib.signer import CryptoSigner
 from sqlalchemy import insert
-from tuf.api.metadata import DelegatedRole, Delegations, Metadata, MetaFile, Root, Snapshot, Targets
-from tuf.api.serialization.json import JSONSerializer
 
 from orchestrator.config import Home, Settings
 from orchestrator.delivery.broker import ManagedBroker
@@ -24,39 +18,23 @@ from orchestrator.delivery.delivery import Delivery
 from orchestrator.model.assignment import Assignment
 from orchestrator.model.device import Device
 from orchestrator.model.rollout import RolloutSpec, RolloutState, StageSpec
+from orchestrator.publisher.ceremony import Thresholds, hold_ceremony
+from orchestrator.signer.keys import load_x25519
 from orchestrator.signer.signer import Signer
 from orchestrator.storage import assignments, devices, dirty, rollouts
+from orchestrator.storage.chunk_store import ChunkStore
 from orchestrator.storage.database import Database
 from orchestrator.storage.tables import release_chunks, releases
 from protocol.clock import SystemClock
 from protocol.encryption import PACKAGE_RECIPIENT, wrap_key
 from protocol.mqtt.connection import Session, connect
 from protocol.topics import DELIVERY, INGEST, Kind, Topics
-from protocol.trust.workflow import director_role
 from tests.certificates import Authority
 
 FLEET = "fleet"
 RELEASE = "gateway/1.1.0"
 CEK = b"k" * 32
 DEADLINE_S = 20.0
-
-
-class FolderChunks:
-    """Ciphertexts in a folder."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        path.mkdir(exist_ok=True)
-
-    def put(self, data: bytes) -> str:
-        """Keep a chunk under its hash."""
-        cid = hashlib.sha256(data).hexdigest()
-        (self.path / cid).write_bytes(data)
-        return cid
-
-    def get(self, cid_hex: str) -> bytes:
-        """One chunk; raises FileNotFoundError."""
-        return (self.path / cid_hex).read_bytes()
 
 
 @dataclass
@@ -67,7 +45,7 @@ class Lab:
     settings: Settings
     db: Database
     signer: Signer
-    chunks: FolderChunks
+    chunks: ChunkStore
     broker: ManagedBroker
     content_key: X25519PrivateKey
     package_key: X25519PrivateKey
@@ -106,6 +84,12 @@ class Lab:
                         return message.payload
         return None
 
+    def put(self, data: bytes) -> str:
+        """Keep a chunk in the store; returns its name."""
+        cid = hashlib.sha256(data).hexdigest()
+        self.chunks.put(cid, data)
+        return cid
+
     async def add_release(self, chunks: Sequence[bytes]) -> None:
         """A release whose pieces and chunks are these."""
         sha256 = hashlib.sha256(b"sealed manifest").hexdigest()
@@ -132,7 +116,7 @@ class Lab:
             )
             rows = [
                 {"release": RELEASE, "cid": cid, "length": len(data)}
-                for cid, data in {self.chunks.put(data): data for data in chunks}.items()
+                for cid, data in {self.put(data): data for data in chunks}.items()
             ]
             if rows:
                 await conn.execute(insert(release_chunks), rows)
@@ -177,32 +161,14 @@ def make_certificates(home: Home) -> None:
 
 
 def make_keys(home: Home) -> X25519PrivateKey:
-    """The signer's keys, marks and first TUF metadata; returns the package key."""
-    director, timestamp, offline = (CryptoSigner.generate_ed25519() for _ in range(3))
-    package = X25519PrivateKey.generate()
-    pem = package.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    for name, data in (
-        ("director.key", director.private_bytes),
-        ("timestamp.key", timestamp.private_bytes),
-        ("package.key", pem),
-        ("high-water.json", b'{"epoch": 1, "seq": 0, "timestamp": 1}'),
-    ):
-        (home.signer / name).write_bytes(data)
-        os.chmod(home.signer / name, 0o600)
-    expires = datetime.now(UTC).replace(microsecond=0) + timedelta(days=90)
-    root = Root(expires=expires, consistent_snapshot=True)
-    for role in ("root", "targets", "snapshot"):
-        root.add_key(offline.public_key, role)
-    root.add_key(timestamp.public_key, "timestamp")
-    name = director_role(FLEET)
-    role = DelegatedRole(name, [director.public_key.keyid], 1, terminating=False, paths=[])
-    keys = {director.public_key.keyid: director.public_key}
-    targets = Targets(expires=expires, delegations=Delegations(keys, {name: role}))
-    snapshot = Snapshot(expires=expires, meta={"targets.json": MetaFile(1)})
-    for file, signed in (("1.root.json", root), ("1.targets.json", targets), ("1.snapshot.json", snapshot)):
-        metadata = Metadata(signed)
-        metadata.sign(offline)
-        (home.trust / file).write_bytes(metadata.to_bytes(JSONSerializer(compact=True)))
-    first = Signer.open(home, Settings(fleet=FLEET)).bump_timestamp(1)
-    (home.trust / "timestamp.json").write_bytes(first)
-    return package
+    """The fleet's keys and first metadata by the real ceremony; returns the package key."""
+    hold_ceremony(
+        home.publisher,
+        home.signer,
+        home.trust,
+        fleet=FLEET,
+        products=["gateway"],
+        thresholds=Thresholds(),
+        now=datetime.now(UTC),
+    )
+    return load_x25519(home.signer / "package.key")

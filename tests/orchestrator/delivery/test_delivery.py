@@ -70,7 +70,7 @@ async def test_a_release_is_published_once_and_proven(lab: Lab) -> None:
         assert await delivery.publish_release(RELEASE) == sum(map(len, chunks))
         assert await delivery.publish_release(RELEASE) == 0
         for data in (chunks[0], chunks[-1]):
-            assert await lab.retained(lab.topics.build(Kind.CHUNK, cid=lab.chunks.put(data))) == data
+            assert await lab.retained(lab.topics.build(Kind.CHUNK, cid=lab.put(data))) == data
     async with lab.db.read() as conn:
         row = (await conn.execute(select(releases))).one()
     assert (row.state, row.published_bytes) == ("published", sum(map(len, chunks)))
@@ -146,7 +146,7 @@ async def test_a_wiped_broker_is_made_right_again(lab: Lab, tmp_path: Path) -> N
     chunks = [os.urandom(5000) for _ in range(20)]
     await lab.add_release(chunks)
     await lab.add_rollout(["dev1"])
-    cid = lab.chunks.put(chunks[7])
+    cid = lab.put(chunks[7])
     async with lab.running() as delivery:
         await delivery.publish_release(RELEASE)
         await until(lambda: _empty(lab), "no marks left")
@@ -254,6 +254,6 @@ async def test_what_cannot_be_published_is_one_sentence(lab: Lab) -> None:
     async with lab.running() as delivery:
         with pytest.raises(NotFoundError, match="gateway/9"):
             await delivery.publish_release("gateway/9")
-        (lab.chunks.path / lab.chunks.put(b"a chunk")).unlink()
+        lab.chunks.remove([lab.put(b"a chunk")])
         with pytest.raises(OperationError, match="chunk store"):
             await delivery.publish_release(RELEASE)

@@ -33,8 +33,6 @@ DRAFT: dict[str, Any] = {
 def home(tmp_path: Path) -> Home:
     """A home with the signer's keys."""
     home = Home(tmp_path)
-    home.signer.mkdir()
-    home.trust.mkdir()
     make_keys(home)
     return home
 

@@ -1,0 +1,90 @@
+"""What a broker holds, as the database knows it."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import insert
+
+from orchestrator.storage import published
+from orchestrator.storage.database import Database
+from orchestrator.storage.published import Publication
+from orchestrator.storage.tables import release_chunks
+from protocol.topics import Kind
+
+NOW = datetime(2026, 11, 24, tzinfo=UTC)
+PREFIX = "ota/v1/fleet/chunk/"
+
+
+@pytest.fixture
+async def db(tmp_path: Path) -> AsyncIterator[Database]:
+    """An empty database."""
+    database = await Database.open(tmp_path / "db.sqlite")
+    yield database
+    await database.close()
+
+
+def _item(topic: str, digest: str = "d", expires: datetime | None = None) -> Publication:
+    return Publication(kind=Kind.ANNOUNCE, topic=topic, digest=digest, epoch=1, seq=1, expires=expires)
+
+
+async def test_serials_rise_and_never_come_back(db: Database) -> None:
+    """Also when the newest row is forgotten: a marker must not mean two things."""
+    async with db.begin() as conn:
+        assert await published.record(conn, "main", [_item("a"), _item("b")]) == 2
+        await published.forget(conn, "main", ["b"])
+        assert await published.record(conn, "main", [_item("c")]) == 3
+        items, last = await published.page(conn, "main", after=1)
+    assert [item.topic for item in items] == ["c"] and last == 3
+
+
+async def test_a_topic_published_again_moves_to_the_end(db: Database) -> None:
+    """A broker that knows up to serial 2 is told the newer content."""
+    async with db.begin() as conn:
+        await published.record(conn, "main", [_item("a"), _item("b")])
+        await published.record(conn, "main", [_item("a", "new")])
+        items, _ = await published.page(conn, "main", after=2)
+    assert [(item.topic, item.digest) for item in items] == [("a", "new")]
+
+
+async def test_expiry_is_that_of_all_that_was_signed(db: Database) -> None:
+    """A later message with an earlier expiry does not let the topic be cleared early."""
+    late, soon = NOW + timedelta(hours=2), NOW + timedelta(hours=1)
+    async with db.begin() as conn:
+        await published.record(conn, "main", [_item("a", expires=late), _item("b")])
+        await published.record(conn, "main", [_item("a", expires=soon), _item("b", expires=soon)])
+        found = await published.get_many(conn, "main", ["a", "b", "c"])
+        run_out = await published.run_out(conn, "main", NOW + timedelta(minutes=90), 10)
+    assert {topic: item.expires for topic, item in found.items()} == {"a": late, "b": soon}
+    assert [item.topic for item in run_out] == ["b"]
+
+
+async def test_brokers_are_apart(db: Database) -> None:
+    """What one broker holds says nothing of another."""
+    async with db.begin() as conn:
+        await published.record(conn, "main", [_item("a")])
+        assert await published.get(conn, "other", "a") is None
+        assert await published.last_serial(conn, "other") == 0
+
+
+async def test_chunks_that_a_broker_lacks(db: Database) -> None:
+    """A chunk that another release brought is neither sent nor counted twice."""
+    one, two, three = "a" * 64, "b" * 64, "c" * 64
+    rows = [("p/1", one), ("p/1", two), ("p/2", two), ("p/2", three)]
+    async with db.begin() as conn:
+        await conn.execute(insert(release_chunks), [{"release": r, "cid": c, "length": 10} for r, c in rows])
+        held = [Publication(kind=Kind.CHUNK, topic=PREFIX + cid, digest=cid) for cid in (one, two)]
+        await published.record(conn, "main", held)
+        assert await published.missing_chunks(conn, "main", PREFIX, "p/1") == []
+        assert await published.missing_chunks(conn, "main", PREFIX, "p/2") == [(three, 10)]
+        assert await published.retained_chunk_bytes(conn, "main", PREFIX) == 20
+
+
+async def test_the_ingest_generation_is_kept(db: Database) -> None:
+    """Empty before the first, then what was set last."""
+    async with db.begin() as conn:
+        assert await published.ingest_generation(conn) == ""
+        await published.set_ingest_generation(conn, "one")
+        await published.set_ingest_generation(conn, "two")
+        assert await published.ingest_generation(conn) == "two"
