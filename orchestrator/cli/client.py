@@ -110,7 +110,7 @@ class ApiClient:
         except httpx.TimeoutException as error:
             raise TimedOutError(f"serve at {self._address}: no answer within {timeout:.0f} s") from error
         except httpx.HTTPError as error:
-            raise UnreachableError(f"serve at {self._address}: {error or type(error).__name__}") from error
+            raise UnreachableError(f"serve at {self._address}: {str(error) or type(error).__name__}") from error
         return self._answer(response)
 
     def _answer(self, response: httpx.Response) -> Any:  # noqa: ANN401

@@ -1,0 +1,49 @@
+"""The HTTP API, put together. ``service.py`` starts it under uvicorn."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, FastAPI, Security
+from fastapi.security import HTTPBearer
+
+from orchestrator.web import problems
+from orchestrator.web.auth import Door, read_token
+from orchestrator.web.routes_devices import ENROL_PATH, MAX_ENROL_BYTES, device_routes
+from orchestrator.web.routes_groups import group_routes
+from orchestrator.web.routes_releases import UPLOAD_PATH, release_routes
+from orchestrator.web.routes_rollouts import rollout_routes
+from orchestrator.web.routes_status import status_routes
+from orchestrator.web.services import Services
+
+PREFIX = "/api/v1"
+
+
+def create_app(services: Services) -> FastAPI:
+    """Build the app.
+
+    Raises:
+        OperationError: The home's admin token is missing or empty.
+    """
+    app = FastAPI(
+        title="Flagship", version="1", openapi_url=f"{PREFIX}/openapi.json", docs_url=None, redoc_url=None
+    )
+    problems.install(app)
+    api = APIRouter(prefix=PREFIX, dependencies=[Security(_described)])
+    for routes in (status_routes, device_routes, group_routes, release_routes, rollout_routes):
+        api.include_router(routes(services))
+    app.include_router(api)
+
+    @app.get("/healthz", include_in_schema=False)
+    async def healthz() -> dict[str, str]:
+        """Whether this process answers."""
+        return {"status": "ok"}
+
+    limits = {
+        ("POST", UPLOAD_PATH): services.settings.broker.max_retained_bytes,
+        ("POST", ENROL_PATH): MAX_ENROL_BYTES,
+    }
+    app.add_middleware(Door, token=read_token(services.home.admin_token), guarded=f"{PREFIX}/", limits=limits)
+    return app
+
+
+def _described(_: Annotated[object, Security(HTTPBearer(auto_error=False))]) -> None:
+    """Names the admin token in OpenAPI; ``Door`` is who asks for it."""

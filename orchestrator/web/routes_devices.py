@@ -1,0 +1,66 @@
+"""Devices: enrol, list, show."""
+
+from typing import Any
+
+from fastapi import APIRouter
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from orchestrator.errors import NotFoundError
+from orchestrator.fleet import enrolment
+from orchestrator.model.device import Device
+from orchestrator.storage import assignments, devices, groups
+from orchestrator.web.pages import Cursor, Limit, Page, page
+from orchestrator.web.requests import EnrolDevices
+from orchestrator.web.routes_status import OptionalId
+from orchestrator.web.services import Services
+from orchestrator.web.views import device_view, update_view
+from protocol.enrolment import EnrolmentAnswers
+from protocol.identifiers import IdText
+
+ENROL_PATH = "/api/v1/devices"
+MAX_ENROL_BYTES = 32 << 20
+SHOWN_UPDATES = 20
+
+
+def device_routes(services: Services) -> APIRouter:
+    """The routes below ``/devices``."""
+    router = APIRouter(prefix="/devices", tags=["devices"])
+
+    @router.post("", status_code=201)
+    async def enrol_devices(body: EnrolDevices) -> EnrolmentAnswers:
+        """Admit devices: all of the requests or, if one is refused, none."""
+        answers = await enrolment.enrol(
+            services.db, services.home, services.settings, body.requests, services.clock.now()
+        )
+        services.delivery.wake()
+        return EnrolmentAnswers(answers=answers)
+
+    @router.get("")
+    async def list_devices(limit: Limit = 100, cursor: Cursor = "", group: OptionalId = "") -> Page:
+        """Devices by id, of one group if it is named."""
+        async with services.db.read() as conn:
+            if group:
+                found = await _of_group(conn, group, cursor, limit + 1)
+            else:
+                found = await devices.page(conn, after=cursor, limit=limit + 1)
+        return page([device_view(device) for device in found], limit, "id")
+
+    @router.get("/{device}")
+    async def show_device(device: IdText) -> dict[str, Any]:
+        """One device: what it is, its groups, its updates with the newest first."""
+        async with services.db.read() as conn:
+            found = await devices.get(conn, device)
+            if found is None:
+                raise NotFoundError(f"device {device}: not enrolled here")
+            updates = await assignments.of_device(conn, device)
+            names = await groups.of_device(conn, device)
+        return {**device_view(found), "groups": names, "updates": [update_view(one) for one in updates[:SHOWN_UPDATES]]}
+
+    return router
+
+
+async def _of_group(conn: AsyncConnection, group: str, after: str, limit: int) -> list[Device]:
+    if not await groups.exists(conn, group):
+        raise NotFoundError(f"group {group}: there is none of that name; 'flagship group list' names them")
+    wanted = [device for device in await groups.members(conn, group) if device > after][:limit]
+    return [found for device in wanted if (found := await devices.get(conn, device)) is not None]

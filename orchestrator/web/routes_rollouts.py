@@ -1,0 +1,80 @@
+"""Rollouts: create, list, show, and the five verbs."""
+
+from enum import StrEnum
+from typing import Any
+
+from fastapi import APIRouter
+
+from orchestrator.errors import NotFoundError
+from orchestrator.rollouts import operations
+from orchestrator.storage import rollouts
+from orchestrator.web.pages import Cursor, Limit, Page, page
+from orchestrator.web.requests import CreateRollout, Order
+from orchestrator.web.services import Services
+from orchestrator.web.views import rollout_view, whole_rollout_view
+from protocol.identifiers import IdText
+
+
+class Verb(StrEnum):
+    """What a person may order."""
+
+    START = "start"
+    PAUSE = "pause"
+    RESUME = "resume"
+    HALT = "halt"
+    ABORT = "abort"
+
+
+def rollout_routes(services: Services) -> APIRouter:
+    """The routes below ``/rollouts``."""
+    router = APIRouter(prefix="/rollouts", tags=["rollouts"])
+    db, clock, delivery = services.db, services.clock, services.delivery
+
+    async def shown(rollout: str) -> dict[str, Any]:
+        async with db.read() as conn:
+            found = await rollouts.get(conn, rollout)
+            if found is None:
+                raise NotFoundError(f"rollout {rollout}: there is none of that id; 'flagship rollout list' names them")
+            return whole_rollout_view(found, await rollouts.load_stages(conn, rollout))
+
+    def wake() -> None:
+        services.controller.wake()
+        delivery.wake()
+
+    @router.post("", status_code=201)
+    async def create_rollout(body: CreateRollout) -> dict[str, Any]:
+        """Store a plan and choose its members; nothing is sent before it starts."""
+        made = await operations.create(db, clock, body.spec, rollout_id=body.id)
+        wake()
+        return await shown(made)
+
+    @router.get("")
+    async def list_rollouts(limit: Limit = 100, cursor: Cursor = "") -> Page:
+        """Rollouts by id."""
+        async with db.read() as conn:
+            found = await rollouts.page(conn, after=cursor, limit=limit + 1)
+        return page([rollout_view(rollout) for rollout in found], limit, "id")
+
+    @router.get("/{rollout}")
+    async def show_rollout(rollout: IdText) -> dict[str, Any]:
+        """One rollout: its plan and where it stands."""
+        return await shown(rollout)
+
+    @router.post("/{rollout}/{verb}")
+    async def order(rollout: IdText, verb: Verb, body: Order) -> dict[str, Any]:
+        """Start, pause, resume, halt or abort; a halt answers when sends in flight have ended."""
+        match verb:
+            case Verb.START:
+                await operations.start(db, clock, rollout)
+            case Verb.PAUSE:
+                await operations.pause(db, clock, rollout, body.reason)
+            case Verb.RESUME:
+                await operations.resume(db, clock, rollout, body.reason)
+            case Verb.HALT:
+                await operations.halt(db, clock, rollout, body.reason, barrier=delivery.barrier)
+            case Verb.ABORT:
+                await operations.abort(db, clock, rollout, body.reason, barrier=delivery.barrier)
+        wake()
+        return await shown(rollout)
+
+    return router

@@ -1,0 +1,67 @@
+"""What the API shows of rows: plain JSON, no key, no token."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from orchestrator.model.assignment import Assignment
+from orchestrator.model.device import Device
+from orchestrator.model.rollout import Rollout, Stage
+from protocol.clock import rfc3339
+
+_UPDATE = ("rollout", "stage", "attempt", "state", "ready", "reasons", "code", "detail", "percent", "bytes_fetched")
+
+
+def device_view(device: Device) -> dict[str, Any]:
+    """One device."""
+    return _plain(asdict(device))
+
+
+def update_view(assignment: Assignment) -> dict[str, Any]:
+    """One device's place in one rollout."""
+    row = assignment.to_row()
+    return _plain({name: row[name] for name in (*_UPDATE, "running_version", "resumed", "log", "updated_at")})
+
+
+def rollout_view(rollout: Rollout) -> dict[str, Any]:
+    """One rollout in a list."""
+    return _plain(
+        {
+            "id": rollout.id,
+            "release": rollout.release,
+            "state": rollout.state.value,
+            "reason": rollout.reason,
+            "created_at": rollout.created_at,
+            "started_at": rollout.started_at,
+            "ended_at": rollout.ended_at,
+            "offers_made": rollout.offers_made,
+        }
+    )
+
+
+def whole_rollout_view(rollout: Rollout, stages: Sequence[Stage]) -> dict[str, Any]:
+    """One rollout with its stages and plan."""
+    shown = [
+        _plain(
+            {
+                "name": stage.name,
+                "state": stage.state.value,
+                "members": stage.members,
+                "opened_at": stage.opened_at,
+                "soaking_since": stage.soaking_since,
+                "passed_at": stage.passed_at,
+            }
+        )
+        for stage in stages
+    ]
+    return {**rollout_view(rollout), "stages": shown, "spec": rollout.spec.model_dump(mode="json", exclude_none=True)}
+
+
+def event_view(event: dict[str, Any]) -> dict[str, Any]:
+    """One event."""
+    return _plain(event)
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: rfc3339(value) if isinstance(value, datetime) else value for name, value in row.items()}
