@@ -106,9 +106,9 @@ def _count_changes(number: int, below: str) -> None:
         left -= 1
 
     def hook(event: str, args: tuple[Any, ...]) -> None:
-        if event in _CHANGING:
-            count()
-        elif event == "open" and args[2] & (os.O_WRONLY | os.O_RDWR) and str(args[0]).startswith(below):
+        if event in _CHANGING or (
+            event == "open" and args[2] & (os.O_WRONLY | os.O_RDWR) and str(args[0]).startswith(below)
+        ):
             count()
 
     def counted(descriptor: int) -> None:

@@ -305,7 +305,7 @@ async def test_one_update_at_a_time(tmp_path: Path) -> None:
         await device.posts(ev.Refused(ErrorCode.HARDWARE, "no"), State.REJECTED)
         heard = Heard(nonce=device.update.nonce, outcome="cd" * 32)
         await device.posts(device.offer(Grant.CLOSED, heard=heard), State.EVALUATING)
-        assert device.update.offer.rollout == "r4"
+        assert (device.update.offer.rollout, device.state) == ("r4", State.EVALUATING)
 
 
 async def test_an_illegal_event_ends_nothing(tmp_path: Path) -> None:
