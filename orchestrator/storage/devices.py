@@ -32,6 +32,11 @@ async def insert(conn: AsyncConnection, device: Device, *, report_key: dict[str,
         await conn.execute(plain_insert(devices).values(**values))
 
 
+async def set_certificate(conn: AsyncConnection, device_id: str, serial: str) -> None:
+    """Note the newest certificate of a device, by serial in hex."""
+    await conn.execute(update(devices).where(devices.c.id == device_id).values(certificate_serial=serial))
+
+
 async def get(conn: AsyncConnection, device_id: str) -> Device | None:
     """One device."""
     row = (await conn.execute(select(*_COLUMNS).where(devices.c.id == device_id))).mappings().first()

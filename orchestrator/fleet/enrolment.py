@@ -1,0 +1,132 @@
+"""Admitting devices: their keys and requests in, certificates and the way to the fleet out. All of them or none."""
+
+import asyncio
+import base64
+import binascii
+from collections.abc import Sequence
+from datetime import datetime
+
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
+from securesystemslib.signer import SSlibKey
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from orchestrator.config import Home, Settings
+from orchestrator.errors import ConflictError, NotFoundError, OperationError, UsageError
+from orchestrator.fleet.authority import Authority, issue_device, load_authority, request_key
+from orchestrator.model.device import Device
+from orchestrator.storage import devices, dirty, events
+from orchestrator.storage.database import Database
+from protocol.clock import Clock
+from protocol.enrolment import BrokerAddress, EnrolmentAnswer, EnrolmentAnswers, EnrolmentRequest
+from protocol.topics import Kind
+
+DEVICES_CA = "devices-ca"
+
+
+async def enrol(
+    db: Database, home: Home, settings: Settings, clock: Clock, requests: Sequence[EnrolmentRequest]
+) -> EnrolmentAnswers:
+    """Admit devices and issue their certificates. The same request again gets a new certificate.
+
+    Raises:
+        UsageError: A request is not what a device makes; names the device.
+        ConflictError: A device is named twice, or is enrolled with other keys.
+        OperationError: The CA or the root metadata is not there.
+    """
+    ids = [request.device for request in requests]
+    twice = sorted({device for device in ids if ids.count(device) > 1}) if len(set(ids)) != len(ids) else []
+    if twice:
+        raise ConflictError(f"device {twice[0]}: two requests name it; give one of them")
+    common = await asyncio.to_thread(_load_common, home, settings)
+    admitted = await asyncio.to_thread(lambda: [_admit(request, common) for request in requests])
+    now = clock.now()
+    async with db.begin() as conn:
+        for request, answer, key, serial in admitted:
+            await _keep(conn, request, key, serial, now)
+        await dirty.mark(conn, Kind.STATUS_DEVICE, ids, now)
+        await dirty.mark(conn, Kind.STATUS_FLEET, [""], now)
+    return EnrolmentAnswers(answers=[answer for _, answer, _, _ in admitted])
+
+
+class _Common:
+    """What every answer holds."""
+
+    def __init__(self, settings: Settings, authority: Authority, ca: str, root: str) -> None:
+        self.fleet = settings.fleet
+        self.authority = authority
+        self.ca = ca
+        self.root = root
+        host = settings.broker.advertised_host or settings.broker.host
+        self.brokers = [BrokerAddress(host=host, port=settings.broker.device_port)]
+
+
+def _load_common(home: Home, settings: Settings) -> _Common:
+    authority = load_authority(home.ca, DEVICES_CA)
+    roots = {int(p.name.split(".")[0]): p for p in home.trust.glob("*.root.json") if p.name.split(".")[0].isdecimal()}
+    if not roots:
+        raise NotFoundError(f"{home.trust}: holds no root metadata; restore it from a backup")
+    try:
+        return _Common(settings, authority, home.devices_ca.read_text(), roots[max(roots)].read_text())
+    except OSError as error:
+        raise OperationError(f"{error.filename}: cannot be read: {error.strerror}") from error
+
+
+def _admit(
+    request: EnrolmentRequest, common: _Common
+) -> tuple[EnrolmentRequest, EnrolmentAnswer, EllipticCurvePublicKey, str]:
+    try:
+        X25519PublicKey.from_public_bytes(base64.b64decode(request.content_key, validate=True))
+        key = request_key(request.csr)
+    except (ValueError, binascii.Error) as error:
+        raise UsageError(
+            f"device {request.device}: its content key is not an X25519 key; make a new request on the device"
+        ) from error
+    except UsageError as error:
+        raise UsageError(f"device {request.device}: {error}") from error
+    certificate, serial = issue_device(common.authority, request.csr, request.device)
+    answer = EnrolmentAnswer(
+        fleet=common.fleet,
+        device=request.device,
+        certificate=certificate,
+        ca=common.ca,
+        root=common.root,
+        brokers=common.brokers,
+    )
+    return request, answer, key, serial
+
+
+async def _keep(
+    conn: AsyncConnection, request: EnrolmentRequest, key: EllipticCurvePublicKey, serial: str, now: datetime
+) -> None:
+    public = SSlibKey.from_crypto(key)
+    report_key = {**public.to_dict(), "keyid": public.keyid}
+    known = await devices.get(conn, request.device)
+    if known is not None and known.state == "enrolled":
+        stored, content_key = (await devices.keys(conn, [request.device]))[request.device]
+        if (stored.get("keyid"), content_key) != (public.keyid, request.content_key):
+            raise ConflictError(
+                f"device {request.device}: is enrolled with other keys; a second device must have another id"
+            )
+        await devices.set_certificate(conn, request.device, serial)
+        await events.add(conn, "certificate_issued", "certificate issued again", now, device=request.device)
+        return
+    if known is not None and known.state == "revoked":
+        raise ConflictError(f"device {request.device}: was revoked; a new device must have another id")
+    device = Device(
+        id=request.device,
+        product=request.product,
+        hardware=request.hardware,
+        labels=dict(request.labels),
+        certificate_serial=serial,
+        enrolled_at=now,
+    )
+    await devices.insert(conn, device, report_key=report_key, content_key=request.content_key)
+    await events.add(
+        conn,
+        "device_enrolled",
+        f"{request.product} on {request.hardware}",
+        now,
+        actor="operator",
+        device=request.device,
+    )

@@ -1,0 +1,63 @@
+"""Groups of devices that an operator names. Each change holds for all named devices or for none."""
+
+from collections.abc import Sequence
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from orchestrator.errors import ConflictError, NotFoundError
+from orchestrator.storage import devices, groups
+from orchestrator.storage.database import Database
+from protocol.clock import Clock
+
+
+async def create(db: Database, clock: Clock, name: str, members: Sequence[str]) -> list[str]:
+    """Make a group; returns its members.
+
+    Raises:
+        ConflictError: The name is taken.
+        NotFoundError: A device is not enrolled.
+    """
+    async with db.begin() as conn:
+        if await groups.exists(conn, name):
+            raise ConflictError(f"group {name}: exists already; add devices with 'flagship group add {name} DEVICE'")
+        await _check_devices(conn, members)
+        await groups.insert_group(conn, name, clock.now())
+        await groups.add_members(conn, name, members)
+        return await groups.members(conn, name)
+
+
+async def add(db: Database, name: str, members: Sequence[str]) -> list[str]:
+    """Put devices in; those that are in stay. Returns the members; raises NotFoundError."""
+    async with db.begin() as conn:
+        await _check_group(conn, name)
+        await _check_devices(conn, members)
+        await groups.add_members(conn, name, members)
+        return await groups.members(conn, name)
+
+
+async def remove(db: Database, name: str, members: Sequence[str]) -> list[str]:
+    """Take devices out. Returns the members; raises NotFoundError where one is not in."""
+    async with db.begin() as conn:
+        await _check_group(conn, name)
+        for device in members:
+            if not await groups.remove_member(conn, name, device):
+                raise NotFoundError(f"group {name}: device {device} is not in it; nothing was changed")
+        return await groups.members(conn, name)
+
+
+async def members_of(conn: AsyncConnection, name: str) -> list[str]:
+    """The members, in order; raises NotFoundError."""
+    await _check_group(conn, name)
+    return await groups.members(conn, name)
+
+
+async def _check_group(conn: AsyncConnection, name: str) -> None:
+    if not await groups.exists(conn, name):
+        raise NotFoundError(f"group {name}: there is none; see 'flagship group list'")
+
+
+async def _check_devices(conn: AsyncConnection, members: Sequence[str]) -> None:
+    unknown = await devices.missing(conn, members)
+    if unknown:
+        some = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
+        raise NotFoundError(f"devices {some}: not enrolled; see 'flagship device list'; nothing was changed")
