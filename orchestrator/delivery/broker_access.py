@@ -1,7 +1,7 @@
 """How the orchestrator's own sessions reach a broker.
 
-Client ids of services are no device ids (a dot stands in them), so no device certificate can ever take one over; and
-they cannot be guessed, so no viewer can either. They are fixed, so that a new session ends a stale one of the same name.
+Client ids of services are no device ids (a dot stands in them), so no device certificate can ever take one over; they
+cannot be guessed, so no viewer can either; and they are fixed, so that a new session ends a stale one.
 """
 
 import hashlib

@@ -313,7 +313,7 @@ class Delivery:
                     await self._connected.wait()
         except TimeoutError:
             raise UnreachableError(
-                f"broker {self._broker}: no connection within {CONNECT_WAIT_S:g} s; see that it runs, then publish again"
+                f"broker {self._broker}: no connection in {CONNECT_WAIT_S:g} s; see that it runs, then publish again"
             ) from None
         return self._session
 
@@ -331,4 +331,3 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
     for error in group.exceptions:
         found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
     return found
-

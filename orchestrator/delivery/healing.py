@@ -34,4 +34,3 @@ async def mark_later(
     for kind, marked in keys.items():
         await dirty.mark(conn, kind, marked, now)
     return cids, last if items else up_to
-

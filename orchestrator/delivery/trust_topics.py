@@ -55,9 +55,7 @@ def read_timestamp(directory: Path) -> TimestampFacts:
     return TimestampFacts(signed.version, signed.snapshot_meta.version, signed.expires)
 
 
-def renewal_due(
-    facts: TimestampFacts, newest_snapshot: int, highest: int, now: datetime, renew: timedelta
-) -> bool:
+def renewal_due(facts: TimestampFacts, newest_snapshot: int, highest: int, now: datetime, renew: timedelta) -> bool:
     """Whether the timestamp must be signed again.
 
     It names another snapshot, it is older than ``renew``, or a higher version was signed before (``highest``): an

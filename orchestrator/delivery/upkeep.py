@@ -20,10 +20,7 @@ async def sweep(conn: AsyncConnection, broker: str, topics: Topics, now: datetim
 
     The engine renews leases at half of their life; what is marked here was missed by it.
     """
-    items = [
-        (item, topics.parse(item.topic))
-        for item in await published.run_out(conn, broker, now - MARGIN, LIMIT)
-    ]
+    items = [(item, topics.parse(item.topic)) for item in await published.run_out(conn, broker, now - MARGIN, LIMIT)]
     offers = {(topic.device, topic.rollout) for item, topic in items if item.kind is Kind.OFFER}
     wanted_offers = await published.open_offers(conn, offers)
     announced = {topic.rollout for item, topic in items if item.kind is Kind.ANNOUNCE}

@@ -100,9 +100,7 @@ class HighWater:
             self._marks.seq,
             self._marks.timestamp,
         ):
-            raise ConflictError(
-                f"{self._path}: changed by another process while this one signs; stop one of them"
-            )
+            raise ConflictError(f"{self._path}: changed by another process while this one signs; stop one of them")
         write_marks(self._path, marks)
         self._marks = marks
 

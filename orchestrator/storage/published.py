@@ -112,9 +112,7 @@ async def get_many(conn: AsyncConnection, broker: str, topics: Collection[str]) 
     wanted, found = list(topics), {}
     for start in range(0, len(wanted), _BATCH):
         rows = await conn.execute(
-            select(published).where(
-                published.c.broker == broker, published.c.topic.in_(wanted[start : start + _BATCH])
-            )
+            select(published).where(published.c.broker == broker, published.c.topic.in_(wanted[start : start + _BATCH]))
         )
         found.update({row.topic: _publication(row) for row in rows})
     return found
@@ -136,9 +134,7 @@ async def forget(conn: AsyncConnection, broker: str, topics: Iterable[str]) -> N
     wanted = list(topics)
     for start in range(0, len(wanted), _BATCH):
         await conn.execute(
-            delete(published).where(
-                published.c.broker == broker, published.c.topic.in_(wanted[start : start + _BATCH])
-            )
+            delete(published).where(published.c.broker == broker, published.c.topic.in_(wanted[start : start + _BATCH]))
         )
 
 
@@ -186,9 +182,7 @@ async def retained_chunk_bytes(conn: AsyncConnection, broker: str, prefix: str) 
 async def release_published(conn: AsyncConnection, release: str, sent_bytes: int) -> None:
     """A release is on the broker: add what was sent for it, and say so."""
     await conn.execute(
-        update(releases)
-        .where(releases.c.id == release)
-        .values(published_bytes=releases.c.published_bytes + sent_bytes)
+        update(releases).where(releases.c.id == release).values(published_bytes=releases.c.published_bytes + sent_bytes)
     )
     await conn.execute(
         update(releases).where(releases.c.id == release, releases.c.state == "importing").values(state="published")

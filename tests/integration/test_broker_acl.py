@@ -130,9 +130,7 @@ async def _hear_until(session: Session, last: str) -> set[str]:
 @pytest.mark.parametrize("who", [*SERVICES, *DEVICES])
 async def test_only_the_writer_of_a_topic_is_delivered(lab: Lab, who: str) -> None:
     """What a party publishes arrives exactly on the topics that the table gives it to write."""
-    expected = {
-        topic for rule, device, topic in _topics() if rule.writer in _parties(who, device)
-    }
+    expected = {topic for rule, device, topic in _topics() if rule.writer in _parties(who, device)}
     async with connect(lab.service(AUDITOR)) as auditor, connect(lab.settings_of(who)) as speaker:
         await auditor.subscribe([("#", 1)])
         for topic in [*(topic for _, _, topic in _topics()), *OUTSIDE]:
@@ -146,7 +144,7 @@ async def test_only_the_readers_of_a_topic_hear_it(lab: Lab, who: str) -> None:
     """Whatever a party subscribes to, it hears exactly the topics that the table gives it to read."""
     expected = {topic for rule, device, topic in _topics() if rule.readers & _parties(who, device)}
     topics = [*(topic for _, _, topic in _topics()), *OUTSIDE]
-    fence = sorted(expected)[0]
+    fence = min(expected)
     async with connect(lab.service(AUDITOR)) as auditor, connect(lab.settings_of(who)) as listener:
         await listener.subscribe([("#", 1), *((topic, 1) for topic in topics if not topic.startswith("$"))])
         for topic in topics:

@@ -5,7 +5,6 @@ import contextlib
 import os
 import signal
 import socket
-import subprocess
 import sys
 import textwrap
 from pathlib import Path
@@ -28,6 +27,11 @@ def _home(path: Path) -> tuple[Home, Settings]:
     return home, Settings(broker=BrokerSettings(device_port=device_port, service_port=service_port))
 
 
+def _runs(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/status")
+    return status.exists() and "State:\tZ" not in status.read_text()
+
+
 async def test_a_missing_program_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without mosquitto the message says how to install it."""
     home, settings = _home(tmp_path)
@@ -43,7 +47,7 @@ async def test_a_port_in_use_is_one_sentence(tmp_path: Path, monkeypatch: pytest
     with socket.socket() as other:
         other.bind(("127.0.0.1", settings.broker.device_port))
         other.listen()
-        with pytest.raises(ConflictError, match=f"127.0.0.1:{settings.broker.device_port}"):
+        with pytest.raises(ConflictError, match=rf":{settings.broker.device_port}: "):
             await ManagedBroker(home, settings).run()
 
 
@@ -110,17 +114,17 @@ async def test_a_broker_does_not_outlive_a_killed_parent(tmp_path: Path) -> None
         asyncio.run(main())
         """
     )
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:
-        assert parent.stdout is not None
-        line = ""
-        while not line.startswith("pid "):
-            line = await asyncio.to_thread(parent.stdout.readline)
-            assert line, "the program ended early"
-        parent.kill()
+    parent = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=asyncio.subprocess.PIPE)
+    assert parent.stdout is not None
+    line = b""
+    while not line.startswith(b"pid "):
+        line = await asyncio.wait_for(parent.stdout.readline(), DEADLINE_S)
+        assert line, "the program ended early"
+    parent.kill()
+    await parent.wait()
 
     async def gone() -> bool:
-        status = Path(f"/proc/{line.split()[1]}/status")
-        return not status.exists() or "State:\tZ" in status.read_text()
+        return not _runs(int(line.split()[1]))
 
     await until(gone, "the broker has ended")
     assert home.broker.is_dir()

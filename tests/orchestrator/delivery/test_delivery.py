@@ -206,9 +206,7 @@ async def test_a_closed_offer_is_cleared_when_all_that_was_signed_has_expired(la
     async with lab.db.begin() as conn:
         await conn.execute(update(assignments).values(grant="closed", nonce="n" * 8))
         long_ago = datetime.now(UTC) - timedelta(hours=1)
-        await conn.execute(
-            update(published_table).where(published_table.c.topic == topic).values(expires=long_ago)
-        )
+        await conn.execute(update(published_table).where(published_table.c.topic == topic).values(expires=long_ago))
     async with lab.running():
 
         async def cleared() -> bool:

@@ -30,9 +30,7 @@ def _assignment(**changes: object) -> Assignment:
 
 
 def _offer(assignment: Assignment, state: RolloutState, *, ever_sent: bool = True) -> dict[str, object] | None:
-    return offer_draft(
-        assignment, _rollout(state), RELEASE, ever_sent=ever_sent, now=NOW, lease=LEASE, grant_s=900
-    )
+    return offer_draft(assignment, _rollout(state), RELEASE, ever_sent=ever_sent, now=NOW, lease=LEASE, grant_s=900)
 
 
 @pytest.mark.parametrize(
