@@ -125,7 +125,7 @@ def recover(update: Update, boot_id: str, *, runs_new_version: bool) -> Step:
             raise IllegalEvent(f"a journal cannot stand in {update.state}")
 
 
-def _by_table(update: Update, event: ev.Event, nonce: str) -> Step:  # noqa: C901, PLR0912 - one case per event
+def _by_table(update: Update, event: ev.Event, nonce: str) -> Step:
     place = TABLE.get(((update.state, update.phase), type(event)))
     if place is None:
         raise IllegalEvent(f"{type(event).__name__} in {update.state} {update.phase or ''}".rstrip())
