@@ -7,17 +7,22 @@ renders from the rows as they are at send time, so ten changes of one topic cost
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import delete, select
+from sqlalchemy import bindparam, delete, select
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.storage.tables import dirty
+from orchestrator.storage.tables import Instant, dirty
 from protocol.topics import Kind
 
 Mark = tuple[Kind, str, datetime]
 """(kind, values joined by "/" in template order, when it was marked last)."""
 _BATCH = 500
 _INSTANT = timedelta(microseconds=1)
+_DONE = delete(dirty).where(
+    dirty.c.kind == bindparam("the_kind"),
+    dirty.c.key == bindparam("the_key"),
+    dirty.c.since == bindparam("the_since", type_=Instant()),
+)
 
 
 def offer_key(device: str, rollout: str) -> str:
@@ -68,7 +73,6 @@ async def take(conn: AsyncConnection, kinds: Sequence[Kind], limit: int) -> list
 
 async def done(conn: AsyncConnection, items: Iterable[Mark]) -> None:
     """Remove marks that were published; one that was marked again meanwhile stays."""
-    for kind, key, since in items:
-        await conn.execute(
-            delete(dirty).where(dirty.c.kind == kind.name, dirty.c.key == key, dirty.c.since == since)
-        )
+    rows = [{"the_kind": kind.name, "the_key": key, "the_since": since} for kind, key, since in items]
+    if rows:
+        await conn.execute(_DONE, rows)
