@@ -70,8 +70,6 @@ class ApprovalBook:
             if file.is_file():
                 now = datetime.now(UTC)
                 self.record(
-                    Decision(
-                        rollout=rollout, release_sha256=release_sha256, answer=answer, who="drop file", at=now
-                    )
+                    Decision(rollout=rollout, release_sha256=release_sha256, answer=answer, who="drop file", at=now)
                 )
                 file.unlink(missing_ok=True)

@@ -221,5 +221,6 @@ def _inhibit(options: argparse.Namespace) -> None:
     inhibitors.inhibit(home.inhibitors, options.who, options.why, until)
     print(f"{options.who}: in use; nothing is installed until 'flagship-device inhibit {options.who} --release'")
 
+
 if __name__ == "__main__":
     sys.exit(main())

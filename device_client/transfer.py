@@ -103,9 +103,7 @@ class Fetcher:
         cek = unwrap_key(wrap, self._content_key, release=target.sha256, device=self._device)
         manifest = Manifest.from_json(open_manifest(cek, sealed))
         if (manifest.product, manifest.version) != (target.info.product, target.info.version):
-            raise ContentError(
-                ErrorCode.MISMATCH, f"sealed manifest: it is of {manifest.product} {manifest.version}"
-            )
+            raise ContentError(ErrorCode.MISMATCH, f"sealed manifest: it is of {manifest.product} {manifest.version}")
         mine = [a for a in manifest.artifacts if a.component == self._settings.device.component]
         if len(mine) != 1 or len(manifest.artifacts) != 1:
             found = ", ".join(a.component for a in manifest.artifacts)

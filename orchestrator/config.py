@@ -1,15 +1,15 @@
 """A fleet's home: where everything is, and the settings of ``config.toml`` with ``FLAGSHIP_*`` on top.
 
-    config.toml          settings, no secret
-    admin.token          0600, the key to the HTTP API
-    flagship.sqlite      the database          serve.lock   held by the one serve
-    ca/                  development CAs: devices-ca.{pem,key}, services-ca.{pem,key}
-    tls/                 broker, orch-delivery, orch-ingest, viewer: NAME.{pem,key}
-    signer/              timestamp.key, director.key, package.key (X25519), high-water.json
-    trust/               published TUF metadata: N.root.json, N.targets.json, ... timestamp.json
-    publisher/           release keys, DK and TUF working copy: the orchestrator never reads it
-    chunks/              chunk store           incoming/    packages being imported
-    broker/              generated mosquitto configuration, its data and log
+config.toml          settings, no secret
+admin.token          0600, the key to the HTTP API
+flagship.sqlite      the database          serve.lock   held by the one serve
+ca/                  development CAs: devices-ca.{pem,key}, services-ca.{pem,key}
+tls/                 broker, orch-delivery, orch-ingest, viewer: NAME.{pem,key}
+signer/              timestamp.key, director.key, package.key (X25519), high-water.json
+trust/               published TUF metadata: N.root.json, N.targets.json, ... timestamp.json
+publisher/           release keys, DK and TUF working copy: the orchestrator never reads it
+chunks/              chunk store           incoming/    packages being imported
+broker/              generated mosquitto configuration, its data and log
 """
 
 import tomllib

@@ -1,13 +1,13 @@
 """Errors of the orchestrator and the publisher, each with the exit code it ends a command with.
 
-    FlagshipError
-    └── OperationError         a command cannot be carried out; one sentence for a person
-        ├── UsageError         2  the command's words do not make sense
-        ├── NotFoundError      3  what was named does not exist
-        ├── NotAllowedError    4  the token or key does not permit it
-        ├── ConflictError      5  the state of things does not allow it now
-        ├── HaltedError        6  a rollout is halted or failed
-        └── UnreachableError   9  serve, a broker or a program does not answer
+FlagshipError
+└── OperationError         a command cannot be carried out; one sentence for a person
+    ├── UsageError         2  the command's words do not make sense
+    ├── NotFoundError      3  what was named does not exist
+    ├── NotAllowedError    4  the token or key does not permit it
+    ├── ConflictError      5  the state of things does not allow it now
+    ├── HaltedError        6  a rollout is halted or failed
+    └── UnreachableError   9  serve, a broker or a program does not answer
 """
 
 from protocol.errors import FlagshipError

@@ -40,8 +40,7 @@ class Instant(TypeDecorator[datetime]):
 
     def process_result_value(self, value: str | None, dialect: Any) -> datetime | None:  # noqa: ARG002, ANN401
         """Read UTC."""
-        return None if value is None else datetime.strptime(value, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC)
-
+        return None if value is None else datetime.fromisoformat(value)
 
 
 settings = Table(
@@ -69,7 +68,10 @@ devices = Table(
     Column("online", Boolean, nullable=False, default=False),
     Column("presence_session", Integer, nullable=False, default=0),
     Column("last_seen", Instant),
-    CheckConstraint("length(id) BETWEEN 1 AND 64 AND id NOT LIKE '%/%' AND id NOT LIKE '%+%' AND id NOT LIKE '%#%'", name="device_id_charset"),
+    CheckConstraint(
+        "length(id) BETWEEN 1 AND 64 AND id NOT LIKE '%/%' AND id NOT LIKE '%+%' AND id NOT LIKE '%#%'",
+        name="device_id_charset",
+    ),
 )
 
 groups = Table(
