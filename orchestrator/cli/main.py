@@ -83,15 +83,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        code = get_command(app)(args=words, prog_name="flagship", standalone_mode=False)
+        command = get_command(app)
+        with command.make_context("flagship", words) as context:
+            command.invoke(context)
         sys.stdout.flush()
-        return code if isinstance(code, int) else 0
-    except refusals.NoArgsIsHelpError:
+        return 0
+    except typer.Exit as done:
+        return done.exit_code
+    except refusals.NoArgsIsHelpError as error:
+        sys.stderr.write(error.format_message() + "\n")
         return USAGE
     except refusals.ClickException as error:
         return _say(_usage(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         return _say("interrupted", INTERRUPTED)
+    except SystemExit as left:  # rich, when the reader of a table went away
+        return left.code if isinstance(left.code, int) else OperationError.exit_code
     except BrokenPipeError:
         _forget_stdout()
         return BROKEN_PIPE

@@ -62,7 +62,7 @@ ReleaseText = Annotated[str, Field(max_length=140), AfterValidator(_release)]
 
 
 class _Plan(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Members(_Plan):

@@ -30,10 +30,10 @@ def device_routes(services: Services) -> APIRouter:
     async def enrol_devices(body: EnrolDevices) -> EnrolmentAnswers:
         """Admit devices: all of the requests or, if one is refused, none."""
         answers = await enrolment.enrol(
-            services.db, services.home, services.settings, body.requests, services.clock.now()
+            services.db, services.home, services.settings, services.clock, body.requests
         )
         services.delivery.wake()
-        return EnrolmentAnswers(answers=answers)
+        return answers
 
     @router.get("")
     async def list_devices(limit: Limit = 100, cursor: Cursor = "", group: OptionalId = "") -> Page:

@@ -46,25 +46,25 @@ def group_routes(services: Services) -> APIRouter:
     @router.post("/{group}/devices")
     async def add_devices(group: IdText, body: GroupDevices) -> dict[str, Any]:
         """Put devices in: all or none."""
-        await operations.add(db, clock, group, body.devices)
+        await operations.add(db, group, body.devices)
         return await shown(group)
 
     @router.post("/{group}/devices/remove")
     async def remove_devices(group: IdText, body: GroupDevices) -> dict[str, Any]:
         """Take devices out: all or none."""
-        await operations.remove(db, clock, group, body.devices)
+        await operations.remove(db, group, body.devices)
         return await shown(group)
 
     @router.put("/{group}/devices/{device}")
     async def add_device(group: IdText, device: IdText) -> dict[str, Any]:
         """Put one device in."""
-        await operations.add(db, clock, group, [device])
+        await operations.add(db, group, [device])
         return await shown(group)
 
     @router.delete("/{group}/devices/{device}")
     async def remove_device(group: IdText, device: IdText) -> dict[str, Any]:
         """Take one device out."""
-        await operations.remove(db, clock, group, [device])
+        await operations.remove(db, group, [device])
         return await shown(group)
 
     return router

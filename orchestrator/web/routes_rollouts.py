@@ -44,9 +44,9 @@ def rollout_routes(services: Services) -> APIRouter:
     @router.post("", status_code=201)
     async def create_rollout(body: CreateRollout) -> dict[str, Any]:
         """Store a plan and choose its members; nothing is sent before it starts."""
-        made = await operations.create(db, clock, body.spec, rollout_id=body.id)
+        made = await operations.create(db, clock, body.spec, rollout_id=body.id or "")
         wake()
-        return await shown(made)
+        return await shown(made.id)
 
     @router.get("")
     async def list_rollouts(limit: Limit = 100, cursor: Cursor = "") -> Page:

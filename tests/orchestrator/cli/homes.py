@@ -1,0 +1,17 @@
+"""A home for tests of the command line: whole, with ports of its own."""
+
+from pathlib import Path
+
+from orchestrator.cli.init import HomePlan, initialise
+from orchestrator.config import Home
+from tests.certificates import free_ports
+
+FLEET, PRODUCT = "harbour", "gateway"
+
+
+def make_home(directory: Path) -> Home:
+    """What ``flagship init`` makes; nothing serves it."""
+    api, _ = free_ports()
+    devices, services = free_ports()
+    plan = HomePlan(FLEET, (PRODUCT,), api_port=api, device_port=devices, service_port=services)
+    return initialise(directory, plan)
