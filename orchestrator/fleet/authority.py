@@ -1,7 +1,7 @@
 """The fleet's development certificate authority: two roots, and what they issue. Blocking.
 
-``devices-ca`` issues the certificates of devices and of the broker, ``services-ca`` those of the
-orchestrator's sessions and of viewers. A subject comes from the inventory, never from a request. A production fleet brings its own CA.
+``devices-ca`` issues the certificates of devices and of the broker, ``services-ca`` those of the orchestrator's
+sessions and of viewers. A subject comes from the inventory, never from a request. A production fleet brings its own CA.
 """
 
 from collections.abc import Sequence
