@@ -2,9 +2,10 @@
 
 import asyncio
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import structlog
 
@@ -59,7 +60,12 @@ async def send_all(session: Session, items: Sequence[Outgoing]) -> None:
             rule = RULES[item.kind]
             await session.publish(item.topic, item.payload, qos=rule.qos, retain=rule.retained)
 
-    workers = [asyncio.ensure_future(work()) for _ in range(min(CONCURRENCY, len(items)))]
+    await together([work() for _ in range(min(CONCURRENCY, len(items)))])
+
+
+async def together(work: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """Run to the end of all; the first failure ends the others and is raised as it is, not in a group."""
+    workers = [asyncio.ensure_future(part) for part in work]
     try:
         await asyncio.gather(*workers)
     finally:

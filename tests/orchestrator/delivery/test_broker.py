@@ -63,7 +63,7 @@ async def test_a_refused_configuration_is_told_in_the_brokers_own_words(tmp_path
 async def test_an_unreachable_broker_is_one_sentence(tmp_path: Path) -> None:
     """Readiness has a deadline."""
     home, settings = _home(tmp_path)
-    with pytest.raises(UnreachableError, match="not ready after 0.3 s"):
+    with pytest.raises(UnreachableError, match=r"not ready after 0\.3 s"):
         await ManagedBroker(home, settings).ready(0.3)
 
 
