@@ -1,0 +1,39 @@
+"""``flagship serve``: run the orchestrator until it is told to stop."""
+
+import asyncio
+import logging
+import os
+import sys
+
+import structlog
+
+from orchestrator.cli.output import HERE, HomeOption
+from orchestrator.config import Home
+
+
+def serve(home: HomeOption = HERE) -> None:
+    """Run the orchestrator: API, engine, delivery, ingest and, if it is managed, the broker."""
+    from orchestrator.service import serve as run
+
+    _log_to_stderr()
+    asyncio.run(run(Home(home)))
+
+
+def _log_to_stderr() -> None:
+    """One JSON object a line; a person at a terminal gets columns. ``FLAGSHIP_LOG`` names the least level (info)."""
+    level = logging.getLevelNamesMapping().get(os.environ.get("FLAGSHIP_LOG", "info").upper(), logging.INFO)
+    person = sys.stderr.isatty()
+    renderer = structlog.dev.ConsoleRenderer() if person else structlog.processors.JSONRenderer()
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *([] if person else [structlog.processors.dict_tracebacks]),
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING)

@@ -1,0 +1,1 @@
+"""What devices say, from the broker to rows: checked, ordered, written in batches."""

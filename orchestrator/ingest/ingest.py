@@ -1,0 +1,161 @@
+"""The reading session: collects what arrives for a moment, checks it in a thread, writes it in one transaction.
+
+Nothing that a device sends ends this: what is wrong is counted and dropped. When the session was away, reports may be
+lost; then a new generation is announced and devices say their level again.
+"""
+
+import asyncio
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+from random import Random
+
+import structlog
+from securesystemslib.signer import Key
+
+from orchestrator.config import Home, Settings
+from orchestrator.delivery.broker_access import service_connection
+from orchestrator.errors import OperationError
+from orchestrator.ingest.parse import KINDS, Checked, check, device_of
+from orchestrator.ingest.rejects import Rejects
+from orchestrator.storage import devices, dirty, published
+from orchestrator.storage.database import Database
+from orchestrator.storage.reports import Incoming, apply_batch
+from protocol.clock import Clock
+from protocol.envelopes import Verify, verify_with
+from protocol.errors import ProtocolError
+from protocol.mqtt.connection import ConnectionLost, Message, RequestRefused, Session, backoff, connect
+from protocol.topics import INGEST, RULES, Kind, Topics
+
+log = structlog.get_logger(__name__)
+
+MAX_BATCH = 500
+MAX_QUEUED = 20_000
+MAX_KEYS = 50_000
+_RETRY_S = 1.0
+
+
+class Ingest:
+    """One broker's reading session."""
+
+    def __init__(
+        self,
+        db: Database,
+        home: Home,
+        settings: Settings,
+        clock: Clock,
+        wake_delivery: Callable[[], None],
+        wake_controller: Callable[[], None],
+    ) -> None:
+        self._db = db
+        self._home = home
+        self._settings = settings
+        self._clock = clock
+        self._wake_delivery = wake_delivery
+        self._wake_controller = wake_controller
+        self._topics = Topics(settings.fleet)
+        self._random = Random()
+        self._keys: OrderedDict[str, Verify] = OrderedDict()
+        self.rejects = Rejects(clock)
+        self.taken = 0
+
+    async def run(self) -> None:
+        """Connect, again and again, and take in reports until cancelled."""
+        attempt = 0
+        while True:
+            connected_at = self._clock.monotonic()
+            try:
+                await self._run_once()
+            except (ConnectionLost, RequestRefused) as error:
+                log.warning("ingest interrupted", why=str(error))
+            attempt = 0 if self._clock.monotonic() - connected_at > 10 else attempt + 1
+            await asyncio.sleep(backoff(attempt, self._random, base_s=0.2, cap_s=10.0))
+
+    async def _run_once(self) -> None:
+        target = await asyncio.to_thread(service_connection, self._home, self._settings, INGEST, max_queued=MAX_QUEUED)
+        async with connect(target) as session:
+            await session.subscribe([(self._topics.filter(kind), RULES[kind].qos) for kind in KINDS])
+            await self._begin_generation()
+            async for message in session.messages():
+                await self._collect(session, message)
+
+    async def _begin_generation(self) -> None:
+        generation = secrets.token_hex(8)
+        async with self._db.begin() as conn:
+            await published.set_ingest_generation(conn, generation)
+            await dirty.mark(conn, Kind.STATUS_SYNC, [""], self._clock.now())
+        log.info("ingest listens", generation=generation)
+        self._wake_delivery()
+
+    async def _collect(self, session: Session, first: Message) -> None:
+        await asyncio.sleep(self._settings.timing.ingest_batch_s)
+        waiting = session.drain()
+        batch = [first, *islice(waiting, MAX_BATCH - 1)]
+        while batch:
+            await self.take(batch)
+            batch = list(islice(waiting, MAX_BATCH))
+
+    async def take(self, messages: Sequence[Message]) -> None:
+        """Check and write one batch; waits while the database does not do what it is told."""
+        known = self._known(messages)
+        await self._load_keys(device for device, _ in known)
+        checked = await asyncio.to_thread(self._check, [message for _, message in known])
+        batch = [Incoming(item.device, item.content, item.digest) for item in checked]
+        while batch:
+            try:
+                async with self._db.begin() as conn:
+                    applied = await apply_batch(conn, batch, self._clock.now())
+                break
+            except OperationError as error:
+                log.error("reports not stored", why=str(error), reports=len(batch))
+                await asyncio.sleep(_RETRY_S)
+        else:
+            return
+        self.taken += len(batch)
+        for reason, device in applied.rejected:
+            self.rejects.add(reason, f"up/{device}")
+        if applied.for_delivery:
+            self._wake_delivery()
+        if applied.for_engine:
+            self._wake_controller()
+
+    def _known(self, messages: Sequence[Message]) -> list[tuple[str, Message]]:
+        found = []
+        for message in messages:
+            try:
+                found.append((device_of(self._topics, message), message))
+            except (ProtocolError, ValueError) as error:
+                self._reject(message, error)
+        return found
+
+    def _check(self, messages: Sequence[Message]) -> list[Checked]:
+        """Signatures: some 100 µs each, in a thread."""
+        checked = []
+        for message in messages:
+            try:
+                checked.append(check(self._topics, message, self._keys.get))
+            except Exception as error:  # noqa: BLE001 - whatever a message does to a parser, the next one is taken
+                self._reject(message, error)
+        return checked
+
+    def _reject(self, message: Message, error: Exception) -> None:
+        reason = error.code.value if isinstance(error, ProtocolError) else type(error).__name__
+        detail = error.detail if isinstance(error, ProtocolError) else str(error)
+        self.rejects.add(reason, message.topic, detail)
+
+    async def _load_keys(self, ids: Iterable[str]) -> None:
+        """Keys of devices that are not known yet; a key never changes under one id."""
+        wanted = dict.fromkeys(ids)
+        missing = [device for device in wanted if device not in self._keys]
+        if missing:
+            async with self._db.read() as conn:
+                found = await devices.keys(conn, missing)
+            for device, (report_key, _) in found.items():
+                fields = dict(report_key)
+                self._keys[device] = verify_with(Key.from_dict(fields.pop("keyid"), fields))
+        for device in wanted:
+            if device in self._keys:
+                self._keys.move_to_end(device)
+        while len(self._keys) > MAX_KEYS:
+            self._keys.popitem(last=False)

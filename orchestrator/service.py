@@ -1,0 +1,178 @@
+"""``serve``: owns the database, keeps the broker, runs engine, delivery, ingest and the API in one task group.
+
+Order: lock, database, signer, API port, broker, then everything else. Whatever ends by an error ends all with its
+sentence; SIGTERM and SIGINT end all in order.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import structlog
+import uvicorn
+
+from orchestrator.config import Home, Settings
+from orchestrator.delivery.broker import ManagedBroker
+from orchestrator.delivery.delivery import Delivery
+from orchestrator.errors import ConflictError, NotAllowedError, OperationError
+from orchestrator.ingest.ingest import Ingest
+from orchestrator.releases.importer import import_package
+from orchestrator.rollouts.controller import Controller
+from orchestrator.signer.signer import Signer
+from orchestrator.storage.chunk_store import ChunkStore
+from orchestrator.storage.database import Database
+from orchestrator.web.app import create_app
+from orchestrator.web.services import Services
+from protocol.clock import SystemClock
+from protocol.errors import FlagshipError
+
+log = structlog.get_logger(__name__)
+
+BROKER_WAIT_S = 30.0
+API_STOP_S = 5
+
+
+async def serve(home: Home) -> None:
+    """Run until SIGTERM or SIGINT.
+
+    Raises:
+        NotFoundError: There is no home.
+        ConflictError: Another serve has this home, or a port is in use.
+        OperationError: What else keeps it from running.
+    """
+    settings = home.load()
+    with _lock(home), _api_socket(settings) as listener:
+        database = await Database.open(home.database)
+        try:
+            signer = await asyncio.to_thread(Signer.open, home, settings)
+            await _run(home, settings, database, signer, listener)
+        except BaseExceptionGroup as errors:
+            first = _first(errors)
+            if isinstance(first, FlagshipError | asyncio.CancelledError):
+                raise first from None
+            raise
+        finally:
+            await database.close()
+    log.info("serve ended")
+
+
+async def _run(home: Home, settings: Settings, db: Database, signer: Signer, listener: socket.socket) -> None:
+    clock, chunks = SystemClock(), ChunkStore(home.chunks)
+    broker = ManagedBroker(home, settings)
+    delivery = Delivery(db, home, settings, signer, chunks, clock)
+    controller = Controller(db, clock, settings, delivery.wake)
+    ingest = Ingest(db, home, settings, clock, delivery.wake, controller.wake)
+
+    async def take_in(package: Path) -> str:
+        return (await import_package(package, home, db, chunks, signer, clock.now())).id
+
+    services = Services(
+        home=home,
+        settings=settings,
+        db=db,
+        clock=clock,
+        controller=controller,
+        delivery=delivery,
+        import_package=take_in,
+    )
+    told = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(broker.run(), name="broker")]
+        with _signals(told):
+            if settings.broker.managed:
+                await broker.ready(BROKER_WAIT_S)
+            tasks += [
+                group.create_task(part.run(), name=name)
+                for name, part in (("delivery", delivery), ("ingest", ingest), ("controller", controller))
+            ]
+            tasks.append(group.create_task(_serve_api(services, listener), name="api"))
+            log.info("serving", home=str(home.path), api=settings.api.port, devices=settings.broker.device_port)
+            await told.wait()
+            log.info("stopping")
+        # The broker last: farewells still go out.
+        for task in reversed(tasks):
+            task.cancel()
+            await asyncio.wait({task})
+
+
+async def _serve_api(services: Services, listener: socket.socket) -> None:
+    config = uvicorn.Config(
+        create_app(services),
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=API_STOP_S,
+        timeout_keep_alive=5,
+        limit_concurrency=100,
+        h11_max_incomplete_event_size=65_536,
+        server_header=False,
+    )
+    server = uvicorn.Server(config)
+    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+    try:
+        await server._serve([listener])  # noqa: SLF001 - serve() takes the signal handlers, which are ours
+    except asyncio.CancelledError:
+        server.should_exit = True
+        with contextlib.suppress(Exception):
+            await server.shutdown([listener])
+        raise
+
+
+@contextlib.contextmanager
+def _signals(told: asyncio.Event) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    for number in numbers:
+        loop.add_signal_handler(number, told.set)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+
+
+@contextlib.contextmanager
+def _lock(home: Home) -> Iterator[None]:
+    """One serve per home; the kernel lets go when the process ends, however it ends."""
+    try:
+        descriptor = os.open(home.serve_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise NotAllowedError(f"{home.serve_lock}: cannot be opened: {error.strerror}") from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConflictError(
+                f"{home.path}: another 'flagship serve' runs on this home; stop it first, or make another home"
+            ) from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _api_socket(settings: Settings) -> Iterator[socket.socket]:
+    where = f"{settings.api.host}:{settings.api.port}"
+    try:
+        listener = socket.create_server((settings.api.host, settings.api.port), backlog=128)
+    except OSError as error:
+        raise ConflictError(
+            f"api: cannot listen on {where}: {error.strerror}; stop what listens there, or set api.port in config.toml"
+        ) from error
+    with listener:
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        yield listener
+
+
+def _first(errors: BaseExceptionGroup[Any]) -> BaseException:
+    """The error that ended everything, in preference to the cancellations that it caused."""
+    found: list[BaseException] = []
+    for error in errors.exceptions:
+        found.append(_first(error) if isinstance(error, BaseExceptionGroup) else error)
+    return next((error for error in found if isinstance(error, OperationError)), found[0])

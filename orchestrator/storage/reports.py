@@ -1,0 +1,205 @@
+"""Reports into rows, a batch in one transaction: order, devices, assignments, counts, marks, events.
+
+A batch costs a fixed number of queries, whatever is in it. Order is (session, seq) per device; what does not exceed the
+newest is a replay and is left out.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from orchestrator.model.assignment import Assignment
+from orchestrator.model.reporting import apply_progress, apply_readiness, apply_state
+from orchestrator.storage import assignments, dirty
+from orchestrator.storage.tables import devices, events
+from protocol.reports import Inventory, Presence, Progress, Readiness, Report, StateReport, Want
+from protocol.topics import Kind
+
+Content = Inventory | Readiness | StateReport | Presence | Progress | Want
+_COLUMNS = ("id", "state", "session", "seq", "online", "presence_session", "components", "labels", "last_seen")
+_UPDATED = ("session", "seq", "online", "presence_session", "components", "labels", "last_seen")
+_UPDATE = (
+    update(devices).where(devices.c.id == bindparam("the_device")).values({name: bindparam(name) for name in _UPDATED})
+)
+_BATCH = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """One checked report; ``digest`` is of an outcome's payload."""
+
+    device: str
+    content: Content
+    digest: str = ""
+
+
+@dataclass(slots=True)
+class Applied:
+    """What a batch came to.
+
+    Attributes:
+        rejected: (reason, device) of what was left out.
+        for_engine: Some assignment changed: the engine should look.
+        for_delivery: Some topic was marked.
+    """
+
+    rejected: list[tuple[str, str]] = field(default_factory=list)
+    for_engine: bool = False
+    for_delivery: bool = False
+
+
+async def apply_batch(conn: AsyncConnection, batch: Sequence[Incoming], now: datetime) -> Applied:
+    """Write a batch, in the order in which it arrived."""
+    work = _Work(now, await _load_devices(conn, {item.device for item in batch}), {})
+    work.before = await assignments.get_many(conn, _keys(batch))
+    work.after = dict(work.before)
+    for item in batch:
+        work.take(item)
+    await work.write(conn)
+    return work.applied
+
+
+def _keys(batch: Sequence[Incoming]) -> set[tuple[str, str]]:
+    return {
+        (item.content.rollout, item.device)
+        for item in batch
+        if isinstance(item.content, Readiness | StateReport | Progress | Want)
+    }
+
+
+async def _load_devices(conn: AsyncConnection, ids: set[str]) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    wanted = sorted(ids)
+    for start in range(0, len(wanted), _BATCH):
+        rows = await conn.execute(
+            select(*(devices.c[name] for name in _COLUMNS)).where(devices.c.id.in_(wanted[start : start + _BATCH]))
+        )
+        found.update({row["id"]: dict(row) for row in rows.mappings()})
+    return found
+
+
+@dataclass
+class _Work:
+    now: datetime
+    devices: dict[str, dict[str, Any]]
+    before: dict[tuple[str, str], Assignment]
+    after: dict[tuple[str, str], Assignment] = field(default_factory=dict)
+    changed: set[str] = field(default_factory=set)
+    shown: set[str] = field(default_factory=set)
+    offers: set[str] = field(default_factory=set)
+    chunks: set[str] = field(default_factory=set)
+    fleet: bool = False
+    happened: list[dict[str, Any]] = field(default_factory=list)
+    applied: Applied = field(default_factory=Applied)
+
+    def take(self, item: Incoming) -> None:
+        """Apply one report to the rows in memory."""
+        device = self.devices.get(item.device)
+        if device is None or device["state"] != "enrolled":
+            self._reject("not_enrolled", item)
+            return
+        content = item.content
+        if isinstance(content, Report) and not self._in_order(device, content):
+            self._reject("E_REPLAY", item)
+            return
+        match content:
+            case Presence():
+                self._presence(device, content)
+            case Inventory():
+                self._inventory(device, content)
+            case Want():
+                self._want(item.device, content)
+            case Readiness() | StateReport() | Progress():
+                self._update(item, content)
+
+    async def write(self, conn: AsyncConnection) -> None:
+        """Write what changed."""
+        rows = [{**{name: self.devices[d][name] for name in _UPDATED}, "the_device": d} for d in sorted(self.changed)]
+        if rows:
+            await conn.execute(_UPDATE, rows)
+        moved = [(self.before[key], row) for key, row in self.after.items() if row != self.before[key]]
+        await assignments.save_all(conn, moved)
+        touched = {row.device for _, row in moved} | self.shown
+        await dirty.mark(conn, Kind.OFFER, self.offers, self.now)
+        await dirty.mark(conn, Kind.CHUNK, self.chunks, self.now)
+        await dirty.mark(conn, Kind.STATUS_DEVICE, touched, self.now)
+        await dirty.mark(conn, Kind.STATUS_ROLLOUT, {row.rollout for _, row in moved}, self.now)
+        if self.fleet:
+            await dirty.mark(conn, Kind.STATUS_FLEET, [""], self.now)
+        if self.happened:
+            await conn.execute(insert(events), self.happened)
+        self.applied.for_engine = bool(moved)
+        self.applied.for_delivery = bool(self.offers or self.chunks)
+
+    def _in_order(self, device: dict[str, Any], report: Report) -> bool:
+        if report.order <= (device["session"], device["seq"]):
+            return False
+        device["session"], device["seq"] = report.order
+        device["last_seen"] = self.now
+        self.changed.add(device["id"])
+        return True
+
+    def _presence(self, device: dict[str, Any], presence: Presence) -> None:
+        """A will ends its own session only; a hint never takes the place of a newer one."""
+        if presence.session < device["presence_session"]:
+            return
+        if device["online"] != presence.online or device["presence_session"] != presence.session:
+            device |= {"online": presence.online, "presence_session": presence.session}
+            self.shown.add(device["id"])
+            device["last_seen"] = self.now
+            self.changed.add(device["id"])
+            self.fleet = True
+
+    def _inventory(self, device: dict[str, Any], report: Inventory) -> None:
+        news = {"components": dict(report.components), "labels": dict(report.labels)}
+        if any(device[name] != value for name, value in news.items()):
+            device |= news
+            self.shown.add(device["id"])
+            self.fleet = True
+
+    def _want(self, device: str, want: Want) -> None:
+        row = self.after.get((want.rollout, device))
+        if row is not None and row.offered_at is not None and not row.is_terminal:
+            self.chunks |= set(want.cids)
+
+    def _update(self, item: Incoming, content: Readiness | StateReport | Progress) -> None:
+        key = (content.rollout, item.device)
+        row = self.after.get(key)
+        if row is None:
+            if not isinstance(content, Readiness):  # announcements reach devices that take no part: they may answer
+                self._reject("no_assignment", item)
+            return
+        match content:
+            case Readiness():
+                effect = apply_readiness(row, content, self.now)
+            case StateReport():
+                effect = apply_state(row, content, item.digest, self.now)
+                if content.is_outcome and effect.after.outcome_digest != row.outcome_digest:
+                    self._outcome(content)
+            case Progress():
+                self.after[key] = apply_progress(row, content.state.value, content.percent, content.bytes_fetched)
+                return
+        self.after[key] = effect.after
+        if effect.hear:
+            self.offers.add(dirty.offer_key(item.device, content.rollout))
+
+    def _outcome(self, report: StateReport) -> None:
+        why = f": {report.code} {report.detail}" if report.code else f": {report.detail}" if report.detail else ""
+        self.happened.append(
+            {
+                "at": self.now,
+                "kind": f"device_{report.state}",
+                "actor": "device",
+                "rollout": report.rollout,
+                "device": report.device,
+                "text": f"{report.device}: {report.state}{why}"[:1000],
+                "data": {},
+            }
+        )
+
+    def _reject(self, reason: str, item: Incoming) -> None:
+        self.applied.rejected.append((reason, item.device))
