@@ -1,0 +1,143 @@
+"""The API over a real home and database; what lies behind delivery is seen, not sent."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import pytest
+
+from orchestrator.cli.init import HomePlan, initialise
+from orchestrator.config import Home
+from orchestrator.storage import releases
+from orchestrator.storage.database import Database
+from orchestrator.storage.releases import PUBLISHED, ReleaseRecord
+from orchestrator.web.app import create_app
+from orchestrator.web.services import Services
+from protocol.clock import ManualClock
+from protocol.manifest import ReleaseInfo
+
+NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
+MAX_PACKAGE_BYTES = 4 << 20
+
+
+@dataclass
+class Seen:
+    """Stands where controller, delivery and importer stand, and remembers what it was asked."""
+
+    db: Database
+    connected: bool = True
+    woken: int = 0
+    barriers: int = 0
+    packages: list[bytes] = field(default_factory=list)
+    paths: list[Path] = field(default_factory=list)
+    published: list[str] = field(default_factory=list)
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    error: Exception | None = None
+
+    def wake(self) -> None:
+        """Count."""
+        self.woken += 1
+
+    async def barrier(self) -> None:
+        """Count."""
+        self.barriers += 1
+
+    async def publish_release(self, release_id: str) -> int:
+        """Remember."""
+        self.published.append(release_id)
+        async with self.db.begin() as conn:
+            await releases.set_state(conn, release_id, PUBLISHED)
+        return 4711
+
+    async def import_package(self, path: Path) -> str:
+        """Remember the bytes and store a release."""
+        self.paths.append(path)
+        self.packages.append(await asyncio.to_thread(path.read_bytes))
+        await asyncio.wait_for(self.gate.wait(), 10)
+        if self.error:
+            raise self.error
+        await store_release(self.db, "gateway", "1.1.0", state="importing")
+        return "gateway/1.1.0"
+
+
+@dataclass
+class Api:
+    """The API and what stands behind it."""
+
+    http: httpx.AsyncClient
+    services: Services
+    seen: Seen
+    app: object
+
+    @property
+    def db(self) -> Database:
+        """The database."""
+        return self.services.db
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """A home; tests bring databases of their own."""
+    return initialise(tmp_path_factory.mktemp("fleet") / "home", HomePlan("harbour", ("gateway",)))
+
+
+@pytest.fixture
+async def api(home: Home, tmp_path: Path) -> AsyncIterator[Api]:
+    """The API with the admin's token."""
+    settings = home.load()
+    broker = settings.broker.model_copy(update={"max_retained_bytes": MAX_PACKAGE_BYTES})
+    db = await Database.open(tmp_path / "flagship.sqlite")
+    seen = Seen(db)
+    seen.gate.set()
+    services = Services(
+        home=home,
+        settings=settings.model_copy(update={"broker": broker}),
+        db=db,
+        clock=ManualClock(NOW),
+        controller=seen,
+        delivery=seen,
+        import_package=seen.import_package,
+    )
+    app = create_app(services)
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    headers = {"Authorization": f"Bearer {home.admin_token.read_text().strip()}"}
+    try:
+        async with httpx.AsyncClient(transport=transport, base_url="http://flagship", headers=headers) as http:
+            yield Api(http, services, seen, app)
+    finally:
+        await db.close()
+
+
+async def store_release(db: Database, product: str, version: str, state: str = PUBLISHED) -> None:
+    """A release row, as an import leaves it."""
+    info = ReleaseInfo(
+        product=product,
+        version=version,
+        component="app",
+        hardware=["rev-a"],
+        counter=1,
+        space_bytes=1000,
+        pieces=["0" * 64],
+        chunk_count=1,
+    )
+    record = ReleaseRecord(
+        id=f"{product}/{version}",
+        product=product,
+        version=version,
+        component="app",
+        path=f"{product}/{version}/manifest",
+        length=100,
+        sha256="1" * 64,
+        counter=1,
+        info=info.model_dump(mode="json"),
+        wrapped_key=b"sealed",
+        image_bytes=1000,
+        chunk_bytes=900,
+        state=state,
+        imported_at=NOW,
+    )
+    async with db.begin() as conn:
+        await releases.insert_release(conn, record, {"0" * 64: 900})

@@ -1,0 +1,94 @@
+"""Nobody without the token passes the door, and nothing larger than its bound."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from orchestrator.errors import NotAllowedError, NotFoundError
+from orchestrator.web.auth import MAX_BODY_BYTES, read_token
+from tests.orchestrator.web.conftest import MAX_PACKAGE_BYTES, Api
+
+ROUTES = [
+    ("GET", "/api/v1/status"), ("GET", "/api/v1/events"), ("GET", "/api/v1/devices"), ("POST", "/api/v1/devices"),
+    ("GET", "/api/v1/devices/d"), ("GET", "/api/v1/groups"), ("POST", "/api/v1/groups"), ("GET", "/api/v1/groups/g"),
+    ("PUT", "/api/v1/groups/g/devices/d"), ("DELETE", "/api/v1/groups/g/devices/d"),
+    ("POST", "/api/v1/releases"), ("GET", "/api/v1/releases"), ("GET", "/api/v1/releases/p/1"),
+    ("POST", "/api/v1/rollouts"), ("GET", "/api/v1/rollouts"), ("POST", "/api/v1/rollouts/r-1/halt"),
+    ("GET", "/api/v1/openapi.json"), ("GET", "/api/v1/nothing"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+async def test_every_route_asks_for_the_token(api: Api, method: str, path: str) -> None:
+    """Without a token no route answers, not even that it does not exist."""
+    answer = await api.http.request(method, path, headers={"Authorization": ""})
+    assert answer.status_code == 401
+    assert answer.headers["www-authenticate"] == "Bearer"
+    assert answer.json()["exit_code"] == 4
+
+
+@pytest.mark.parametrize("words", ["Bearer", "Bearer ", "Bearer x", "Basic {}", "{}", "Bearer {}x", "Bearer \xff"])
+async def test_only_the_token_itself_opens(api: Api, words: str) -> None:
+    """What is nearly the token does not open the door."""
+    token = api.services.home.admin_token.read_text().strip()
+    headers = [(b"authorization", words.format(token).encode("latin-1"))]
+    answer = await api.http.get("/api/v1/status", headers=headers)
+    assert answer.status_code == 401
+
+
+async def test_health_needs_no_token(api: Api) -> None:
+    """Who only asks whether the process lives learns just that."""
+    answer = await api.http.get("/healthz", headers={"Authorization": ""})
+    assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+
+
+@pytest.mark.parametrize(
+    ("path", "limit"),
+    [("/api/v1/rollouts", MAX_BODY_BYTES), ("/api/v1/groups", MAX_BODY_BYTES), ("/api/v1/releases", MAX_PACKAGE_BYTES)],
+)
+async def test_a_body_that_says_it_is_too_large_is_not_read(api: Api, path: str, limit: int) -> None:
+    """The length is believed before a byte is read."""
+    answer = await api.http.post(path, content=b"x", headers={"Content-Length": str(limit + 1)})
+    assert answer.status_code == 413
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert str(limit) in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("path", ["/api/v1/rollouts", "/api/v1/releases"])
+async def test_a_body_without_an_announced_length_is_cut_off(api: Api, path: str) -> None:
+    """A caller that hides how much it sends is stopped at the bound."""
+    sent = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal sent
+        while sent < 2 * MAX_PACKAGE_BYTES:
+            sent += 1 << 18
+            yield b" " * (1 << 18)
+
+    answer = await api.http.post(path, content=endless())
+    assert answer.status_code == 413
+    assert answer.json()["exit_code"] == 2
+    assert sent <= MAX_PACKAGE_BYTES + (1 << 19)
+    assert list(api.services.home.incoming.iterdir()) == []
+
+
+def test_a_home_without_a_token_does_not_serve(tmp_path: Path) -> None:
+    """An empty token would let everyone in."""
+    with pytest.raises(NotFoundError):
+        read_token(tmp_path / "admin.token")
+    (tmp_path / "admin.token").write_text(" \n")
+    with pytest.raises(NotAllowedError):
+        read_token(tmp_path / "admin.token")
+
+
+async def test_refusals_are_the_same_for_a_foreign_client(api: Api) -> None:
+    """A wrong token tells nothing about the right one."""
+    transport = httpx.ASGITransport(api.app)  # type: ignore[arg-type]
+    async with httpx.AsyncClient(transport=transport, base_url="http://flagship") as stranger:
+        answers = [
+            (await stranger.get("/api/v1/status", headers={"Authorization": f"Bearer {word}"})).text
+            for word in ("a", "a" * 43, "a" * 5000)
+        ]
+    assert len(set(answers)) == 1
