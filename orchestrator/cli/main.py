@@ -47,10 +47,10 @@ NOUNS = {
 class _Nouns(TyperGroup):
     """Shows every noun without importing it."""
 
-    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401, ARG002, PLR6301
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401, ARG002
         return list(NOUNS)
 
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401, ARG002, PLR6301
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401, ARG002
         noun = NOUNS.get(cmd_name)
         return None if noun is None else TyperCommand(cmd_name, help=noun.help)
 
@@ -108,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _say(str(error), OperationError.exit_code)
     except OSError as error:
         return _say(f"{error.filename or type(error).__name__}: {error.strerror or error}", OperationError.exit_code)
-    except Exception as error:  # noqa: BLE001 - a person sees one sentence, a developer may ask for more
+    except Exception as error:
         if os.environ.get("FLAGSHIP_TRACEBACK"):
             raise
         return _say(

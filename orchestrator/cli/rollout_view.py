@@ -149,5 +149,5 @@ def _topic(rollout: str) -> list[tuple[Kind, dict[str, str]]]:
 
 def _unknown(rollout: str) -> NotFoundError:
     return NotFoundError(
-        f"rollout {rollout}: the broker has no status of it within {FIRST_S:g} s; 'flagship rollout list' names those there are"
+        f"rollout {rollout}: the broker has no status of it within {FIRST_S:g} s; see 'flagship rollout list'"
     )

@@ -6,8 +6,6 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from random import SystemRandom
 
-import structlog
-
 from orchestrator.config import Home
 from orchestrator.errors import UnreachableError
 from protocol.envelopes import decode

@@ -23,9 +23,7 @@ def create_app(services: Services) -> FastAPI:
     Raises:
         OperationError: The home's admin token is missing or empty.
     """
-    app = FastAPI(
-        title="Flagship", version="1", openapi_url=f"{PREFIX}/openapi.json", docs_url=None, redoc_url=None
-    )
+    app = FastAPI(title="Flagship", version="1", openapi_url=f"{PREFIX}/openapi.json", docs_url=None, redoc_url=None)
     problems.install(app)
     api = APIRouter(prefix=PREFIX, dependencies=[Security(_described)])
     for routes in (status_routes, device_routes, group_routes, release_routes, rollout_routes):

@@ -29,9 +29,7 @@ def device_routes(services: Services) -> APIRouter:
     @router.post("", status_code=201)
     async def enrol_devices(body: EnrolDevices) -> EnrolmentAnswers:
         """Admit devices: all of the requests or, if one is refused, none."""
-        answers = await enrolment.enrol(
-            services.db, services.home, services.settings, services.clock, body.requests
-        )
+        answers = await enrolment.enrol(services.db, services.home, services.settings, services.clock, body.requests)
         services.delivery.wake()
         return answers
 

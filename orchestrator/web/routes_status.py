@@ -41,9 +41,7 @@ def status_routes(services: Services) -> APIRouter:
     ) -> Page:
         """What happened, the oldest first."""
         async with services.db.read() as conn:
-            found = await events.page(
-                conn, after=int(cursor or 0), limit=limit + 1, rollout=rollout, device=device
-            )
+            found = await events.page(conn, after=int(cursor or 0), limit=limit + 1, rollout=rollout, device=device)
         return page([event_view(event) for event in found], limit, "id")
 
     return router

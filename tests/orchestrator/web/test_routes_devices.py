@@ -1,0 +1,98 @@
+"""Devices over HTTP: admitted together or not at all, listed in pages."""
+
+import pytest
+
+from orchestrator.storage import devices
+from protocol.enrolment import EnrolmentAnswers
+from tests.orchestrator.web.conftest import Api
+from tests.orchestrator.web.requests_of_devices import enrolment_request
+
+
+async def enrol(api: Api, *names: str, **labels: str) -> None:
+    """Admit devices."""
+    answer = await api.http.post(
+        "/api/v1/devices", json={"requests": [enrolment_request(name, **labels) for name in names]}
+    )
+    assert answer.status_code == 201, answer.text
+
+
+async def test_enrolment_answers_every_request(api: Api) -> None:
+    """Each device gets its certificate, the CA, the root and the broker's address; no key is in it."""
+    body = {"requests": [enrolment_request("gw-1", site="north"), enrolment_request("gw-2")]}
+    answer = await api.http.post("/api/v1/devices", json=body)
+    assert answer.status_code == 201
+    answers = EnrolmentAnswers.model_validate(answer.json()).answers
+    assert [one.device for one in answers] == ["gw-1", "gw-2"]
+    assert {one.brokers[0].port for one in answers} == {api.services.settings.broker.device_port}
+    assert "PRIVATE" not in answer.text
+    shown = (await api.http.get("/api/v1/devices/gw-1")).json()
+    assert (shown["labels"], shown["state"], shown["groups"], shown["updates"]) == (
+        {"site": "north"},
+        "enrolled",
+        [],
+        [],
+    )
+    assert "content_key" not in shown
+    assert "report_key" not in shown
+
+
+async def test_one_bad_request_admits_nobody(api: Api) -> None:
+    """A command that fails leaves nothing half done."""
+    bad = enrolment_request("gw-2") | {"content_key": "A" * 44}
+    answer = await api.http.post("/api/v1/devices", json={"requests": [enrolment_request("gw-1"), bad]})
+    assert answer.status_code == 422
+    assert answer.json()["exit_code"] == 2
+    assert "gw-2" in answer.json()["detail"]
+    async with api.db.read() as conn:
+        assert await devices.page(conn) == []
+
+
+@pytest.mark.parametrize("name", ["a/b", "+", "#", "", "-a", "a" * 65, "a\n"])
+async def test_a_hostile_id_is_refused(api: Api, name: str) -> None:
+    """An id that could reach into another device's topics never gets into the database."""
+    answer = await api.http.post("/api/v1/devices", json={"requests": [enrolment_request("x") | {"device": name}]})
+    assert answer.status_code == 422
+    assert "device" in answer.json()["detail"]
+
+
+async def test_an_unknown_device_is_not_found(api: Api) -> None:
+    """One sentence, exit code 3."""
+    answer = await api.http.get("/api/v1/devices/nobody")
+    assert (answer.status_code, answer.json()["exit_code"]) == (404, 3)
+    assert "nobody" in answer.json()["detail"]
+
+
+async def test_pages_hold_every_device_once(api: Api) -> None:
+    """The cursor goes on where the page before ended; the last page has none."""
+    names = [f"gw-{number}" for number in range(7)]
+    await enrol(api, *names)
+    found, cursor, pages = [], "", 0
+    while pages == 0 or cursor:
+        page = (await api.http.get("/api/v1/devices", params={"limit": 3, "cursor": cursor})).json()
+        found += [device["id"] for device in page["items"]]
+        cursor, pages = page["next"], pages + 1
+    assert (found, pages) == (names, 3)
+
+
+async def test_a_full_last_page_has_no_next(api: Api) -> None:
+    """Nobody is sent to an empty page."""
+    await enrol(api, "a", "b")
+    assert (await api.http.get("/api/v1/devices", params={"limit": 2})).json()["next"] == ""
+
+
+@pytest.mark.parametrize("limit", [0, -1, 1001, "x"])
+async def test_a_page_has_bounds(api: Api, limit: object) -> None:
+    """Nobody asks for the whole fleet in one page."""
+    answer = await api.http.get("/api/v1/devices", params={"limit": str(limit)})
+    assert (answer.status_code, answer.json()["exit_code"]) == (422, 2)
+
+
+async def test_devices_of_a_group(api: Api) -> None:
+    """A group narrows the list, page by page."""
+    await enrol(api, "a", "b", "c", "d")
+    await api.http.post("/api/v1/groups", json={"name": "canary", "devices": ["a", "c", "d"]})
+    first = (await api.http.get("/api/v1/devices", params={"group": "canary", "limit": 2})).json()
+    assert [device["id"] for device in first["items"]] == ["a", "c"]
+    rest = (await api.http.get("/api/v1/devices", params={"group": "canary", "cursor": first["next"]})).json()
+    assert [device["id"] for device in rest["items"]] == ["d"]
+    assert (await api.http.get("/api/v1/devices", params={"group": "none"})).status_code == 404
