@@ -86,18 +86,21 @@ def console() -> "Console":
     return made
 
 
+_NOTHING: tuple[object, ...] = (None, "", [], {}, ())
+
+
 def cell(value: object) -> str:
     """One value as a person reads it; control characters are shown, never sent to the terminal."""
+    if value in _NOTHING:
+        return "-"
     match value:
-        case None | "" | [] | {}:
-            return "-"
         case bool():
             return "yes" if value else "no"
         case float():
             return f"{value:g}"
         case Mapping():
-            return ", ".join(f"{key}={cell(item)}" for key, item in value.items())
+            return ", ".join(f"{key}={cell(item)}" for key, item in value.items() if item not in _NOTHING)
         case list() | tuple():
-            return ", ".join(cell(item) for item in value)
+            return ("\n" if any(isinstance(item, Mapping) for item in value) else ", ").join(map(cell, value))
         case _:
             return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in str(value))

@@ -14,7 +14,7 @@ from orchestrator.cli.watching import StatusReader
 from orchestrator.config import Home
 from orchestrator.errors import HaltedError, NotFoundError, TimedOutError
 from orchestrator.model.rollout import RolloutState
-from protocol.status_messages import RolloutStatus, StageStatus
+from protocol.status_messages import RolloutStatus, RuleFigure, StageStatus
 from protocol.topics import Kind
 
 FIRST_S = 5.0
@@ -135,8 +135,13 @@ def _stage(stage: StageStatus) -> tuple[str, ...]:
         str(stage.offered),
         cell({state: count for state, count in stage.counts.items() if count}),
         cell(stage.reasons),
-        "\n".join(cell(figure.text) for figure in stage.figures) or "-",
+        "\n".join(_rule(figure) for figure in stage.figures) or "-",
     )
+
+
+def _rule(figure: RuleFigure) -> str:
+    limit = f"{figure.limit:.0%}" if figure.limit <= 1 else f"{figure.limit:g}"
+    return f"{cell(figure.rule)} {figure.numerator}/{figure.denominator}, {'' if figure.met else 'not '}met at {limit}"
 
 
 def _because(status: RolloutStatus) -> str:
