@@ -172,7 +172,5 @@ def _api_socket(settings: Settings) -> Iterator[socket.socket]:
 
 def _first(errors: BaseExceptionGroup[Any]) -> BaseException:
     """The error that ended everything, in preference to the cancellations that it caused."""
-    found: list[BaseException] = []
-    for error in errors.exceptions:
-        found.append(_first(error) if isinstance(error, BaseExceptionGroup) else error)
+    found = [_first(error) if isinstance(error, BaseExceptionGroup) else error for error in errors.exceptions]
     return next((error for error in found if isinstance(error, OperationError)), found[0])

@@ -93,7 +93,7 @@ async def _play(place: Path, count: int, source: Path | None) -> dict[str, objec
         await fleet.enrol(settings.broker.device_port)
         await command("flagship", "group", "create", "--home", fleet.home, "canary", *fleet.cast.canaries)
         await fleet.start_agents(packages[0].stat().st_size)
-        watch = Watch(Home(fleet.home), settings)
+        watch = Watch(Home(fleet.home), settings, names)
         watch.on_device, watch.on_rollout = narrator.device, narrator.rollout
         async with asyncio.TaskGroup() as group:
             watching = [group.create_task(watch.run()), group.create_task(_check_often(fleet))]

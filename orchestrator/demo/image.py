@@ -53,6 +53,7 @@ def make_images(source: Path | None, place: Path) -> Images:
     _copy_regular(tree, factory, everything=source is not None)
     (factory / SELFTEST).parent.mkdir(parents=True, exist_ok=True)
     (factory / SELFTEST).write_text(_SELFTEST)
+    (factory / SELFTEST).chmod(0o755)
     (factory / SETTINGS).write_text("workers=2\n")
     shutil.copytree(factory, good)
     _change(good, GOOD, 0)

@@ -97,7 +97,7 @@ async def _named(
 async def _low_battery(fleet: Fleet, watch: Watch, say: Say) -> None:
     name = fleet.cast.low_battery
     await _until_waits(watch, name, "power")
-    await watch.until(lambda: _stage_open(watch, "r-1", 2), SCENE_TIMEOUT_S, "the last stage")
+    await watch.until(lambda: _last_stage_open(watch), SCENE_TIMEOUT_S, "the last stage")
     await asyncio.sleep(PAUSE_S)
     _must(watch.devices[name].components.get("app") != GOOD, f"{name} waited for its charge")
     fleet.set_battery(90)
@@ -147,6 +147,7 @@ async def _killed(fleet: Fleet, watch: Watch, say: Say) -> None:
 async def _until_waits(watch: Watch, name: str, gate: str) -> None:
     def waits() -> bool:
         device = watch.devices.get(name)
+        _must_go_on(watch, f"{name} waits for {gate}")
         return device is not None and any(reason.startswith(gate) for reason in device.reasons)
 
     await watch.until(waits, SCENE_TIMEOUT_S, f"{name} waiting for {gate}")
@@ -155,6 +156,7 @@ async def _until_waits(watch: Watch, name: str, gate: str) -> None:
 async def _until_mid_transfer(watch: Watch, name: str) -> None:
     def mid() -> bool:
         device = watch.devices.get(name)
+        _must_go_on(watch, f"{name} is in mid-transfer")
         return device is not None and device.rollout == "r-1" and 15 <= device.percent < 90
 
     await watch.until(mid, SCENE_TIMEOUT_S, f"{name} in mid-transfer")
@@ -191,13 +193,20 @@ def _state(watch: Watch, rollout: str) -> str:
     return found.state if found else ""
 
 
-def _stage_open(watch: Watch, rollout: str, position: int) -> bool:
-    found = watch.rollouts.get(rollout)
-    return found is not None and len(found.stages) > position and found.stages[position].state != "pending"
+def _last_stage_open(watch: Watch) -> bool:
+    _must_go_on(watch, "its last stage opens")
+    found = watch.rollouts.get("r-1")
+    return found is not None and found.stages[-1].state != "pending"
 
 
 def _run(watch: Watch, devices: list[str], version: str) -> bool:
     return all(name in watch.devices and watch.devices[name].components.get("app") == version for name in devices)
+
+
+def _must_go_on(watch: Watch, what: str) -> None:
+    status = watch.rollouts.get("r-1")
+    if status is not None and status.state in ENDED:
+        raise OperationError(f"demo: rollout r-1 {status.state} before {what}: {status.reason or 'all are done'}")
 
 
 def _same_tree(left: Path, right: Path) -> bool:

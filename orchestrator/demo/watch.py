@@ -1,7 +1,7 @@
 """Reads the status topics as a dashboard does: with the viewer's certificate, over TLS."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import SystemRandom
 
 from pydantic import BaseModel
@@ -14,13 +14,10 @@ from protocol.mqtt.connection import ConnectionLost, ConnectionSettings, Message
 from protocol.status_messages import DeviceStatus, RolloutStatus
 from protocol.topics import RULES, Kind, Topics
 
-_KINDS = (Kind.STATUS_ROLLOUT, Kind.STATUS_DEVICE)
-
-
 class Watch:
     """The newest status of every rollout and device."""
 
-    def __init__(self, home: Home, settings: Settings) -> None:
+    def __init__(self, home: Home, settings: Settings, devices: Sequence[str]) -> None:
         certificate, key = home.certificate("viewer")
         self._connection = ConnectionSettings(
             host=settings.broker.host,
@@ -31,6 +28,7 @@ class Watch:
             key=key,
         )
         self._topics = Topics(settings.fleet)
+        self._names = devices
         self._changed = asyncio.Event()
         self.rollouts: dict[str, RolloutStatus] = {}
         self.devices: dict[str, DeviceStatus] = {}
@@ -43,7 +41,7 @@ class Watch:
         while True:
             try:
                 async with connect(self._connection) as session:
-                    await session.subscribe([(self._topics.filter(kind), RULES[kind].qos) for kind in _KINDS])
+                    await session.subscribe(self._subscriptions())
                     async for message in session.messages():
                         self._take(message)
             except (ConnectionLost, RequestRefused):
@@ -62,6 +60,12 @@ class Watch:
                     await self._changed.wait()
         except TimeoutError:
             raise OperationError(f"demo: within {timeout_s:.0f} s {what} did not come about") from None
+
+    def _subscriptions(self) -> list[tuple[str, int]]:
+        """Rollouts by wildcard, devices by name (design, section 3)."""
+        rollouts = self._topics.filter(Kind.STATUS_ROLLOUT), RULES[Kind.STATUS_ROLLOUT].qos
+        devices = [self._topics.build(Kind.STATUS_DEVICE, device=name) for name in self._names]
+        return [rollouts, *((topic, RULES[Kind.STATUS_DEVICE].qos) for topic in devices)]
 
     def _take(self, message: Message) -> None:
         try:
