@@ -71,30 +71,30 @@ class EffectHandlers:
             case Effect.JUDGE_GATES:
                 if not self._judging:
                     self._judging = True
-                    self._spawn(self._judge(update), ErrorCode.INSTALL)
+                    self._spawn(self._judge(update), update, ErrorCode.INSTALL)
             case Effect.FETCH:
                 self._stop_fetching()
-                self._fetching = self._spawn(self._fetch(update), ErrorCode.CHUNK)
+                self._fetching = self._spawn(self._fetch(update), update, ErrorCode.CHUNK)
             case Effect.STOP_FETCHING:
                 self._stop_fetching()
             case Effect.REPORT_STATE:
-                self._spawn(self._reporter.state(update, self.running_version()), None)
+                self._spawn(self._report_state(update), update)
             case Effect.REPORT_READINESS:
-                self._spawn(self._report_readiness(update), None)
+                self._spawn(self._report_readiness(update), update)
             case Effect.EVALUATE:
-                self._spawn(self._evaluate(update), ErrorCode.METADATA)
+                self._spawn(self._evaluate(update), update, ErrorCode.METADATA)
             case Effect.INSTALL:
-                self._spawn(self._in_order(self._install, update), ErrorCode.INSTALL)
+                self._spawn(self._in_order(self._install, update), update, ErrorCode.INSTALL)
             case Effect.ACTIVATE:
-                self._spawn(self._in_order(self._activate, update), ErrorCode.INSTALL)
+                self._spawn(self._in_order(self._activate, update), update, ErrorCode.INSTALL)
             case Effect.CHECK_HEALTH:
-                self._spawn(self._in_order(self._check_health, update), ErrorCode.HEALTH)
+                self._spawn(self._in_order(self._check_health, update), update, ErrorCode.HEALTH)
             case Effect.COMMIT:
-                self._spawn(self._in_order(self._commit, update), ErrorCode.INSTALL)
+                self._spawn(self._in_order(self._commit, update), update, ErrorCode.INSTALL)
             case Effect.ROLL_BACK:
-                self._spawn(self._in_order(self._roll_back, update), ErrorCode.INSTALL)
+                self._spawn(self._in_order(self._roll_back, update), update, ErrorCode.INSTALL)
             case Effect.CLEAN_UP:
-                self._spawn(self._in_order(self._clean_up, update), None)
+                self._spawn(self._in_order(self._clean_up, update), update)
             case Effect.FORGET:
                 raise RuntimeError("the runner forgets by itself")
 
@@ -102,15 +102,24 @@ class EffectHandlers:
         """Whether the offered release is the active one. Blocking."""
         return self._runs(update.offer.release)
 
+    def abandon_trial(self) -> None:
+        """Without a journal nobody knows whether what is on trial was verified: return to what was. Blocking."""
+        try:
+            if self._installer.status().pending is not None:
+                running = self._installer.rollback()
+                log.error("trial without a journal given up", running=running.version if running else None)
+        except DeviceError as error:
+            log.error("trial without a journal not given up", why=str(error))
+
     def running_version(self) -> str | None:
-        """What runs now, for reports."""
+        """What runs now, for reports. Blocking."""
         running = self._installer.running()
         return running.version if running else None
 
     def connection_lost(self) -> None:
         """Tell the machine when a transfer was cut."""
         if self._fetching and not self._fetching.done():
-            self._spawn(self._runner.post(ev.FetchInterrupted()), None)
+            self._group.create_task(self._runner.post(ev.FetchInterrupted()))
 
     async def _evaluate(self, update: Update) -> None:
         """Until trust is there: an order that cannot be judged yet is neither taken nor refused."""
@@ -129,7 +138,8 @@ class EffectHandlers:
         if await asyncio.to_thread(self._runs_version, update.offer.release, info.version):
             await self._runner.post(ev.AlreadyRuns(info.component, info.version))
         else:
-            await self._runner.post(ev.Fits(info.component, info.version, self.running_version()))
+            running = await asyncio.to_thread(self.running_version)
+            await self._runner.post(ev.Fits(info.component, info.version, running))
 
     async def _judge(self, update: Update) -> None:
         try:
@@ -183,7 +193,7 @@ class EffectHandlers:
         """The running version, its files, then the maker's own check."""
         running = await asyncio.to_thread(self._installer.running)
         if running is None or running.digest != update.offer.release.sha256:
-            await self._runner.post(ev.Failed(ErrorCode.POSTINSTALL, f"{update.version} is not what runs"))
+            await self._failed(update, ErrorCode.POSTINSTALL, f"{update.version} is not what runs")
             return
         await asyncio.to_thread(self._rehash, update, running.path)
         health = self._settings.installer
@@ -196,7 +206,7 @@ class EffectHandlers:
         if result.ok:
             await self._runner.post(ev.HealthPassed(result.log))
         else:
-            await self._runner.post(ev.Failed(ErrorCode.HEALTH, result.detail, result.log))
+            await self._failed(update, ErrorCode.HEALTH, result.detail, result.log)
 
     def _rehash(self, update: Update, place: Path) -> None:
         target = self._verifier.check(update.offer.release)
@@ -205,20 +215,28 @@ class EffectHandlers:
 
     async def _commit(self, update: Update) -> None:
         await asyncio.to_thread(self._installer.commit)
-        counter = update.offer.release.counter
-        await asyncio.to_thread(self._verifier.committed, update.component, counter)
-        await asyncio.to_thread(self._last_update.note, self._verifier.now())
+        while True:  # from here on there is no way back: what is left is tried until the disk takes it
+            try:
+                await asyncio.to_thread(self._note_commit, update)
+                break
+            except (FlagshipError, OSError) as error:
+                log.error("commit not noted", why=str(error)[:500], retry_s=_RETRY_S)
+                await asyncio.sleep(_RETRY_S)
         await self._runner.post(ev.Committed())
+
+    def _note_commit(self, update: Update) -> None:
+        self._verifier.committed(update.component, update.offer.release.counter)
+        self._last_update.note(self._verifier.now())
 
     async def _roll_back(self, update: Update) -> None:
         await asyncio.to_thread(self._installer.rollback)
         if update.code is not None:
             sha256, attempt = update.offer.release.sha256, update.offer.attempt
             await asyncio.to_thread(self._verifier.set_aside, sha256, attempt)
-        running = self.running_version()
+        running = await asyncio.to_thread(self.running_version)
         if running != update.from_version:
             detail = f"{running or 'nothing'} runs, expected {update.from_version or 'nothing'}"
-            await self._runner.post(ev.Failed(ErrorCode.INSTALL, detail))
+            await self._failed(update, ErrorCode.INSTALL, detail)
             return
         await self._inventory_changed()
         await self._runner.post(ev.RolledBack())
@@ -226,6 +244,9 @@ class EffectHandlers:
     async def _clean_up(self, update: Update) -> None:
         await asyncio.to_thread(self._fetcher.clear)
         log.info("staging cleared", rollout_id=update.offer.rollout)
+
+    async def _report_state(self, update: Update) -> None:
+        await self._reporter.state(update, await asyncio.to_thread(self.running_version))
 
     async def _report_readiness(self, update: Update) -> None:
         await self._reporter.readiness(
@@ -255,24 +276,25 @@ class EffectHandlers:
         async with self._one_at_a_time:
             await work(update)
 
-    def _spawn(self, work: Awaitable[None], code: ErrorCode | None) -> asyncio.Task[None]:
-        return self._group.create_task(self._guarded(work, code))
+    def _spawn(self, work: Awaitable[None], update: Update, code: ErrorCode | None = None) -> asyncio.Task[None]:
+        return self._group.create_task(self._guarded(work, update, code))
 
-    async def _guarded(self, work: Awaitable[None], code: ErrorCode | None) -> None:
+    async def _guarded(self, work: Awaitable[None], update: Update, code: ErrorCode | None) -> None:
         """Nothing that fails in here ends the agent; what has a code becomes an event."""
         try:
             await work
         except ProtocolError as error:
-            await self._failed(error.code, error.detail)
-        except (DeviceError, FlagshipError, OSError) as error:
+            await self._failed(update, error.code, error.detail)
+        except (FlagshipError, OSError) as error:
             if code:
-                await self._failed(code, str(error)[:500])
+                await self._failed(update, code, str(error)[:500])
             else:
                 log.warning("effect failed", why=str(error)[:500])
         except Exception:
             log.exception("effect broke")
             if code:
-                await self._failed(code, "internal error; the agent's log has the details")
+                await self._failed(update, code, "internal error; the agent's log has the details")
 
-    async def _failed(self, code: ErrorCode, detail: str) -> None:
-        await self._runner.post(ev.Failed(code, detail))
+    async def _failed(self, update: Update, code: ErrorCode, detail: str, text: str = "") -> None:
+        """A failure of what was given up meanwhile, by an abort or a deadline, is none."""
+        await self._post_if_current(update, ev.Failed(code, detail, text))

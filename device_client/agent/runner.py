@@ -37,6 +37,10 @@ class Performer(Protocol):
         """Whether the offered release is the active one. Blocking."""
         ...
 
+    def abandon_trial(self) -> None:
+        """Return to the former version if one is on trial: its journal was lost. Blocking."""
+        ...
+
 
 class Timing(Protocol):
     """The waits that the runner keeps, seconds."""
@@ -119,7 +123,9 @@ class Runner:
         # A restart in mid-verifying starts its deadlines anew: the monotonic clock began with the machine, not with us.
         self._verifying_since = self._connected_at = self._clock.monotonic()
         self.update = await asyncio.to_thread(self._journal.load)
-        if self.update:
+        if self.update is None:
+            await asyncio.to_thread(self._perform.abandon_trial)
+        else:
             runs = await asyncio.to_thread(self._perform.runs_offered, self.update)
             self.offers[self.update.offer.rollout] = self.update.offer
             log.info("update recovered", rollout_id=self.update.offer.rollout, state=self.update.state.value)

@@ -37,6 +37,7 @@ class Device:
     done: list[Effect] = field(default_factory=list)
     runs_new: bool = False
     seq: int = 0
+    trials_abandoned: int = 0
 
     def __post_init__(self) -> None:
         self.journal = Journal(self.path)
@@ -54,6 +55,10 @@ class Device:
     def runs_offered(self, update: Update) -> bool:
         """As the test says."""
         return self.runs_new
+
+    def abandon_trial(self) -> None:
+        """Note that it was asked."""
+        self.trials_abandoned += 1
 
     @property
     def update(self) -> Update:
@@ -288,6 +293,20 @@ async def test_a_restart_goes_on(tmp_path: Path) -> None:
         await device.runner.post(ev.GatesOpen())
         await device.until(lambda: Effect.REPORT_READINESS in device.done)
         assert Effect.INSTALL not in device.done
+
+
+async def test_a_trial_without_a_journal_is_given_up(tmp_path: Path) -> None:
+    """A lost or damaged journal leaves nobody who knows whether what runs was verified; a whole one leaves it alone."""
+    async with _running(tmp_path) as device:
+        await device.until(lambda: device.trials_abandoned == 1)
+        await device.comes_to_verify()
+    async with _running(tmp_path, runs_new=True) as device:
+        await device.until(lambda: Effect.CHECK_HEALTH in device.done)
+        assert device.trials_abandoned == 0
+    (tmp_path / "journal.json").write_bytes(b"{")
+    async with _running(tmp_path) as device:
+        await device.until(lambda: device.trials_abandoned == 1)
+        assert device.runner.update is None
 
 
 async def test_one_update_at_a_time(tmp_path: Path) -> None:
