@@ -144,7 +144,9 @@ def _usage(error: refusals.ClickException) -> str:
 
 
 def _say(sentence: str, code: int) -> int:
-    sys.stderr.write(f"flagship: {' '.join(sentence.split())}\n")
+    # A reason may hold what a device wrote: it must not reach the terminal as a control sequence.
+    shown = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in " ".join(sentence.split()))
+    sys.stderr.write(f"flagship: {shown}\n")
     return code
 
 

@@ -124,7 +124,7 @@ def _facts(status: RolloutStatus) -> dict[str, Any]:
 
 def _line(status: RolloutStatus) -> str:
     stages = ", ".join(f"{stage.name} {stage.state} ({cell(stage.counts)})" for stage in status.stages)
-    return f"{status.at:%H:%M:%S} {status.id} {status.state}{_because(status)}: {stages}"
+    return cell(f"{status.at:%H:%M:%S} {status.id} {status.state}{_because(status)}: {stages}")
 
 
 def _stage(stage: StageStatus) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from orchestrator.web.routes_status import status_routes
 from orchestrator.web.services import Services
 
 PREFIX = "/api/v1"
+FREE = frozenset({"/healthz"})
 
 
 def create_app(services: Services) -> FastAPI:
@@ -39,7 +40,7 @@ def create_app(services: Services) -> FastAPI:
         ("POST", UPLOAD_PATH): services.settings.broker.max_retained_bytes,
         ("POST", ENROL_PATH): MAX_ENROL_BYTES,
     }
-    app.add_middleware(Door, token=read_token(services.home.admin_token), guarded=f"{PREFIX}/", limits=limits)
+    app.add_middleware(Door, token=read_token(services.home.admin_token), free=FREE, limits=limits)
     return app
 
 

@@ -37,13 +37,14 @@ class Door:
     """Lets pass what may pass.
 
     Args:
+        free: Paths that need no token; every other does, whether it exists or not.
         limits: Body bytes by (method, path), where it is not ``MAX_BODY_BYTES``.
     """
 
-    def __init__(self, app: ASGIApp, token: str, guarded: str, limits: dict[tuple[str, str], int]) -> None:
+    def __init__(self, app: ASGIApp, token: str, free: frozenset[str], limits: dict[tuple[str, str], int]) -> None:
         self._app = app
         self._token = token.encode()
-        self._guarded = guarded
+        self._free = free
         self._limits = limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -53,7 +54,7 @@ class Door:
             return
         headers, path = Headers(scope=scope), str(scope["path"])
         limit = self._limits.get((scope["method"], path), MAX_BODY_BYTES)
-        if path.startswith(self._guarded) and not self._is_admin(headers.get("authorization", "")):
+        if path not in self._free and not self._is_admin(headers.get("authorization", "")):
             answer = problem(401, "expected the home's admin token as a bearer token", NotAllowedError.exit_code)
             answer.headers["WWW-Authenticate"] = "Bearer"
             await answer(scope, receive, send)

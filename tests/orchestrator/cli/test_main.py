@@ -9,6 +9,7 @@ import pytest
 
 from orchestrator.cli.main import BROKEN_PIPE, INTERRUPTED, NOUNS, Noun, main
 from orchestrator.config import Home
+from orchestrator.errors import HaltedError
 from tests.orchestrator.cli.homes import make_home
 
 ROLLOUT = ("rollout", "create", "--release", "gateway/1.1.0")
@@ -33,6 +34,7 @@ def assert_sentence(err: str) -> None:
     assert err.count("\n") == 1
     assert err.endswith("\n")
     assert "Traceback" not in err
+    assert "\x1b" not in err
 
 
 @pytest.mark.parametrize(
@@ -142,6 +144,7 @@ def test_a_missing_package_is_named(capsys: pytest.CaptureFixture[str], monkeypa
     [
         pytest.param(KeyError("inside"), 1, "FLAGSHIP_TRACEBACK=1", id="a mistake inside"),
         pytest.param(FileNotFoundError(2, "No such file", "x.bin"), 1, "x.bin: No such file", id="a file"),
+        pytest.param(HaltedError("r-1: \x1b[2Jgone\nreally"), 6, "gone really", id="a device's words"),
         pytest.param(KeyboardInterrupt(), INTERRUPTED, "interrupted", id="interrupted"),
     ],
 )
