@@ -16,7 +16,8 @@ ROUTES = [
     ("PUT", "/api/v1/groups/g/devices/d"), ("DELETE", "/api/v1/groups/g/devices/d"),
     ("POST", "/api/v1/releases"), ("GET", "/api/v1/releases"), ("GET", "/api/v1/releases/p/1"),
     ("POST", "/api/v1/rollouts"), ("GET", "/api/v1/rollouts"), ("POST", "/api/v1/rollouts/r-1/halt"),
-    ("GET", "/api/v1/openapi.json"), ("GET", "/api/v1/nothing"), ("GET", "/"), ("GET", "//api/v1/status"), ("GET", "/healthz/"),
+    ("GET", "/api/v1/openapi.json"), ("GET", "/api/v1/nothing"),
+    ("GET", "/"), ("GET", "//api/v1/status"), ("GET", "/healthz/"),
 ]  # fmt: skip
 
 
