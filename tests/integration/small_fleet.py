@@ -3,9 +3,9 @@
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import tempfile
-import shutil
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime

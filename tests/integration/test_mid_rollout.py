@@ -19,7 +19,7 @@ async def _in_mid_transfer(fleet: SmallFleet) -> None:
     await fleet.enrol(NAMES, factory, **SLOW)
     fleet.start_agents(NAMES)
     await fleet.roll_out("r-1", "1.1.0")
-    transfers = [agent._fetcher for agent in fleet.agents.values()]  # noqa: SLF001
+    transfers = [agent._fetcher for agent in fleet.agents.values()]
 
     def all_begun() -> bool:
         return all(one.last is not None and 100_000 < one.last.present_bytes for one in transfers)
