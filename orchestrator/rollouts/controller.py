@@ -99,7 +99,9 @@ class Controller:
         offered = await self._offer(conn, decisions, now)
         answered = await self._answer(conn, decisions, now)
         renewed = await self._renew(conn, decisions, now)
-        changes = [*offered, *answered, *renewed]
+        # One that was answered has a new life already; two changes of one row would undo one another.
+        settled = {row.device for row, _ in answered}
+        changes = [*offered, *answered, *(change for change in renewed if change[0].device not in settled)]
         await assignments.save_all(conn, changes)
         devices = [row.device for _, row in changes]
         await dirty.mark(conn, Kind.OFFER, [dirty.offer_key(device, after.id) for device in devices], now)
@@ -133,7 +135,7 @@ class Controller:
                     offered_at=now,
                     offer_expires=now + self._lease,
                     updated_at=now,
-                ),  # fmt: skip
+                ),
             )
             for row in rows
         ]
@@ -155,9 +157,9 @@ class Controller:
 
     async def _renew(self, conn: AsyncConnection, decisions: Decisions, now: datetime) -> list[Change]:
         """Open offers at half of their life; a grant for ``activate`` that was not used by then is asked for again."""
-        if decisions.renew_before is None:
+        if decisions.renew_until is None:
             return []
-        rows = await assignments.open_offers_before(conn, decisions.rollout.id, decisions.renew_before, OFFER_BATCH)
+        rows = await assignments.open_offers_until(conn, decisions.rollout.id, decisions.renew_until, OFFER_BATCH)
         return [
             (row, replace(row, grant="download", grant_nonce=None, offer_expires=now + self._lease)) for row in rows
         ]

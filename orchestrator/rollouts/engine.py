@@ -50,7 +50,7 @@ class Decisions:
         announce: The announcement must be signed anew.
         offer_stages, offer_budget: From which stages, in order, how many ready devices may be offered.
         answer: None, or whether asking devices get their activate grant (False: only heard).
-        renew_before: Open offers that run out before this are signed anew; None: none.
+        renew_until: Open offers that run out by then are signed anew; None: none.
         wake_at: When facts may lead to something else by the clock alone.
     """
 
@@ -60,7 +60,7 @@ class Decisions:
     offer_stages: tuple[int, ...] = ()
     offer_budget: int = 0
     answer: bool | None = None
-    renew_before: datetime | None = None
+    renew_until: datetime | None = None
     happenings: tuple[Happening, ...] = ()
     figures: tuple[RuleFigure, ...] = ()
     wake_at: datetime | None = None
@@ -73,7 +73,7 @@ class Decisions:
             or self.announce
             or self.offer_budget
             or self.answer is not None
-            or self.renew_before
+            or self.renew_until
             or self.happenings
         )
 
@@ -93,7 +93,9 @@ def reconcile(facts: Facts, now: datetime, lease: timedelta) -> Decisions:
         if start_at is not None and start_at > now:
             return Decisions(rollout=rollout, wake_at=start_at)
         rollout = replace(rollout, state=RolloutState.RUNNING, started_at=now)
-        return _advance(replace(facts, rollout=rollout), now, lease, (Happening("rollout_started", "started as scheduled"),))
+        return _advance(
+            replace(facts, rollout=rollout), now, lease, (Happening("rollout_started", "started as scheduled"),)
+        )
     return _advance(facts, now, lease, ())
 
 
@@ -192,7 +194,9 @@ def _end(rollout: Rollout, facts: Facts, now: datetime) -> tuple[Rollout, list[H
             done = replace(rollout, state=RolloutState.COMPLETED, ended_at=now)
             return done, [Happening("rollout_completed", f"completed: all {members} members are done")]
         case RolloutState.ABORTED:
-            return replace(rollout, ended_at=now), []
+            return replace(rollout, ended_at=now), [
+                Happening("rollout_ended", "ended: no device has anything left to do")
+            ]
         case _:  # a halt is latched: it ends by a person's resume or abort
             return rollout, []
 
@@ -204,7 +208,7 @@ def _act(
     lease: timedelta,
     happenings: list[Happening],
     figures: tuple[RuleFigure, ...],
-    announce: bool,  # noqa: FBT001
+    announce: bool,
 ) -> Decisions:
     """Offers, answers, leases and the next look, for a rollout that goes on."""
     rollout = facts.rollout
@@ -217,31 +221,32 @@ def _act(
     bucket = Bucket(rollout.spec.pace_per_minute, rollout.pace_credit, rollout.pace_at)
     offer_stages: tuple[int, ...] = ()
     budget = 0
+    pace_at: datetime | None = None
     if rollout.state is RolloutState.RUNNING:
         offer_stages = tuple(p for p, s in sorted(stages.items()) if s.state in BEGUN and _n(facts, p, "ready"))
         if offer_stages:
             bucket = bucket.filled(now)
-            budget = bucket.budget(min(OFFER_BATCH, sum(_n(facts, p, "ready") for p in offer_stages)))
+            ready = sum(_n(facts, p, "ready") for p in offer_stages)
+            budget = bucket.budget(min(OFFER_BATCH, ready))
+            pace_at = bucket.spent(budget).next_at() if budget < ready else None
     asking = sum(_n(facts, position, "asking") for position in stages)
     runs_out = facts.next_offer_expiry is not None and facts.next_offer_expiry - half <= now
     wakes = [expires - half]
     if facts.next_offer_expiry is not None:
         wakes.append(facts.next_offer_expiry - half)
-    pace_at = bucket.next_at() if offer_stages else None
     if pace_at is not None:
         wakes.append(pace_at)
-    soak = timedelta(seconds=rollout.spec.soak_s)
-    wakes += [s.soaking_since + soak for s in stages.values() if s.state is StageState.SOAKING and s.soaking_since]
+    if rollout.state is RolloutState.RUNNING:  # only then does the end of a soak lead to anything
+        soak = timedelta(seconds=rollout.spec.soak_s)
+        wakes += [s.soaking_since + soak for s in stages.values() if s.state is StageState.SOAKING and s.soaking_since]
     return Decisions(
-        rollout=replace(
-            rollout, announcement_expires=expires, pace_credit=bucket.credit, pace_at=bucket.at
-        ),
+        rollout=replace(rollout, announcement_expires=expires, pace_credit=bucket.credit, pace_at=bucket.at),
         stages=changed,
         announce=announce,
         offer_stages=offer_stages if budget else (),
         offer_budget=budget,
         answer=rollout.state in (RolloutState.RUNNING, RolloutState.PAUSED) if asking else None,
-        renew_before=now + half if runs_out else None,
+        renew_until=now + half if runs_out else None,
         happenings=tuple(happenings),
         figures=figures,
         wake_at=min(wakes),

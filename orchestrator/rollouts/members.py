@@ -40,7 +40,9 @@ def select_members(devices: Iterable[Device], members: Members, groups: Groups, 
     ]
 
 
-def place_members(rollout: str, members: Sequence[Device], spec: RolloutSpec, groups: Groups, random: Random) -> list[Place]:
+def place_members(
+    rollout: str, members: Sequence[Device], spec: RolloutSpec, groups: Groups, random: Random
+) -> list[Place]:
     """Give every member its stage.
 
     Percentages are cumulative over all members: a stage of 25 % is filled up to a quarter of the rollout, whatever

@@ -1,4 +1,4 @@
-"""What an operator may do with a rollout. Each verb is one transaction; the engine and delivery act on what it wrote."""
+"""What an operator may do with a rollout. Each verb is one transaction; engine and delivery act on what it wrote."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace

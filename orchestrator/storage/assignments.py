@@ -137,16 +137,16 @@ async def asking(conn: AsyncConnection, rollout: str, limit: int) -> list[Assign
     return [Assignment.from_row(row) for row in result.mappings()]
 
 
-async def open_offers_before(
+async def open_offers_until(
     conn: AsyncConnection, rollout: str, instant: datetime, limit: int
 ) -> list[Assignment]:
-    """Open offers (download or activate) that run out before ``instant``, the earliest first."""
+    """Open offers (download or activate) that run out by ``instant``, the earliest first."""
     result = await conn.execute(
         select(assignments)
         .where(
             assignments.c.rollout == rollout,
             assignments.c.grant.in_(["download", "activate"]),
-            assignments.c.offer_expires < instant,
+            assignments.c.offer_expires <= instant,
         )
         .order_by(assignments.c.offer_expires)
         .limit(limit)
