@@ -20,7 +20,7 @@ from orchestrator.demo.watch import Watch, same
 from orchestrator.errors import OperationError, UsageError
 from protocol.status_messages import DeviceStatus, RolloutStatus
 
-MIN_DEVICES, MAX_DEVICES = 8, 100
+MIN_DEVICES, MAX_DEVICES = 9, 100
 
 
 def demo(
@@ -66,8 +66,8 @@ class _Narrator:
             return
         if after.state == "pending" and not after.reasons:
             return
-        why = f": {'; '.join(after.reasons)}" if after.reasons else f": {after.code} {after.detail}" if after.code else ""
-        self.say(after.id, f"{after.state}{why}")
+        why = "; ".join(after.reasons) or f"{after.code} {after.detail}".strip()
+        self.say(after.id, f"{after.state}: {why}" if why else after.state)
 
     def rollout(self, before: RolloutStatus | None, after: RolloutStatus) -> None:
         if before is None or before.state != after.state:

@@ -88,9 +88,7 @@ async def scene_two(fleet: Fleet, watch: Watch, package: Path, say: Say) -> Scen
     return _result(watch, fleet, published)
 
 
-async def _named(
-    mishap: Callable[[Fleet, Watch, Say], Awaitable[None]], fleet: Fleet, watch: Watch, say: Say
-) -> None:
+async def _named(mishap: Callable[[Fleet, Watch, Say], Awaitable[None]], fleet: Fleet, watch: Watch, say: Say) -> None:
     await mishap(fleet, watch, say)
 
 
@@ -225,6 +223,6 @@ def _same(comparison: "filecmp.dircmp[str]") -> bool:
     return False
 
 
-def _must(holds: bool, what: str) -> None:  # noqa: FBT001
+def _must(holds: bool, what: str) -> None:
     if not holds:
         raise OperationError(f"demo: expected that {what}")

@@ -14,6 +14,7 @@ from protocol.mqtt.connection import ConnectionLost, ConnectionSettings, Message
 from protocol.status_messages import DeviceStatus, RolloutStatus
 from protocol.topics import RULES, Kind, Topics
 
+
 class Watch:
     """The newest status of every rollout and device."""
 
