@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
+from weakref import WeakKeyDictionary
 
 import structlog
 
@@ -35,7 +36,8 @@ from protocol.trust.workflow import ReleaseTarget
 log = structlog.get_logger(__name__)
 
 _MAX_CEK_BYTES = 4096
-_IMPORTS = asyncio.Lock()
+_LOCKS: WeakKeyDictionary[Database, asyncio.Lock] = WeakKeyDictionary()
+"""One import at a time per database: each builds on the metadata that the one before it stored."""
 
 
 class ImportSigner(Timestamps, Protocol):
@@ -59,7 +61,7 @@ class _Checked:
 async def import_package(
     path: Path, home: Home, db: Database, chunk_store: ChunkStore, signer: ImportSigner, now: datetime
 ) -> ReleaseRecord:
-    """Take a package in; the very same release again changes nothing and returns what is there.
+    """Take a package in; the very same release again restores chunks that were lost, and returns what is there.
 
     Args:
         path: The package file.
@@ -69,13 +71,13 @@ async def import_package(
         OperationError: Why it is refused, in one sentence; nothing changed.
     """
     settings = home.load()
-    async with _IMPORTS:
+    async with _LOCKS.setdefault(db, asyncio.Lock()):
         with await asyncio.to_thread(PackageReader, path) as package:
             name = _check_header(package.header, settings.fleet)
             async with db.read() as conn:
                 known = await releases.get(conn, str(name))
             if known is not None:
-                return _same(known, package.header)
+                return await _take_again(known, package, db, chunk_store)
             with _refused(name):
                 checked = await asyncio.to_thread(_check, package, home.trust, signer, now)
             added = await asyncio.to_thread(_keep_chunks, package, chunk_store, checked.chunks)
@@ -115,11 +117,18 @@ def _check_header(header: PackageHeader, fleet: str) -> ReleaseName:
     return ReleaseName(header.product, header.version)
 
 
-def _same(known: ReleaseRecord, header: PackageHeader) -> ReleaseRecord:
-    if known.sha256 != header.manifest_sha256:
+async def _take_again(
+    known: ReleaseRecord, package: PackageReader, db: Database, chunk_store: ChunkStore
+) -> ReleaseRecord:
+    if known.sha256 != package.header.manifest_sha256:
         raise ConflictError(
             f"release {known.id}: imported already with other content; a version never changes, give it a new one"
         )
+    async with db.read() as conn:
+        chunks = await releases.chunks(conn, known.id)
+    restored = await asyncio.to_thread(_keep_chunks, package, chunk_store, chunks)
+    if restored:
+        log.warning("chunks restored", release=known.id, chunks=len(restored))
     return known
 
 
@@ -216,7 +225,7 @@ def _keep_chunks(package: PackageReader, store: ChunkStore, chunks: dict[str, in
     try:
         for cid in store.missing(chunks):
             store.put(cid, package.read((PIECE if cid in pieces else CHUNK) + cid))
-            added.append(cid)  # noqa: PERF401 - what is listed must be removed when the next one fails
+            added.append(cid)  # at once: what is listed is removed when the next one fails
         store.sync()
     except OperationError:
         store.remove(added)

@@ -3,9 +3,10 @@
 The timestamp is this side's own: a device needs one that names the new snapshot, so the check makes it.
 """
 
+import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,10 +16,11 @@ from orchestrator.errors import ConflictError, NotAllowedError, NotFoundError, O
 from orchestrator.package import TRUST, PackageReader
 from protocol.errors import ErrorCode, TrustError
 from protocol.identifiers import ReleaseName
-from protocol.trust.workflow import MAX_BUNDLE_UNPACKED_BYTES, ReleaseTarget, TrustStore
+from protocol.trust.workflow import MAX_BUNDLE_UNPACKED_BYTES, ReleaseTarget, Trusted, TrustStore, releases_role
 
 TIMESTAMP = "timestamp.json"
 MAX_FILES = 64
+_SNAPSHOT = ".snapshot.json"
 _OLDER = frozenset({ErrorCode.ROLLBACK_METADATA})
 
 
@@ -41,30 +43,69 @@ class CheckedTrust:
 def check_trust(package: PackageReader, trust: Path, signer: Timestamps, now: datetime) -> CheckedTrust:
     """Check a package's metadata against the fleet's root and what is published now.
 
+    Only what was verified is handed on: a package may carry anything beside it.
+
     Raises:
         NotFoundError: The home lacks its metadata, or the package does not list its own release.
         NotAllowedError: It is not signed by this fleet's release keys.
-        ConflictError: It is older than what is published.
+        ConflictError: It is older than what is published, or made beside it.
         OperationError: It is damaged or too large.
     """
     known = _read_home(trust)
     news = _read_package(package)
-    snapshot = max((_version(name) for name in {**known, **news} if name.endswith(".snapshot.json")), default=0)
+    first = _first_root(known)
+    snapshot = max((_version(name) for name in {**known, **news} if name.endswith(_SNAPSHOT)), default=0)
     name = ReleaseName(package.header.product, package.header.version)
     with tempfile.TemporaryDirectory(prefix="trust-check-") as temporary:
-        store = TrustStore(Path(temporary), known[f"{_first_root(known)}.root.json"])
+        store = TrustStore(Path(temporary), known[f"{first}.root.json"])
         try:
             _take_known(store, known, now)
             news[TIMESTAMP] = signer.bump_timestamp(snapshot, now)
-            trusted = store.refresh({**known, **news}, now, (name.product,))
+            files = {**known, **news}
+            trusted = store.refresh(files, now, (name.product,))
+            verified = _verified(trusted, files, first)
             target = trusted.release(name.target_path)
         except TrustError as error:
             raise _explained(name, error) from error
+    _check_follows(name, verified, known, news)
     if target is None:
         raise NotFoundError(f"package of {name}: its metadata does not list it; create the release again")
     if target.sha256 != package.header.manifest_sha256:
         raise OperationError(f"package of {name}: damaged, it is not the release that its metadata lists")
-    return CheckedTrust(target, {file: data for file, data in news.items() if known.get(file) != data})
+    return CheckedTrust(target, {file: files[file] for file in verified if known.get(file) != files[file]})
+
+
+def _verified(trusted: Trusted, files: Mapping[str, bytes], first_root: int) -> frozenset[str]:
+    """Names of the files that were verified: the chain of roots, and one set that the snapshot names in full.
+
+    Raises:
+        TrustError: The releases of another product do not hold; its devices would be left without.
+    """
+    snapshot = files[f"{trusted.roles['snapshot'].version}{_SNAPSHOT}"]
+    prefix = releases_role("")
+    for role in json.loads(snapshot)["signed"]["meta"]:
+        if role.startswith(prefix):
+            trusted.release(f"{role.removeprefix(prefix).removesuffix('.json')}/-/-")
+    roles = trusted.roles
+    names = {f"{number}.root.json" for number in range(first_root + 1, roles["root"].version + 1)}
+    names |= {f"{role.version}.{name}.json" for name, role in roles.items() if name not in ("root", "timestamp")}
+    return frozenset({*names, TIMESTAMP})
+
+
+def _check_follows(
+    name: ReleaseName, verified: Iterable[str], known: Mapping[str, bytes], news: Mapping[str, bytes]
+) -> None:
+    """Two files of one version would split the fleet: devices keep whichever they saw first.
+
+    Raises:
+        ConflictError: The package brings another content for a version that is published.
+    """
+    for file in sorted(verified):
+        if file != TIMESTAMP and file in known and news.get(file, known[file]) != known[file]:
+            raise ConflictError(
+                f"package of {name}: its {file} is not the one that is published here; the release keys folder that "
+                "made it is an old copy: copy the newest metadata into it and create the release again"
+            )
 
 
 def _take_known(store: TrustStore, known: Mapping[str, bytes], now: datetime) -> None:
@@ -82,7 +123,7 @@ def store_trust(trust: Path, files: Mapping[str, bytes]) -> None:
     Raises:
         OperationError: The disk does not take them; what was published stays valid.
     """
-    for name in sorted(files, key=lambda name: (name == TIMESTAMP, name.endswith(".snapshot.json"), name)):
+    for name in sorted(files, key=lambda name: (name == TIMESTAMP, name.endswith(_SNAPSHOT), name)):
         place = trust / name
         temporary = trust / f".{name}.new"
         try:
@@ -102,7 +143,10 @@ def store_trust(trust: Path, files: Mapping[str, bytes]) -> None:
 
 
 def _read_home(trust: Path) -> dict[str, bytes]:
-    files = {path.name: path.read_bytes() for path in trust.glob("[!.]*.json")} if trust.is_dir() else {}
+    try:
+        files = {path.name: path.read_bytes() for path in trust.glob("[!.]*.json")}
+    except OSError as error:
+        raise OperationError(f"{error.filename}: cannot be read: {error.strerror}") from error
     if not any(name.endswith(".root.json") for name in files) or TIMESTAMP not in files:
         raise NotFoundError(f"{trust}: holds no trust metadata; restore it from a backup")
     return files
@@ -136,5 +180,9 @@ def _explained(name: ReleaseName, error: TrustError) -> OperationError:
         return NotAllowedError(
             f"package of {name}: not signed by this fleet's release keys ({error.detail}); create it with the keys "
             "that 'flagship init' made for this home"
+        )
+    if error.code is ErrorCode.FREEZE:
+        return OperationError(
+            f"package of {name}: its metadata ran out ({error.detail}); create the release again with a new version"
         )
     return OperationError(f"package of {name}: {error.code}: {error.detail}")

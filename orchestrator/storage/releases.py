@@ -44,10 +44,10 @@ class ReleaseRecord:
     published_bytes: int = 0
 
 
-async def insert_release(conn: AsyncConnection, record: ReleaseRecord, chunks: Mapping[str, int]) -> None:
+async def insert_release(conn: AsyncConnection, record: ReleaseRecord, lengths: Mapping[str, int]) -> None:
     """Add a release and its chunks (cid -> ciphertext bytes)."""
     await conn.execute(insert(releases).values(**asdict(record)))
-    rows = [{"release": record.id, "cid": cid, "length": length} for cid, length in chunks.items()]
+    rows = [{"release": record.id, "cid": cid, "length": length} for cid, length in lengths.items()]
     for start in range(0, len(rows), _ROWS_AT_ONCE):
         await conn.execute(insert(release_chunks), rows[start : start + _ROWS_AT_ONCE])
 
@@ -56,6 +56,12 @@ async def get(conn: AsyncConnection, release_id: str) -> ReleaseRecord | None:
     """One release, or None."""
     row = (await conn.execute(select(releases).where(releases.c.id == release_id))).mappings().first()
     return None if row is None else ReleaseRecord(**row)
+
+
+async def chunks(conn: AsyncConnection, release_id: str) -> dict[str, int]:
+    """What a release consists of: cid -> ciphertext bytes, pieces of the sealed manifest included."""
+    query = select(release_chunks.c.cid, release_chunks.c.length).where(release_chunks.c.release == release_id)
+    return {row.cid: row.length for row in await conn.execute(query)}
 
 
 async def page(conn: AsyncConnection, *, after: str = "", limit: int = 200) -> Sequence[ReleaseRecord]:
