@@ -1,10 +1,13 @@
 """``flagship init DIR``: a fleet's home, whole or not at all."""
 
 import asyncio
+import fcntl
+import json
 import os
 import secrets
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,12 +16,13 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from orchestrator.config import Home, Settings
+from orchestrator.config import ApiSettings, BrokerSettings, Home, TimingSettings
 from orchestrator.errors import ConflictError, OperationError, UsageError
 from orchestrator.fleet.authority import create_authority, issue_client, issue_server
 from orchestrator.private_files import write_private
 from orchestrator.publisher.ceremony import Thresholds, hold_ceremony
 from orchestrator.storage.database import Database
+from protocol.identifiers import check_id
 from protocol.topics import DELIVERY, INGEST
 
 PARTIAL = ".partial"
@@ -78,21 +82,48 @@ def initialise(directory: Path, plan: HomePlan) -> Home:
         UsageError: A name, a port, a host or a threshold makes no sense.
         OperationError: It cannot be written.
     """
+    config = _config_text(plan)
+    place = Path(os.path.abspath(directory))  # noqa: PTH100 - Path has no way that leaves links alone
     _check_place(directory)
-    settings = _settings(plan)
-    partial = directory.absolute().with_name(directory.absolute().name + PARTIAL)
+    partial = place.with_name(place.name + PARTIAL)
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(mode=0o700, parents=True)
-        _fill(Home(partial), plan, settings)
-        if directory.exists():
-            directory.rmdir()
-        partial.rename(directory.absolute())
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with _alone_in(place.parent):
+            _clear(partial)
+            try:
+                partial.mkdir(mode=0o700)
+                _fill(Home(partial), plan, config)
+                partial.rename(place)  # also onto an empty folder
+                _sync(place.parent)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
         raise OperationError(f"{error.filename or directory}: cannot be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return Home(directory)
+
+
+@contextmanager
+def _alone_in(parent: Path) -> Iterator[None]:
+    """One ``init`` at a time: two would build in one place."""
+    descriptor = os.open(parent, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise ConflictError(f"{parent}: another 'flagship init' works in it; wait for it to end") from error
+    finally:
+        os.close(descriptor)
+
+
+def _clear(partial: Path) -> None:
+    """Remove what an ``init`` that was killed left, and nothing else."""
+    if partial.is_symlink() or (partial.exists() and not partial.is_dir()):
+        raise ConflictError(f"{partial}: is in the way; remove it")
+    if partial.is_dir():
+        strange = {path.name for path in partial.iterdir()} - {path.name for path in vars(Home(partial)).values()}
+        if any(not name.startswith(Home(partial).database.name) for name in strange):
+            raise ConflictError(f"{partial}: is in the way and holds more than a home; remove it or name another DIR")
+        shutil.rmtree(partial)
 
 
 def _check_place(directory: Path) -> None:
@@ -103,25 +134,7 @@ def _check_place(directory: Path) -> None:
         raise ConflictError(f"{directory}: expected a new or empty folder, found {found}; name another")
 
 
-def _settings(plan: HomePlan) -> Settings:
-    ports = (plan.api_port, plan.device_port, plan.service_port)
-    if len(set(ports)) != len(ports):
-        raise UsageError(f"ports {', '.join(map(str, ports))}: expected three different ones")
-    values = {
-        "fleet": plan.fleet,
-        "product": plan.products[0],
-        "api": {"port": plan.api_port},
-        "broker": {"host": plan.host, "device_port": plan.device_port, "service_port": plan.service_port},
-    }
-    try:
-        return Settings.model_validate(values)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"{place}: {str(first['msg']).removeprefix('Value error, ')}") from error
-
-
-def _fill(home: Home, plan: HomePlan, settings: Settings) -> None:
+def _fill(home: Home, plan: HomePlan, config: str) -> None:
     hold_ceremony(
         home.publisher, home.signer, home.trust,
         fleet=plan.fleet, products=plan.products, thresholds=plan.thresholds, now=datetime.now(UTC),
@@ -133,12 +146,13 @@ def _fill(home: Home, plan: HomePlan, settings: Settings) -> None:
     for directory in (home.chunks, home.incoming, home.broker):
         directory.mkdir(mode=0o700)
     write_private(home.admin_token, f"{secrets.token_urlsafe(32)}\n".encode())
-    home.config.write_text(_config_text(settings))
+    home.config.write_text(config)
     asyncio.run(_create_database(home.database))
     for path in home.path.iterdir():
         if path.name.startswith(home.database.name):
             path.chmod(0o600)
-    _sync(home.path)
+    for path in (*home.path.rglob("*"), home.path):
+        _sync(path)
 
 
 async def _create_database(path: Path) -> None:
@@ -146,18 +160,37 @@ async def _create_database(path: Path) -> None:
     await database.close()
 
 
-def _config_text(settings: Settings) -> str:
-    broker, timing = settings.broker, settings.timing
+def _config_text(plan: HomePlan) -> str:
+    """The settings; the environment has no say in what is written down.
+
+    Raises:
+        UsageError: A name or a port makes no sense.
+    """
+    if not plan.products:
+        raise UsageError("products: expected at least one")
+    ports = (plan.api_port, plan.device_port, plan.service_port)
+    if len(set(ports)) != len(ports):
+        raise UsageError(f"ports {', '.join(map(str, ports))}: expected three different ones")
+    try:
+        api = ApiSettings(port=plan.api_port)
+        broker = BrokerSettings(host=plan.host, device_port=plan.device_port, service_port=plan.service_port)
+        fleet, product = check_id(plan.fleet, "fleet"), check_id(plan.products[0], "product")
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise UsageError(f"{first['loc'][-1]}: {first['msg']}, found {str(first['input'])[:40]}") from error
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    timing = TimingSettings()
     return f"""# Settings of this fleet. FLAGSHIP_<SECTION>__<NAME> in the environment wins over this file.
-fleet = "{settings.fleet}"
-product = "{settings.product}"
+fleet = {json.dumps(fleet)}
+product = {json.dumps(product)}
 
 [api]
-port = {settings.api.port}
+port = {api.port}
 
 [broker]
 managed = true               # serve starts mosquitto itself
-host = "{broker.host}"
+host = {json.dumps(broker.host)}
 device_port = {broker.device_port}
 service_port = {broker.service_port}
 

@@ -4,6 +4,7 @@
 sessions and of viewers. A subject comes from the inventory, never from a request. A production fleet brings its own CA.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -31,6 +32,8 @@ SERVICE_LIFE = timedelta(days=397)
 DEVICE_DAYS = 90
 BACKDATED = timedelta(minutes=5)
 """For clocks that differ a little."""
+
+_HOST = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\Z")
 
 PublicKey = ec.EllipticCurvePublicKey
 
@@ -185,7 +188,7 @@ def _host(host: str) -> x509.GeneralName:
         return x509.IPAddress(ip_address(host))
     except ValueError:
         pass
-    if not host or len(host) > 253 or not host.isascii() or any(c in host for c in " /:@"):
+    if len(host) > 253 or not _HOST.match(host):
         raise UsageError(f"host {host[:80]!r}: expected a host name or an IP address")
     return x509.DNSName(host)
 
