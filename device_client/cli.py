@@ -20,6 +20,7 @@ from device_client.durable import write_durably
 from device_client.errors import ConflictError, NotFoundError, UsageError
 from device_client.local_socket import request
 from device_client.logs import log_to_stderr
+from device_client.memory import use_one_heap
 from device_client.service import Agent, make_installer, run_agents
 from protocol.clock import SystemClock
 from protocol.errors import FlagshipError
@@ -144,6 +145,7 @@ def _label(text: str) -> tuple[str, str]:
 def _run(options: argparse.Namespace) -> None:
     paths = options.config or [Path(os.environ.get("FLAGSHIP_DEVICE_HOME", DEFAULT_HOME))]
     log_to_stderr()
+    use_one_heap()
     agents = []
     for path in paths:
         home, settings = load(path)

@@ -1,6 +1,7 @@
 """The demo's fleet: a home, ``serve``, and one real agent per device with a home, keys and a certificate of its own."""
 
 import asyncio
+import contextlib
 import json
 import socket
 from collections.abc import Coroutine, Sequence
@@ -10,11 +11,13 @@ from pathlib import Path
 from orchestrator.demo.image import FACTORY, Images
 from orchestrator.demo.processes import Server, command
 from orchestrator.demo.relay import Relay
+from orchestrator.errors import OperationError
 
 FLEET, PRODUCT, HARDWARE = "demo", "gateway", "rev-a"
 AT_ONCE = 2
 HOSTS = 2
 TRANSFER_S = 6
+START_TIMEOUT_S = 60.0
 
 ORCHESTRATOR_TIMES = {
     "FLAGSHIP_TIMING__TICK_S": "0.2",
@@ -82,6 +85,7 @@ class Fleet:
         serve = Server(self.place / "serve.log", ["flagship", "serve", "--home", self.home], ORCHESTRATOR_TIMES)
         self.servers.append(serve)
         await serve.start()
+        await until_serving(api, serve)
 
     async def enrol(self, device_port: int) -> None:
         """Make every device's keys and request, have them answered, and accept the answers."""
@@ -166,6 +170,25 @@ class Fleet:
         ]
         with (self.device(name) / "device.toml").open("a") as file:
             file.write("".join(lines))
+
+
+async def until_serving(port: int, serve: Server) -> None:
+    """Wait until the API answers.
+
+    Raises:
+        OperationError: ``serve`` ended, or did not answer in time.
+    """
+    try:
+        async with asyncio.timeout(START_TIMEOUT_S):
+            while True:
+                serve.check()
+                with contextlib.suppress(OSError):
+                    _, writer = await asyncio.open_connection("127.0.0.1", port)
+                    writer.close()
+                    return
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        raise OperationError(f"demo: serve does not answer on port {port} within {START_TIMEOUT_S:.0f} s") from None
 
 
 def free_ports(count: int) -> list[int]:

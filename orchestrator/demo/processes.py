@@ -75,6 +75,11 @@ class Server:
                 env={**os.environ, **(self._env or {})},
             )
 
+    @property
+    def pid(self) -> int:
+        """Its process id; 0 while it does not run."""
+        return self._process.pid if self._process and self._process.returncode is None else 0
+
     def check(self) -> None:
         """Notice a process that ended by itself.
 
