@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from itertools import pairwise
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
@@ -121,7 +122,7 @@ class RolloutSpec(_Plan):
         if len(set(names)) != len(names):
             raise ValueError(f"stages {', '.join(names)}: two have one name; give each its own")
         shares = [(stage.name, stage.percent) for stage in self.stages if stage.percent is not None]
-        for (_, former), (name, share) in zip(shares, shares[1:], strict=False):
+        for (_, former), (name, share) in pairwise(shares):
             if share <= former:
                 raise ValueError(
                     f"stage {name}: {share:g}% does not add to the {former:g}% before it; "

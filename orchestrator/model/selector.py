@@ -58,9 +58,10 @@ class Selector:
         Raises:
             UsageError: It does not parse; says where and what was expected.
         """
-        if len(text) > MAX_LENGTH:
-            raise UsageError(f"selector: at most {MAX_LENGTH} characters, found {len(text)}")
-        return cls(tuple(_Reader(text).terms()))
+        _check_length(text)
+        selector = cls(tuple(_Reader(text).terms()))
+        _check_length(str(selector))  # what is stored must be read again, and "in(" is written as "in ("
+        return selector
 
     def matches(self, device: Device) -> bool:
         """Whether the device fulfils every term."""
@@ -68,6 +69,11 @@ class Selector:
 
     def __str__(self) -> str:
         return ",".join(str(term) for term in self.terms)
+
+
+def _check_length(text: str) -> None:
+    if len(text) > MAX_LENGTH:
+        raise UsageError(f"selector: at most {MAX_LENGTH} characters, found {len(text)}")
 
 
 class _Reader:
