@@ -3,6 +3,7 @@
 The timestamp is this side's own: a device needs one that names the new snapshot, so the check makes it.
 """
 
+import contextlib
 import json
 import os
 import tempfile
@@ -138,7 +139,8 @@ def store_trust(trust: Path, files: Mapping[str, bytes]) -> None:
             finally:
                 os.close(descriptor)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink()
             raise OperationError(f"{place}: cannot be written: {error.strerror or error}") from error
 
 
