@@ -115,9 +115,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"{'image':>10} {'VmHWM':>10}")
     for size, memory in figures.items():
         print(f"{size:>7} MB {memory:>7.1f} MB")
-    print(
-        f"goal: under {GOAL_MB:g} MB, at most {GOAL_GROWTH_MB:g} MB more for the larger image: {'met' if met else 'MISSED'}"
-    )
+    verdict = "met" if met else "MISSED"
+    print(f"goal: under {GOAL_MB:g} MB, at most {GOAL_GROWTH_MB:g} MB more for the larger image: {verdict}")
     found = {
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine(),

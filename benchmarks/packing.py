@@ -26,7 +26,8 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from orchestrator.package import CHUNK, PackageWriter
+from orchestrator.package import CHUNK
+from orchestrator.package_writer import PackageWriter
 from orchestrator.publisher.packing import LEVEL, chunker, pack_source
 from orchestrator.publisher.sources import Source, SourceStream, scan
 from protocol.encryption import make_body

@@ -12,16 +12,13 @@ Blobs follow one another without gaps in the index's order, and each has a diges
 others in the index. So no byte can change unseen. That is about damage only: who made it, the TUF metadata says.
 """
 
-import contextlib
 import hashlib
-import json
 import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Annotated, BinaryIO, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -37,9 +34,8 @@ CEK: Final = "cek"
 CHUNK: Final = "chunk/"
 PIECE: Final = "piece/"
 TRUST: Final = "trust/"
-_FOOTER = struct.Struct(">QQ32s")
-_NAMED_BY_DIGEST = (CHUNK, PIECE)
-_BUFFER_BYTES = 2**20
+FOOTER = struct.Struct(">QQ32s")
+NAMED_BY_DIGEST = (CHUNK, PIECE)
 
 
 class PackageHeader(BaseModel):
@@ -80,104 +76,6 @@ class _Place:
     sha256: str
 
 
-class PackageWriter:
-    """Writes a package blob by blob; it appears under its name only when it is whole.
-
-    A context manager: leaving it by an error removes what was written.
-    """
-
-    def __init__(self, path: Path) -> None:
-        """Start a package.
-
-        Raises:
-            OperationError: The file cannot be made.
-        """
-        self._path = path
-        self._partial = path.with_name(path.name + ".partial")
-        self._rows: dict[str, tuple[int, str]] = {}
-        self._finished = False
-        with _explained(path, "written"):
-            self._file: BinaryIO = self._partial.open("wb", buffering=_BUFFER_BYTES)
-            self._file.write(MAGIC)
-        self._offset = len(MAGIC)
-
-    def __enter__(self) -> Self:
-        """The writer."""
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _t: TracebackType | None) -> None:
-        """Close when all went well; else leave nothing behind."""
-        if kind is None:
-            self.close()
-        else:
-            self.discard()
-
-    def __contains__(self, name: str) -> bool:
-        """Whether a blob of this name was added."""
-        return name in self._rows
-
-    @property
-    def size_bytes(self) -> int:
-        """Bytes of blobs so far."""
-        return self._offset - len(MAGIC)
-
-    def add(self, name: str, data: bytes) -> None:
-        """Append a blob.
-
-        Raises:
-            ValueError: The name is taken, or the blob is larger than any part of a package.
-            OperationError: The disk does not take it.
-        """
-        if name in self._rows or len(data) > MAX_BLOB_BYTES:
-            raise ValueError(f"blob {name}: is there already, or is larger than {MAX_BLOB_BYTES} B")
-        digest = "" if name.startswith(_NAMED_BY_DIGEST) else hashlib.sha256(data).hexdigest()
-        with _explained(self._path, "written"):
-            self._file.write(data)
-        self._rows[name] = (len(data), digest)
-        self._offset += len(data)
-
-    def finish(self) -> None:
-        """Write the index; everything is durable when it returns, but the file does not have its name yet.
-
-        Raises:
-            OperationError: The disk does not take it, or the release has too many chunks for one package.
-        """
-        if self._finished:
-            return
-        rows = [[name, length, digest] for name, (length, digest) in self._rows.items()]
-        index = json.dumps({"v": 1, "blobs": rows}, separators=(",", ":")).encode()
-        if len(index) > MAX_INDEX_BYTES:
-            raise OperationError(f"package {self._path}: {len(rows)} parts are too many; split the release")
-        with _explained(self._path, "written"):
-            self._file.write(index)
-            self._file.write(_FOOTER.pack(self._offset, len(index), hashlib.sha256(index).digest()))
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
-        self._finished = True
-
-    def close(self) -> None:
-        """Finish, and give the file its name; durable when it returns.
-
-        Raises:
-            OperationError: As ``finish``.
-        """
-        try:
-            self.finish()
-        except OperationError:
-            self.discard()
-            raise
-        with _explained(self._path, "written"):
-            self._partial.replace(self._path)
-            _sync_directory(self._path.parent)
-
-    def discard(self) -> None:
-        """Remove what was written."""
-        with contextlib.suppress(OSError):  # a full disk refuses the buffer's rest; the file goes anyway
-            self._file.close()
-        self._partial.unlink(missing_ok=True)
-
-
 class PackageReader:
     """Reads a package: its index is proven whole before a blob is handed out, each blob before it is returned."""
 
@@ -191,10 +89,10 @@ class PackageReader:
         self._path = path
         if not path.is_file():
             raise NotFoundError(f"package {path}: no such file; make one with 'flagship release create'")
-        with _explained(path, "read"):
+        with explained(path, "read"):
             self._file: BinaryIO = path.open("rb")
         try:
-            with _explained(path, "read"):
+            with explained(path, "read"):
                 self._places = self._read_index()
             self.header = self._read_header()
         except BaseException:
@@ -238,7 +136,7 @@ class PackageReader:
         place = self._place(name)
         if place.length > cap:
             raise OperationError(f"package {self._path}: {name} has {place.length} B, expected at most {cap}")
-        with _explained(self._path, "read"):
+        with explained(self._path, "read"):
             data = os.pread(self._file.fileno(), place.length, place.offset)
         if len(data) != place.length or hashlib.sha256(data).hexdigest() != place.sha256:
             raise self._damaged(f"{name} is not what was written")
@@ -252,7 +150,7 @@ class PackageReader:
 
     def _read_index(self) -> dict[str, _Place]:
         size = os.fstat(self._file.fileno()).st_size
-        start, end = len(MAGIC), size - _FOOTER.size
+        start, end = len(MAGIC), size - FOOTER.size
         if self._file.read(start) != MAGIC:
             raise OperationError(
                 f"package {self._path}: expected a Flagship package, found something else; "
@@ -260,7 +158,7 @@ class PackageReader:
             )
         if end < start:
             raise self._damaged("it is cut short")
-        offset, length, digest = _FOOTER.unpack(os.pread(self._file.fileno(), _FOOTER.size, end))
+        offset, length, digest = FOOTER.unpack(os.pread(self._file.fileno(), FOOTER.size, end))
         if offset < start or length > MAX_INDEX_BYTES or offset + length != end:
             raise self._damaged("it is cut short or its end is not an index")
         raw = os.pread(self._file.fileno(), length, offset)
@@ -276,7 +174,7 @@ class PackageReader:
         places: dict[str, _Place] = {}
         offset = len(MAGIC)
         for name, length, digest in index.blobs:
-            named = name.startswith(_NAMED_BY_DIGEST)
+            named = name.startswith(NAMED_BY_DIGEST)
             sha256 = name.partition("/")[2] if named else digest
             if name in places or bool(digest) == named or len(sha256) != 64:
                 raise self._damaged("its index names a part twice or without a digest")
@@ -300,7 +198,8 @@ class PackageReader:
 
 
 @contextmanager
-def _explained(path: Path, what: str) -> Iterator[None]:
+def explained(path: Path, what: str) -> Iterator[None]:
+    """Turn what the disk says into one sentence; ``what`` is read or written."""
     try:
         yield
     except FileNotFoundError as error:
@@ -309,11 +208,3 @@ def _explained(path: Path, what: str) -> Iterator[None]:
         raise ConflictError(f"package {path}: expected a file, found a folder") from error
     except OSError as error:
         raise OperationError(f"package {path}: cannot be {what}: {error.strerror or error}") from error
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

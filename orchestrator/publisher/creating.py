@@ -13,7 +13,8 @@ from datetime import datetime
 from pathlib import Path
 
 from orchestrator.errors import ConflictError, OperationError
-from orchestrator.package import CEK, CHUNK, PIECE, RELEASE, TRUST, PackageHeader, PackageWriter
+from orchestrator.package import CEK, CHUNK, PIECE, RELEASE, TRUST, PackageHeader
+from orchestrator.package_writer import PackageWriter
 from orchestrator.publisher.packing import LEVEL, Packed, Sink, pack_source
 from orchestrator.publisher.sealing import Sealed, seal
 from orchestrator.publisher.signing import check_keys, check_new, current_files, load_repository, sign_release

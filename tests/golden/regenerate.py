@@ -8,7 +8,8 @@ import json
 import tempfile
 from pathlib import Path
 
-from orchestrator.package import PackageHeader, PackageWriter
+from orchestrator.package import PackageHeader
+from orchestrator.package_writer import PackageWriter
 from protocol.directives import ANNOUNCEMENT_TYPE, OFFER_TYPE
 from protocol.encryption import PACKAGE_RECIPIENT, seal_manifest, wrap_key
 from protocol.envelopes import encode, sign

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.errors import NotFoundError, OperationError
-from orchestrator.package import CEK, CHUNK, PIECE, RELEASE, TRUST, PackageHeader, PackageReader, PackageWriter
+from orchestrator.package import CEK, CHUNK, PIECE, RELEASE, TRUST, PackageHeader, PackageReader
+from orchestrator.package_writer import PackageWriter
 
 HEADER = PackageHeader(fleet="harbour", product="gateway", version="1.1.0", manifest_sha256="a" * 64)
 CHUNKS = [bytes([number]) * (50 + number) for number in range(4)]

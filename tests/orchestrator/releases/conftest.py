@@ -10,7 +10,8 @@ import pytest
 
 from orchestrator.cli.init import HomePlan
 from orchestrator.config import Home, Settings
-from orchestrator.package import PackageReader, PackageWriter
+from orchestrator.package import PackageReader
+from orchestrator.package_writer import PackageWriter
 from orchestrator.publisher.ceremony import hold_ceremony
 from orchestrator.publisher.creating import ReleaseSpec, create_release
 from orchestrator.publisher.workspace import Workspace
