@@ -1,0 +1,16 @@
+"""An empty database for every test."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.storage.database import Database
+
+
+@pytest.fixture
+async def db(tmp_path: Path) -> AsyncIterator[Database]:
+    """An empty database."""
+    database = await Database.open(tmp_path / "db.sqlite")
+    yield database
+    await database.close()
