@@ -24,7 +24,9 @@ def test_only_the_bad_version_fails_its_own_self_test(tmp_path: Path) -> None:
     assert selftest(images.factory) == 0
     assert selftest(images.good) == 0
     assert selftest(images.bad) == 1
-    changed = [path.name for path in images.factory.glob("*.py") if path.read_text() != (images.good / path.name).read_text()]
+    changed = [
+        path.name for path in images.factory.glob("*.py") if path.read_text() != (images.good / path.name).read_text()
+    ]
     assert 0 < len(changed) < 5
     assert images.length == sum(path.stat().st_size for path in images.good.rglob("*") if path.is_file())
 
