@@ -290,17 +290,18 @@ def _killed_at(home: Path, package: Path, now: datetime, step: str) -> None:
         store_trust(trust, {name: data for name, data in files.items() if name != "timestamp.json"})
         die()
 
+    patch = pytest.MonkeyPatch()
     match step:
         case "before the chunks":
-            importer._keep_chunks = die  # type: ignore[assignment]
+            patch.setattr(importer, "_keep_chunks", die)
         case "among the chunks":
-            ChunkStore.sync = die  # type: ignore[method-assign]
+            patch.setattr(ChunkStore, "sync", die)
         case "before the metadata":
-            importer.store_trust = die  # type: ignore[attr-defined]
+            patch.setattr(importer, "store_trust", die)
         case "before the timestamp":
-            importer.store_trust = store_some  # type: ignore[attr-defined]
+            patch.setattr(importer, "store_trust", store_some)
         case "before the row":
-            importer._record = die  # type: ignore[assignment]
+            patch.setattr(importer, "_record", die)
 
     async def run() -> None:
         where = Home(home)
@@ -332,7 +333,8 @@ async def test_a_kill_leaves_nothing_half_done(depot: Depot, package: Path, tmp_
     finally:
         await db.close()
     assert await depot.known() == [record.id]
-    assert not depot.chunks.missing([name for name in depot.stored()])
+    async with depot.db.read() as conn:
+        assert set(await releases.chunks(conn, record.id)) == depot.stored()
     files = depot.trust()
     trusted = TrustStore(tmp_path / "device", files["1.root.json"]).refresh(files, LATER, ("gateway",))
     assert trusted.release(record.path) is not None
