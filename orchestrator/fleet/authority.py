@@ -198,9 +198,11 @@ def _name(common_name: str) -> x509.Name:
 
 
 def _store(directory: Path, name: str, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> None:
+    place = directory / f"{name}.pem"
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        (directory / f"{name}.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
+        # The key first: it is never overwritten, so a certificate never loses its key.
+        write_private(directory / f"{name}.key", key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        place.write_bytes(certificate.public_bytes(Encoding.PEM))
     except OSError as error:
-        raise OperationError(f"{directory}/{name}.pem: cannot be written: {error.strerror or error}") from error
-    write_private(directory / f"{name}.key", key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        raise OperationError(f"{place}: cannot be written: {error.strerror or error}") from error
