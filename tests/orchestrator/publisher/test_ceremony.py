@@ -18,11 +18,13 @@ from protocol.errors import EnvelopeError, ErrorCode, TrustError
 from protocol.trust.workflow import TrustStore
 from tests.orchestrator.publisher.workshop import NOW
 
+ONE_PERSON = Thresholds()
+
 
 class Held:
     """A ceremony for two products."""
 
-    def __init__(self, place: Path, thresholds: Thresholds = Thresholds()) -> None:
+    def __init__(self, place: Path, thresholds: Thresholds = ONE_PERSON) -> None:
         self.publisher, self.signer, self.trust = place / "publisher", place / "signer", place / "trust"
         hold_ceremony(
             self.publisher,

@@ -1,4 +1,4 @@
-"""Private keys: made once, for their owner alone, and refused with one sentence when they are not what they should be."""
+"""Private keys: made once, for their owner alone, and refused in one sentence when they are something else."""
 
 import stat
 from collections.abc import Callable
