@@ -7,6 +7,9 @@ from orchestrator.storage.database import Database
 from tests.integration.small_fleet import SmallFleet, installed, make_package, make_tree, small_fleet, until
 
 NAMES = ["d1", "d2", "d3"]
+LATE = "d4"
+"""A member that is switched on when all is broken: it knows nothing but what the broker then has."""
+EVERYONE = [*NAMES, LATE]
 SLOW = {"download": {"rate_limit_bytes_s": 300_000}}
 """Seconds for the image of 1.1.0: time enough to break something."""
 
@@ -16,7 +19,7 @@ async def _in_mid_transfer(fleet: SmallFleet) -> None:
     factory = await asyncio.to_thread(make_tree, fleet.place, "1.0.0")
     new = await asyncio.to_thread(make_tree, fleet.place, "1.1.0", 1_500_000)
     await fleet.publish(await asyncio.to_thread(make_package, fleet.home, new, "1.1.0"))
-    await fleet.enrol(NAMES, factory, **SLOW)
+    await fleet.enrol(EVERYONE, factory, **SLOW)
     fleet.start_agents(NAMES)
     await fleet.roll_out("r-1", "1.1.0")
     transfers = [agent._fetcher for agent in fleet.agents.values()]
@@ -25,13 +28,14 @@ async def _in_mid_transfer(fleet: SmallFleet) -> None:
         return all(one.last is not None and 100_000 < one.last.present_bytes for one in transfers)
 
     await until(all_begun, "every device in mid-transfer")
-    assert [installed(home) for home in fleet.devices.values()] == ["1.0.0"] * 3
+    assert [installed(home) for home in fleet.devices.values()] == ["1.0.0"] * len(EVERYONE)
 
 
 async def _ends_right(fleet: SmallFleet) -> None:
-    """Everyone has the new version, and the counts say so."""
+    """Everyone has the new version, the late one too, and the counts say so."""
+    fleet.start_agents([LATE])
     await fleet.until_state("r-1", "completed")
-    assert [installed(home) for home in fleet.devices.values()] == ["1.1.0"] * 3
+    assert [installed(home) for home in fleet.devices.values()] == ["1.1.0"] * len(EVERYONE)
     await fleet.serve.stop()
     database = await Database.open(fleet.home.database)
     try:
