@@ -7,14 +7,18 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from orchestrator.config import Home, Settings
 from orchestrator.errors import ConflictError, NotAllowedError, NotFoundError, OperationError
 from orchestrator.package import CEK, CHUNK, PIECE, RELEASE, TRUST, PackageReader
+from orchestrator.publisher import creating
+from orchestrator.publisher.packing import Packed, pack_source
 from orchestrator.releases import importer
 from orchestrator.releases.importer import import_package
 from orchestrator.releases.package_trust import store_trust
@@ -23,6 +27,7 @@ from orchestrator.storage import releases
 from orchestrator.storage.chunk_store import ChunkStore
 from orchestrator.storage.database import Database
 from orchestrator.storage.releases import IMPORTING
+from protocol.manifest import Artifact
 from protocol.trust.workflow import TrustStore
 from tests.orchestrator.releases.conftest import NOW, Depot, make_image, make_keys, make_package, rewrite
 
@@ -346,3 +351,47 @@ async def test_a_home_without_metadata(depot: Depot, package: Path) -> None:
         path.unlink()
     with pytest.raises(NotFoundError, match="holds no trust metadata; restore it"):
         await depot.take(package)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        pytest.param(
+            lambda artifact: {
+                "files": [artifact.files[0].model_copy(update={"sha256": "0" * 64}), *artifact.files[1:]]
+            },
+            "file empty: not what was signed",
+            id="an empty file's hash",
+        ),
+        pytest.param(
+            lambda artifact: {
+                "files": [*artifact.files[:-1], artifact.files[-1].model_copy(update={"sha256": "0" * 64})]
+            },
+            "file f5: not what was signed",
+            id="the last file's hash",
+        ),
+        pytest.param(lambda _: {"sha256": "0" * 64}, "do not make the stream", id="the stream's hash"),
+        pytest.param(lambda _: {"component": "os"}, "component app, found os", id="another component"),
+    ],
+)
+async def test_a_publisher_that_errs_is_found_out(
+    depot: Depot, monkeypatch: pytest.MonkeyPatch, change: Callable[[Artifact], dict[str, Any]], words: str
+) -> None:
+    """Signed by the right keys, yet no device could install it: refused before any device hears of it."""
+
+    def pack(*arguments: Any, **named: Any) -> Packed:
+        packed = pack_source(*arguments, **named)
+        return replace(packed, artifact=packed.artifact.model_copy(update=change(packed.artifact)))
+
+    monkeypatch.setattr(creating, "pack_source", pack)
+    package = make_package(depot.home.publisher, depot.image, "1.1.0")
+    with pytest.raises(OperationError, match=words):
+        await depot.take(package)
+    assert (depot.stored(), await depot.known()) == (set(), [])
+
+
+async def test_a_single_file(depot: Depot) -> None:
+    """A release need not be a directory."""
+    file = depot.image / "f0"
+    record = await depot.take(make_package(depot.home.publisher, file, "1.1.0", name="../single.package"))
+    assert (record.image_bytes, await depot.known()) == (file.stat().st_size, ["gateway/1.1.0"])
