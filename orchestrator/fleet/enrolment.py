@@ -42,7 +42,7 @@ async def enrol(
     admitted = await asyncio.to_thread(lambda: [_admit(request, common) for request in requests])
     now = clock.now()
     async with db.begin() as conn:
-        for request, answer, key, serial in admitted:
+        for request, _, key, serial in admitted:
             await _keep(conn, request, key, serial, now)
         await dirty.mark(conn, Kind.STATUS_DEVICE, ids, now)
         await dirty.mark(conn, Kind.STATUS_FLEET, [""], now)

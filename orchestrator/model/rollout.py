@@ -131,8 +131,7 @@ class RolloutSpec(_Plan):
         last = self.stages[-1]
         if last.percent is not None and last.percent != 100:
             raise ValueError(
-                f"stage {last.name}: percentages add up to {last.percent:g}%, expected 100%; "
-                "end with a stage of 100%"
+                f"stage {last.name}: percentages add up to {last.percent:g}%, expected 100%; end with a stage of 100%"
             )
         return self
 

@@ -74,9 +74,7 @@ async def get(conn: AsyncConnection, rollout: str, device: str) -> Assignment | 
     return found.get((rollout, device))
 
 
-async def get_many(
-    conn: AsyncConnection, keys: Collection[tuple[str, str]]
-) -> dict[tuple[str, str], Assignment]:
+async def get_many(conn: AsyncConnection, keys: Collection[tuple[str, str]]) -> dict[tuple[str, str], Assignment]:
     """Assignments by (rollout, device); those that do not exist are left out."""
     wanted = list(keys)
     found: dict[tuple[str, str], Assignment] = {}
@@ -137,9 +135,7 @@ async def asking(conn: AsyncConnection, rollout: str, limit: int) -> list[Assign
     return [Assignment.from_row(row) for row in result.mappings()]
 
 
-async def open_offers_until(
-    conn: AsyncConnection, rollout: str, instant: datetime, limit: int
-) -> list[Assignment]:
+async def open_offers_until(conn: AsyncConnection, rollout: str, instant: datetime, limit: int) -> list[Assignment]:
     """Open offers (download or activate) that run out by ``instant``, the earliest first."""
     result = await conn.execute(
         select(assignments)

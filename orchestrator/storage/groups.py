@@ -44,9 +44,7 @@ async def members(conn: AsyncConnection, name: str) -> list[str]:
 async def of_device(conn: AsyncConnection, device: str) -> list[str]:
     """Names of the groups that a device is in."""
     rows = await conn.scalars(
-        select(group_members.c.group_name)
-        .where(group_members.c.device == device)
-        .order_by(group_members.c.group_name)
+        select(group_members.c.group_name).where(group_members.c.device == device).order_by(group_members.c.group_name)
     )
     return list(rows)
 

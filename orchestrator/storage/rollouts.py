@@ -13,9 +13,7 @@ from orchestrator.storage.tables import assignments, rollouts, stages
 from protocol.states import OUTCOMES
 
 
-async def insert(
-    conn: AsyncConnection, rollout_id: str, spec: RolloutSpec, state: RolloutState, now: datetime
-) -> None:
+async def insert(conn: AsyncConnection, rollout_id: str, spec: RolloutSpec, state: RolloutState, now: datetime) -> None:
     """Add a rollout and its stages, still without members."""
     await conn.execute(
         plain_insert(rollouts).values(

@@ -1,6 +1,7 @@
 """When to answer an announcement: on change, and then ever more rarely."""
 
 from datetime import UTC, datetime
+from itertools import pairwise
 from random import Random
 
 from device_client.availability import Availability
@@ -34,7 +35,7 @@ def test_what_was_said_is_repeated_ever_more_rarely() -> None:
     availability = Availability(5, 60, Random(1))
     said(availability, 0, [])
     times = [now for now in range(1, 2000) if said(availability, now, [], "nonce-99") == "nonce-00"]
-    gaps = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in pairwise(times)]
     assert gaps[0] <= 11
     assert max(gaps) <= 61
     assert min(gaps[-10:]) >= 29

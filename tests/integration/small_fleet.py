@@ -151,7 +151,7 @@ class SmallFleet:
         """Make devices and admit them."""
         requests = []
         for name in names:
-            home, settings = await asyncio.to_thread(lambda n=name: make_device(self.place, n, factory, **sections))
+            home, settings = await asyncio.to_thread(make_device, self.place, name, factory, **sections)
             self.devices[name] = home
             requests.append(identity.make_request(home, settings).model_dump(mode="json"))
         answers = EnrolmentAnswers.model_validate(await self.call("post", "/devices", {"requests": requests}))
