@@ -232,6 +232,7 @@ async def test_what_was_acknowledged_does_not_halt_again(yard: Yard) -> None:
     assert (await yard.rollout(rollout)).state is S.HALTED
     await act(yard, "resume", rollout)
     assert (await yard.rollout(rollout)).acknowledged == {0: (4, 4)}
+    await _fail(yard, rollout, ids[4])
     await act(yard, "pause", rollout)
     await operations.resume(yard.db, yard.clock, rollout)
     assert (await yard.rollout(rollout)).acknowledged == {0: (4, 4)}  # a pause acknowledges nothing

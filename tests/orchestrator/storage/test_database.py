@@ -82,6 +82,25 @@ async def test_writers_queue(db: Database) -> None:
         assert (await conn.exec_driver_sql("SELECT value FROM settings WHERE key = 'n'")).scalar() == "20"
 
 
+async def test_writers_of_two_processes_queue(tmp_path: Path) -> None:
+    """A transaction that has read may always write, whoever else holds the file open."""
+    one, two = await Database.open(tmp_path / "db.sqlite"), await Database.open(tmp_path / "db.sqlite")
+
+    async def add(db: Database, name: str) -> None:
+        async with db.begin() as conn:
+            await groups.sizes(conn)
+            await asyncio.sleep(0.01)  # long enough for the other one to begin
+            await groups.insert_group(conn, name, NOW)
+
+    try:
+        await asyncio.gather(*(add(db, f"{n}-{m}") for n, db in enumerate([one, two]) for m in range(5)))
+        async with two.read() as conn:
+            assert len(await groups.sizes(conn)) == 10
+    finally:
+        await one.close()
+        await two.close()
+
+
 async def test_what_the_driver_says_is_translated(db: Database) -> None:
     """A second row of one name is a conflict; nonsense is our error with the database's name."""
     with pytest.raises(ConflictError, match="UNIQUE"):
