@@ -21,7 +21,7 @@ ARGS ?=
 help:
 	@echo 'make demo      set up, then run a whole fleet on this machine (ARGS="--devices 12")'
 	@echo 'make test      set up, then run the tests (ARGS="-k topics"); under 6 minutes on two cores'
-	@echo 'make test-all  the same with the tests marked slow'
+	@echo 'make test-all  with the tests marked slow, and Hypothesis searching anew'
 	@echo 'make check     format, lint, types, layers; under a minute'
 	@echo 'make format    let ruff rewrite what it can'
 	@echo 'make bench     run the benchmarks'
@@ -63,7 +63,7 @@ test: setup
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)
 
 test-all: setup
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --hypothesis-profile=searching $(ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff format --check $(CHECKED)

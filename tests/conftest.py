@@ -4,6 +4,12 @@ from collections.abc import Iterator
 
 import pytest
 import structlog
+from hypothesis import settings
+
+# The same examples every time, and no deadline: a slow machine is no failure. `make test-all` looks further.
+settings.register_profile("steady", derandomize=True, deadline=None)
+settings.register_profile("searching", max_examples=500, deadline=None)
+settings.load_profile("steady")
 
 
 @pytest.fixture(autouse=True)

@@ -166,7 +166,8 @@ def _move_stages(facts: Facts, now: datetime) -> tuple[tuple[Stage, ...], list[H
             happenings.append(Happening("stage_opened", f"stage {stage.name} opened: {stage.members} devices"))
             break
         rule = success_rule(counts[stage.position], facts.rollout.spec)
-        moved = _soak(stage, met=rule.met, soak=soak, now=now)
+        last = stage is facts.stages[-1]  # what comes after it would be opened by the soak; nothing does
+        moved = _soak(stage, met=rule.met, soak=timedelta() if last else soak, now=now)
         if moved != stage:
             changed.append(moved)
         if moved.state is not StageState.PASSED:
