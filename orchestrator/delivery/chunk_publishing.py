@@ -2,14 +2,14 @@
 
 import asyncio
 import hashlib
-from collections.abc import Iterator, Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Sequence
+from typing import Protocol
 
 import structlog
 
 from orchestrator.config import Settings
 from orchestrator.delivery.publisher import Outgoing, send_proven
-from orchestrator.delivery.readback import WINDOW, ReadBack
+from orchestrator.delivery.readback import ReadBack, windows
 from orchestrator.errors import OperationError
 from orchestrator.storage import published
 from orchestrator.storage.database import Database
@@ -18,7 +18,6 @@ from protocol.mqtt.connection import Session
 from protocol.topics import Kind, Topics
 
 log = structlog.get_logger(__name__)
-T = TypeVar("T")
 
 
 class Chunks(Protocol):
@@ -61,7 +60,7 @@ class ChunkPublishing:
                 f"{held} B of {self._broker.max_retained_bytes} B are in use; raise broker.max_retained_bytes"
             )
         sent = 0
-        for window in _windows(missing):
+        for window in windows(missing):
             found, lost = await asyncio.to_thread(self._read, [cid for cid, _ in window])
             if lost:
                 raise OperationError(
@@ -77,7 +76,7 @@ class ChunkPublishing:
             ConnectionLost: Some are still missing.
             UnreachableError: The broker does not retain.
         """
-        for window in _windows(cids):
+        for window in windows(cids):
             found, damaged = await asyncio.to_thread(self._read, window)
             await self._publish(session, found)
             if damaged:
@@ -114,8 +113,3 @@ class ChunkPublishing:
                 continue
             found.append(Outgoing(kind=Kind.CHUNK, topic=topic, payload=payload))
         return found, lost
-
-
-def _windows(items: Sequence[T]) -> Iterator[Sequence[T]]:
-    for start in range(0, len(items), WINDOW):
-        yield items[start : start + WINDOW]

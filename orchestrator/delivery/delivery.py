@@ -7,7 +7,6 @@ before a halt leaves after its barrier. Marks are removed only when the broker h
 """
 
 import asyncio
-from datetime import timedelta
 from random import Random
 
 import structlog
@@ -20,10 +19,11 @@ from orchestrator.delivery.directives import Directives
 from orchestrator.delivery.healing import TRUST, mark_later
 from orchestrator.delivery.latch import Latch
 from orchestrator.delivery.marker import published_up_to
-from orchestrator.delivery.publisher import Outgoing, send_all, send_proven
+from orchestrator.delivery.publisher import Outgoing, send_all
 from orchestrator.delivery.readback import WINDOW, ReadBack
 from orchestrator.delivery.status_topics import StatusTopics
-from orchestrator.delivery.trust_topics import newest, read_timestamp, renew_timestamp, trust_messages
+from orchestrator.delivery.trust_publishing import TrustPublishing
+from orchestrator.delivery.trust_topics import newest, read_timestamp
 from orchestrator.delivery.upkeep import sweep
 from orchestrator.errors import NotFoundError, OperationError, UnreachableError
 from orchestrator.signer.signer import Signer
@@ -31,7 +31,6 @@ from orchestrator.storage import dirty, published
 from orchestrator.storage.database import Database
 from orchestrator.storage.dirty import Mark
 from protocol.clock import Clock
-from protocol.errors import TrustError
 from protocol.mqtt.connection import ConnectionLost, RequestRefused, Session, backoff, connect
 from protocol.topics import DELIVERY, Kind, Topics
 
@@ -64,12 +63,12 @@ class Delivery:
         self._latch = Latch()
         self._directives = Directives(self._topics, settings, signer)
         self._chunks = ChunkPublishing(db, settings, chunk_store, self._topics, self._readback)
+        self._trust = TrustPublishing(db, home, settings, signer, self._topics, self._readback, clock)
         self._status = StatusTopics(db, settings, self._topics, clock)
         self._random = Random()
         self._woken = asyncio.Event()
         self._connected = asyncio.Event()
         self._publishing = asyncio.Lock()
-        self._trust_lock = asyncio.Lock()
         self._session: Session | None = None
 
     @property
@@ -119,7 +118,7 @@ class Delivery:
                 session = await self._live_session()
                 try:
                     sent += await self._chunks.publish_missing(session, release_id)
-                    await self._publish_trust(session)
+                    await self._trust.publish(session)
                     break
                 except (ConnectionLost, RequestRefused) as error:
                     log.warning("publishing interrupted", release=release_id, why=str(error))
@@ -208,7 +207,7 @@ class Delivery:
         if not marks:
             return 0
         if len(orders) < len(marks):
-            await self._publish_trust(session, force=True)
+            await self._trust.publish(session, force=True)
         signed = await self._directives.sign(self._directives.draft(orders, rows, self._clock.now()))
         await send_all(session, signed)
         await self._record(signed, marks)
@@ -229,40 +228,9 @@ class Delivery:
         keys = [dirty.offer_key(device, rollout) for device in waiting]
         await dirty.mark(conn, Kind.OFFER, keys, self._clock.now())
 
-    async def _publish_trust(self, session: Session, *, force: bool = False) -> None:
-        """Roots, bundle, then the timestamp over it, each read back; what is there already is passed over."""
-        async with self._trust_lock:
-            try:
-                await self._renew_timestamp()
-                items = await asyncio.to_thread(trust_messages, self._home.trust, self._topics)
-            except TrustError as error:
-                raise OperationError(str(error)) from error
-            async with self._db.read() as conn:
-                held = await published.get_many(conn, self._broker, [item.topic for item in items])
-            news = [
-                item
-                for item in items
-                if force
-                or item.topic not in held
-                or held[item.topic].digest != item.publication(keep_payload=False).digest
-            ]
-            # The timestamp comes last, alone: whoever sees it finds the bundle that it names.
-            for step in [*_together(news[:-1]), news[-1:]]:
-                await send_proven(
-                    session, self._readback, {item.topic: item for item in step}, self._settings.timing.read_back_s
-                )
-            async with self._db.begin() as conn:
-                await published.record(conn, self._broker, [item.publication(keep_payload=False) for item in news])
-
-    async def _renew_timestamp(self) -> bool:
-        renew = timedelta(seconds=self._settings.timing.timestamp_renew_s)
-        return await asyncio.to_thread(renew_timestamp, self._home.trust, self._signer, self._clock.now(), renew)
-
     async def _keep_up(self, session: Session) -> None:
         """Renew the timestamp before it runs out; clear topics when all that was signed for them has expired."""
-        if await self._renew_timestamp():
-            log.info("timestamp renewed")
-            await self._publish_trust(session)
+        await self._trust.keep_fresh(session)
         async with self._db.begin() as conn:
             cleared = await sweep(conn, self._broker, self._topics, self._clock.now())
         if cleared:
@@ -320,10 +288,6 @@ class Delivery:
     @property
     def _upkeep_s(self) -> float:
         return min(UPKEEP_S, self._settings.timing.lease_s / 4, self._settings.timing.timestamp_renew_s / 2)
-
-
-def _together(items: list[Outgoing]) -> list[list[Outgoing]]:
-    return [items[start : start + WINDOW] for start in range(0, len(items), WINDOW)]
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:

@@ -1,12 +1,21 @@
 """Asking the broker for what it retains: a PUBACK proves nothing, only what is delivered does."""
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
+from typing import TypeVar
 
 from protocol.mqtt.connection import Message, Session
 
+T = TypeVar("T")
+
 WINDOW = 16
 """Topics asked for at once; far below every queue limit."""
+
+
+def windows(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """At most ``WINDOW`` at a time, in order."""
+    for start in range(0, len(items), WINDOW):
+        yield items[start : start + WINDOW]
 
 
 class ReadBack:
