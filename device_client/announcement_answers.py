@@ -5,7 +5,7 @@ import secrets
 from device_client.agent.runner import Runner
 from device_client.availability import Availability
 from device_client.gate_keeper import GateKeeper
-from device_client.inbox import Refusals
+from device_client.refusals import Refusals
 from device_client.reporter import Reporter
 from device_client.verification.release import Verifier
 from protocol.clock import Clock

@@ -57,6 +57,7 @@ class TimingSection(_Section):
         verify_timeout_s: How long a healthy new version waits for the orchestrator's answer.
         network_deadline_s: How long it tries to reach a broker before it rolls back.
         gate_interval_s: How often closed gates are judged again.
+        refusal_interval_s: The least time between two reports of what was refused.
         chunk_timeout_s: Silence after which chunks that were asked for count as lost.
     """
 
@@ -66,6 +67,7 @@ class TimingSection(_Section):
     network_deadline_s: Seconds = 900
     gate_interval_s: Seconds = 5
     progress_interval_s: Seconds = 1
+    refusal_interval_s: Seconds = 60
     chunk_timeout_s: Seconds = 5
     connect_backoff_s: Seconds = 1
     connect_backoff_cap_s: Seconds = 60

@@ -6,14 +6,13 @@ and told to the operator with the next readiness; it never moves the machine.
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 
 import structlog
 
 from device_client.download.sources import MqttSource
 from device_client.errors import DeviceError
+from device_client.refusals import Refusals
 from device_client.verification.release import Verifier
 from protocol.directives import Announcement, Offer
 from protocol.envelopes import decode
@@ -32,28 +31,17 @@ _NOT_YET = frozenset({ErrorCode.WITHHELD, ErrorCode.FREEZE})
 Take = Callable[[Offer | Announcement], Awaitable[None]]
 
 
-@dataclass
-class Refusals:
-    """What was refused, for the operator: the newest code and detail by rollout ("" for trust metadata)."""
-
-    newest: dict[str, tuple[ErrorCode, str]] = field(default_factory=dict)
-    counts: Counter[str] = field(default_factory=Counter)
-
-    def add(self, rollout: str, error: ProtocolError) -> None:
-        """Count one; log it only when it is news."""
-        self.counts[error.code.value] += 1
-        if self.newest.get(rollout) != (error.code, error.detail):
-            log.warning("message refused", rollout_id=rollout, code=error.code.value, detail=error.detail)
-        if len(self.newest) >= MAX_WAITING and rollout not in self.newest:
-            self.newest.pop(next(iter(self.newest)))
-        self.newest[rollout] = (error.code, error.detail)
-
-
 class Inbox:
     """One device's ear."""
 
     def __init__(
-        self, topics: Topics, verifier: Verifier, source: MqttSource, take: Take, on_generation: Callable[[], None]
+        self,
+        topics: Topics,
+        verifier: Verifier,
+        source: MqttSource,
+        take: Take,
+        on_generation: Callable[[], None],
+        refusals: Refusals,
     ) -> None:
         self._topics = topics
         self._verifier = verifier
@@ -68,7 +56,7 @@ class Inbox:
         self._changed = asyncio.Event()
         self._changed.set()
         self._ingest = ""
-        self.refusals = Refusals()
+        self.refusals = refusals
 
     def subscriptions(self, device: str) -> list[tuple[str, int]]:
         """What to subscribe to on every new connection."""
@@ -137,7 +125,7 @@ class Inbox:
     async def _refresh(self) -> None:
         try:
             await asyncio.to_thread(self._verifier.refresh, {**self._roots, **self._files})
-            self.refusals.newest.pop("", None)
+            self.refusals.accepted("")
         except ProtocolError as error:
             if not (error.code is ErrorCode.WITHHELD and not self._files):
                 self.refusals.add("", error)
@@ -155,7 +143,7 @@ class Inbox:
                 log.error("announcement not stored", rollout_id=rollout, why=str(error))
                 continue
             _done(self._announcements, rollout, raw)
-            self.refusals.newest.pop(rollout, None)
+            self.refusals.accepted(rollout)
             await self._take(accepted.message)
 
     async def _judge_offers(self) -> None:
@@ -169,7 +157,7 @@ class Inbox:
                 log.error("offer not stored", rollout_id=rollout, why=str(error))
                 continue
             _done(self._offers, rollout, raw)
-            self.refusals.newest.pop(rollout, None)
+            self.refusals.accepted(rollout)
             await self._take(accepted.message)
 
     def _refused(self, kept: dict[str, bytes], rollout: str, raw: bytes, error: ProtocolError) -> None:

@@ -1,10 +1,11 @@
 """What this device is, as the orchestrator is told: once per session and on change. Pure."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 
 from device_client.config import DeviceSettings
-from protocol.reports import Inventory
+from protocol.reports import Inventory, Refusal
 
 UNKNOWN_VERSION = "0"
 
@@ -17,6 +18,8 @@ def describe(
     session: int,
     seq: int,
     issued: datetime,
+    stale_since: datetime | None = None,
+    refusals: Sequence[Refusal] = (),
 ) -> Inventory:
     """The inventory report.
 
@@ -26,6 +29,8 @@ def describe(
         running_version: Of the component that the installer updates; None where nothing is installed.
         session, seq: The report's place in the order of this device's reports.
         issued: Now.
+        stale_since: When its trust ran out; None while it is fresh.
+        refusals: What it refused, newest per code.
     """
     device = settings.device
     return Inventory(
@@ -40,6 +45,8 @@ def describe(
         labels=device.labels,
         capabilities=[f"installer-{settings.installer.kind}", "chunks-mqtt"],
         agent=agent_version(),
+        stale_since=stale_since,
+        refusals=list(refusals) or None,
     )
 
 

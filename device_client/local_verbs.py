@@ -10,8 +10,8 @@ from device_client.agent.runner import Runner
 from device_client.approval import Answer, ApprovalBook, Decision
 from device_client.config import DeviceSettings
 from device_client.errors import ConflictError, NotFoundError, UsageError
-from device_client.inbox import Refusals
 from device_client.installers.installer import Installer
+from device_client.refusals import Refusals
 from device_client.reporter import Reporter
 from device_client.transfer import Fetcher
 from device_client.verification.release import Verifier

@@ -3,6 +3,8 @@
 Nothing is queued: without a connection a report is not sent, and the runner repeats what must be heard.
 """
 
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import structlog
@@ -23,6 +25,7 @@ from protocol.reports import (
     Progress,
     Readiness,
     Reason,
+    Refusal,
     StateReport,
     Want,
 )
@@ -59,8 +62,14 @@ class Reporter:
         """There is no connection any more."""
         self._session = None
 
-    async def inventory(self, settings: DeviceSettings, running_version: str | None) -> None:
-        """Say what this device is and runs."""
+    async def inventory(
+        self,
+        settings: DeviceSettings,
+        running_version: str | None,
+        stale_since: datetime | None,
+        refusals: Sequence[Refusal],
+    ) -> None:
+        """Say what this device is and runs, and what it refuses."""
         if self._session:
             self._seq += 1
             report = describe(
@@ -70,6 +79,8 @@ class Reporter:
                 session=self._number,
                 seq=self._seq,
                 issued=self._clock.now(),
+                stale_since=stale_since,
+                refusals=refusals,
             )
             await self._send(Kind.INVENTORY, sign(encode(report), INVENTORY_TYPE, self._signer))
 

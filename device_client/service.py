@@ -32,7 +32,9 @@ from device_client.installers.file import FileInstaller
 from device_client.installers.slots import SlotInstaller
 from device_client.last_update import LastUpdate
 from device_client.local_verbs import LocalVerbs
+from device_client.refusals import Refusals
 from device_client.reporter import Reporter, will
+from device_client.self_report import SelfReport
 from device_client.transfer import Fetcher
 from device_client.verification.release import Verifier
 from protocol.clock import Clock
@@ -95,12 +97,16 @@ class Agent:
         self._last_update = LastUpdate(home.state / "last-update")
         book = ApprovalBook(home.state / "approvals.json", home.approvals)
         self._keeper = GateKeeper(self._gates(book, clock), settings, self._verifier, self.runner.announcements)
-        self.inbox = Inbox(self._topics, self._verifier, self._source, self.runner.post, self._say_again)
+        self._refusals = Refusals(clock)
+        self.inbox = Inbox(
+            self._topics, self._verifier, self._source, self.runner.post, self._say_again, self._refusals
+        )
+        self._self_report = SelfReport(settings, self._installer, self._verifier, self._refusals, self._reporter, clock)
         self._answers = AnnouncementAnswers(
             self.runner,
             self._keeper,
             self._verifier,
-            self.inbox.refusals,
+            self._refusals,
             self._reporter,
             Availability(timing.readiness_retry_s, timing.readiness_level_s, self._random),
             clock,
@@ -124,7 +130,7 @@ class Agent:
             self._verifier,
             self._fetcher,
             self._reporter,
-            self.inbox.refusals,
+            self._refusals,
             book,
             clock,
         )
@@ -147,7 +153,7 @@ class Agent:
                 self._keeper,
                 self._fetcher,
                 self._reporter,
-                self._send_inventory,
+                self._self_report.send,
                 group,
             )
             self.runner.attach(self._handlers)
@@ -178,7 +184,7 @@ class Agent:
         try:
             await session.subscribe(self.inbox.subscriptions(self.settings.device.id))
             await self._reporter.presence(online=True)
-            await self._send_inventory()
+            await self._self_report.send()
             self.runner.set_connected(connected=True)
             self._source.attach(session)
             log.info("connected", session=number)
@@ -213,6 +219,7 @@ class Agent:
             await self.runner.tick()
             if self._reporter.is_connected:
                 await self._answers.answer()
+                await self._self_report.send_news()
             if self._verifier.stale:
                 self.inbox.judge_again()
 
@@ -230,10 +237,6 @@ class Agent:
         self.runner.repeat_level()
         self._answers.repeat_all()
 
-    async def _send_inventory(self) -> None:
-        running = await asyncio.to_thread(self._installer.running)
-        await self._reporter.inventory(self.settings, running.version if running else None)
-
     def _receiver(self) -> Receiver:
         me, running = self.settings.device, self._installer.running()
         components = {me.component: running.version} if running else {}
@@ -241,7 +244,7 @@ class Agent:
 
     def _chunk_refused(self, code: ErrorCode, detail: str) -> None:
         update = self.runner.update
-        self.inbox.refusals.add(update.offer.rollout if update else "", ProtocolError(code, detail))
+        self._refusals.add(update.offer.rollout if update else "", ProtocolError(code, detail))
 
 
 async def run_agents(agents: Sequence[Agent]) -> None:

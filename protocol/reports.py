@@ -18,6 +18,7 @@ INVENTORY_TYPE = "application/vnd.flagship.inventory+json"
 READINESS_TYPE = "application/vnd.flagship.readiness+json"
 STATE_TYPE = "application/vnd.flagship.state+json"
 
+MAX_REFUSALS = 16
 Text = Annotated[str, StringConstraints(max_length=500)]
 GateCode = Annotated[str, StringConstraints(max_length=40, pattern=r"^[a-z][a-z_]*$")]
 
@@ -35,8 +36,30 @@ class Report(Message):
         return self.session, self.seq
 
 
+class Refusal(BaseModel):
+    """What a device refused of what came down to it, by code: the operator's view of an attack or a mistake.
+
+    Attributes:
+        code: The newest detail is of this code.
+        count: How often since the agent started.
+        last: When it was refused last.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    code: ErrorCode
+    detail: Text = ""
+    count: Annotated[int, Field(ge=1)]
+    last: AwareDatetime
+
+
 class Inventory(Report):
-    """What the device is: said once per session and on change."""
+    """What the device is and what it refuses: said once per session, on change and as a sign of life.
+
+    Attributes:
+        stale_since: When its trust ran out; it may be cut off. None while all is fresh.
+        refusals: The newest per code; None where nothing was refused.
+    """
 
     type: Literal["inventory"] = "inventory"
     product: IdText
@@ -45,6 +68,8 @@ class Inventory(Report):
     labels: dict[IdText, Annotated[str, StringConstraints(max_length=64)]] = {}
     capabilities: list[IdText] = []
     agent: VersionText
+    stale_since: AwareDatetime | None = None
+    refusals: Annotated[list[Refusal], Field(max_length=MAX_REFUSALS)] | None = None
 
 
 class Reason(BaseModel):

@@ -75,6 +75,11 @@ class Verifier:
         """Whether freshness ran out: this device may be cut off."""
         return self._trusted is None or self._trusted.timestamp_expires <= self.now()
 
+    @property
+    def stale_since(self) -> datetime | None:
+        """When freshness ran out; None while it lasts, and where nothing was ever fresh."""
+        return self._trusted.timestamp_expires if self._trusted and self.stale else None
+
     def refresh(self, files: Mapping[str, bytes]) -> None:
         """Take in trust metadata from the topics, or verify the stored set again when ``files`` is empty.
 

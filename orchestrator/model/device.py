@@ -29,6 +29,8 @@ class Device:
     enrolled_at: datetime | None = None
     online: bool = False
     last_seen: datetime | None = None
+    stale_since: datetime | None = None
+    refusals: list[dict[str, Any]] = field(default_factory=list)
 
     @classmethod
     def from_row(cls, row: Mapping[Any, Any]) -> "Device":

@@ -20,8 +20,9 @@ from protocol.reports import Inventory, Presence, Progress, Readiness, Report, S
 from protocol.topics import Kind
 
 Content = Inventory | Readiness | StateReport | Presence | Progress | Want
-_COLUMNS = ("id", "state", "session", "seq", "online", "presence_session", "components", "labels", "last_seen")
-_UPDATED = ("session", "seq", "online", "presence_session", "components", "labels", "last_seen")
+_CONDITION = ("stale_since", "refusals")
+_UPDATED = ("session", "seq", "online", "presence_session", "components", "labels", "last_seen", *_CONDITION)
+_COLUMNS = ("id", "state", *_UPDATED)
 _UPDATE = (
     update(devices).where(devices.c.id == bindparam("the_device")).values({name: bindparam(name) for name in _UPDATED})
 )
@@ -155,11 +156,35 @@ class _Work:
             self.fleet = True
 
     def _inventory(self, device: dict[str, Any], report: Inventory) -> None:
-        news = {"components": dict(report.components), "labels": dict(report.labels)}
+        refusals = [refusal.model_dump(mode="json") for refusal in report.refusals or ()]
+        news: dict[str, Any] = {
+            "components": dict(report.components),
+            "labels": dict(report.labels),
+            "stale_since": report.stale_since,
+            "refusals": refusals,
+        }
+        self._note_refusals(device, refusals)
         if any(device[name] != value for name, value in news.items()):
             device |= news
             self.shown.add(device["id"])
             self.fleet = True
+
+    def _note_refusals(self, device: dict[str, Any], refusals: list[dict[str, Any]]) -> None:
+        """Each code that a device had not refused before is an event."""
+        known = {refusal["code"] for refusal in device["refusals"]}
+        for refusal in refusals:
+            if refusal["code"] not in known:
+                self.happened.append(
+                    {
+                        "at": self.now,
+                        "kind": "device_refused",
+                        "actor": "device",
+                        "rollout": "",
+                        "device": device["id"],
+                        "text": f"{device['id']}: refused what came: {refusal['code']} {refusal['detail']}"[:1000],
+                        "data": {},
+                    }
+                )
 
     def _want(self, device: str, want: Want) -> None:
         row = self.after.get((want.rollout, device))

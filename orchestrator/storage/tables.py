@@ -68,6 +68,8 @@ devices = Table(
     Column("online", Boolean, nullable=False, default=False),
     Column("presence_session", Integer, nullable=False, default=0),
     Column("last_seen", Instant),
+    Column("stale_since", Instant),  # the device's trust ran out: it may be cut off
+    Column("refusals", JSON, nullable=False, default=list),  # [protocol.reports.Refusal], newest last
     CheckConstraint(
         "length(id) BETWEEN 1 AND 64 AND id NOT LIKE '%/%' AND id NOT LIKE '%+%' AND id NOT LIKE '%#%'",
         name="device_id_charset",

@@ -19,7 +19,7 @@ from protocol.enrolment import BrokerAddress, EnrolmentAnswer, EnrolmentAnswers,
 from protocol.envelopes import b64
 from protocol.errors import ErrorCode
 from protocol.manifest import Artifact, FileEntry, LinkEntry, Manifest, Policy, ReleaseInfo
-from protocol.reports import Inventory, Presence, Progress, Readiness, Reason, StateReport, Want
+from protocol.reports import Inventory, Presence, Progress, Readiness, Reason, Refusal, StateReport, Want
 from protocol.states import Phase, State
 from protocol.status_messages import (
     DeviceStatus,
@@ -91,6 +91,17 @@ MESSAGES: dict[str, BaseModel] = {
             "labels": {"site": "oslo"},
             "capabilities": ["directory"],
             "agent": "0.1.0",
+        }
+    ),
+    "inventory-refusing": Inventory.model_validate(
+        {
+            **_UP,
+            "seq": 4,
+            "product": "gateway",
+            "hardware": "rev-a",
+            "agent": "0.1.0",
+            "stale_since": NOON,
+            "refusals": [Refusal(code=ErrorCode.FREEZE, detail="timestamp expired", count=2, last=NOON)],
         }
     ),
     "readiness": Readiness.model_validate(

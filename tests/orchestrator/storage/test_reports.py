@@ -230,3 +230,24 @@ async def _outcome(batches: Sequence[Sequence[Incoming]]) -> tuple[Any, ...]:
             return rejected, counts, rows, known, told, await marks(db)
         finally:
             await db.close()
+
+
+async def test_what_a_device_refuses_is_kept_and_told_once(db: Database) -> None:
+    """Refusals and staleness stand with the device; each code that is new is an event, its repetition is none."""
+    await fill(db)
+    facts = {"product": "gateway", "hardware": "rev-a", "agent": "1.0.0"}
+    refusal = {"code": "E_SIGNATURE", "detail": "not signed by a director", "count": 1, "last": NOW}
+    await take(db, report(Inventory, "d1", 1, 1, **facts, stale_since=NOW, refusals=[refusal]))
+    await take(db, report(Inventory, "d1", 1, 2, **facts, stale_since=NOW, refusals=[{**refusal, "count": 9}]))
+    async with db.read() as conn:
+        device = await devices.get(conn, "d1")
+        happened = await events.page(conn)
+    assert device is not None
+    assert device.stale_since == NOW
+    assert [(one["code"], one["count"]) for one in device.refusals] == [("E_SIGNATURE", 9)]
+    assert [(one["kind"], one["device"]) for one in happened] == [("device_refused", "d1")]
+    await take(db, report(Inventory, "d1", 1, 3, **facts))
+    async with db.read() as conn:
+        device = await devices.get(conn, "d1")
+    assert device is not None
+    assert (device.stale_since, device.refusals) == (None, [])
