@@ -11,10 +11,12 @@ run/                       agent.sock, inhibit.d/           approvals/    drop f
 
 import json
 import tomllib
+from datetime import time
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from device_client.durable import make_directory, read_capped, write_durably
 from device_client.errors import NotFoundError, UsageError
@@ -89,8 +91,35 @@ class DownloadSection(_Section):
     rate_limit_bytes_s: Annotated[int, Field(ge=0)] = 0
 
 
+def _zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ValueError, OSError, ZoneInfoNotFoundError) as error:
+        raise ValueError(f"time zone {name[:60]!r}: expected an IANA name such as Europe/Oslo") from error
+    return name
+
+
+class WindowSection(_Section):
+    """When the device may be changed, every week.
+
+    Attributes:
+        start: Local wall time in ``timezone``.
+        minutes: How long it stays open, by elapsed time.
+        timezone: IANA name.
+    """
+
+    days: Annotated[tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...], Field(min_length=1)]
+    start: time
+    minutes: Annotated[int, Field(gt=0, le=24 * 60)]
+    timezone: Annotated[str, AfterValidator(_zone)] = "UTC"
+
+
 class GatesSection(_Section):
-    """What this device's owner demands before it acts; an announcement can only ask for more."""
+    """What this device's owner demands before it acts; an announcement can only ask for more.
+
+    Attributes:
+        windows: Installing and activating wait for one of them; none means at any time.
+    """
 
     power_supply_root: Path = Path("/sys/class/power_supply")
     min_battery_percent: Annotated[int, Field(ge=0, le=100)] = 40
@@ -98,6 +127,7 @@ class GatesSection(_Section):
     allow_in_use: bool = False
     require_way_back: bool = False
     disk_reserve_bytes: Annotated[int, Field(ge=0)] = 16 * 2**20
+    windows: Annotated[tuple[WindowSection, ...], Field(max_length=32)] = ()
 
 
 class InstallerSection(_Section):

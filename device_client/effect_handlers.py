@@ -143,8 +143,8 @@ class EffectHandlers:
 
     async def _judge(self, update: Update) -> None:
         try:
-            phase = update.phase or Phase.DOWNLOAD
-            judgement = await self._keeper.judge(update.offer.rollout, update.offer.release, phase)
+            offer = update.offer
+            judgement = await self._keeper.judge(offer.rollout, offer.release, update.phase or Phase.DOWNLOAD)
         except ProtocolError as error:
             if error.code in _NOT_YET:
                 return  # judged again at the next tick
@@ -185,6 +185,8 @@ class EffectHandlers:
 
     async def _activate(self, update: Update) -> None:
         await asyncio.to_thread(self._verifier.check, update.offer.release, update.offer.attempt)
+        # Before it: a loop of releases that roll back is held off by the same interval.
+        await asyncio.to_thread(self._last_update.note, self._verifier.now())
         await asyncio.to_thread(self._installer.activate)
         await self._inventory_changed()
         await self._runner.post(ev.Activated())
@@ -231,8 +233,7 @@ class EffectHandlers:
     async def _roll_back(self, update: Update) -> None:
         await asyncio.to_thread(self._installer.rollback)
         if update.code is not None:
-            sha256, attempt = update.offer.release.sha256, update.offer.attempt
-            await asyncio.to_thread(self._verifier.set_aside, sha256, attempt)
+            await asyncio.to_thread(self._verifier.set_aside, update.offer.release.sha256, update.offer.attempt)
         running = await asyncio.to_thread(self.running_version)
         if running != update.from_version:
             detail = f"{running or 'nothing'} runs, expected {update.from_version or 'nothing'}"
@@ -260,8 +261,7 @@ class EffectHandlers:
         )
 
     def _runs(self, ref: ReleaseRef) -> bool:
-        running = self._installer.running()
-        return running is not None and running.digest == ref.sha256
+        return (running := self._installer.running()) is not None and running.digest == ref.sha256
 
     def _runs_version(self, ref: ReleaseRef, version: str) -> bool:
         # What left the factory was described by no manifest; there the version decides.

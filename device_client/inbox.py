@@ -20,7 +20,7 @@ from protocol.errors import ErrorCode, ProtocolError
 from protocol.mqtt.connection import Message
 from protocol.status_messages import Sync
 from protocol.topics import RULES, Kind, Topics
-from protocol.trust.workflow import unpack_bundle
+from protocol.trust.bundle import unpack_bundle
 
 log = structlog.get_logger(__name__)
 

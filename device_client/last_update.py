@@ -1,4 +1,7 @@
-"""When the last update was committed, for the least interval between two. Survives a restart."""
+"""When this device was changed last, for the least interval between two updates. Survives a restart.
+
+Noted at activation and again at commit: an update that rolled back counts.
+"""
 
 from datetime import datetime
 from pathlib import Path

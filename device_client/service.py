@@ -14,6 +14,7 @@ from device_client.agent.runner import Runner
 from device_client.announcement_answers import AnnouncementAnswers
 from device_client.approval import ApprovalBook
 from device_client.availability import Availability
+from device_client.clock import FlooredClock
 from device_client.config import DeviceHome, DeviceSettings
 from device_client.download.sources import MqttSource
 from device_client.effect_handlers import EffectHandlers
@@ -26,6 +27,7 @@ from device_client.gates.in_use import InUseGate
 from device_client.gates.interval import IntervalGate
 from device_client.gates.power import PowerGate
 from device_client.gates.way_back import WayBackGate
+from device_client.gates.window import WindowGate
 from device_client.inbox import Inbox
 from device_client.installers.directory import DirectoryInstaller
 from device_client.installers.file import FileInstaller
@@ -91,12 +93,13 @@ class Agent:
         self._verifier = Verifier(
             TrustStore(home.trust, identity.load_root(home)), _FloorsStore(home.state), self._receiver, clock
         )
+        believed = self._verifier.clock
         self.runner = Runner(Journal(home.journal), timing, clock, self._random)
-        self._reporter = Reporter(self._topics, me.id, identity.load_report_signer(home), clock)
+        self._reporter = Reporter(self._topics, me.id, identity.load_report_signer(home), believed)
         self._source = MqttSource(self._topics)
         self._last_update = LastUpdate(home.state / "last-update")
         book = ApprovalBook(home.state / "approvals.json", home.approvals)
-        self._keeper = GateKeeper(self._gates(book, clock), settings, self._verifier, self.runner.announcements)
+        self._keeper = GateKeeper(self._gates(book, believed), settings, self._verifier, self.runner.announcements)
         self._refusals = Refusals(clock)
         self.inbox = Inbox(
             self._topics, self._verifier, self._source, self.runner.post, self._say_again, self._refusals
@@ -132,9 +135,10 @@ class Agent:
             self._reporter,
             self._refusals,
             book,
-            clock,
+            believed,
         )
         self._handlers: EffectHandlers | None = None
+        self._doubted = False
 
     async def run(self) -> None:
         """Run until cancelled."""
@@ -211,19 +215,28 @@ class Agent:
             keepalive_s=broker.keepalive_s,
             timeout_s=broker.timeout_s,
             mqtt5=broker.protocol == "5",
+            check_time=not self._verifier.clock.doubt,
         )
 
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
             await self.runner.tick()
+            self._watch_clock()
             if self._reporter.is_connected:
                 await self._answers.answer()
                 await self._self_report.send_news()
             if self._verifier.stale:
                 self.inbox.judge_again()
 
-    def _gates(self, book: ApprovalBook, clock: Clock) -> Sequence[Gate]:
+    def _watch_clock(self) -> None:
+        """A clock that cannot be right is told once, and again when it was right in between."""
+        doubt = self._verifier.clock.doubt
+        if doubt and not self._doubted:
+            self._refusals.add("", ProtocolError(ErrorCode.CLOCK, doubt))
+        self._doubted = bool(doubt)
+
+    def _gates(self, book: ApprovalBook, clock: FlooredClock) -> Sequence[Gate]:
         return (
             PowerGate(self.settings.gates.power_supply_root),
             DiskGate(self.home.path, self.settings.gates.disk_reserve_bytes),
@@ -231,6 +244,7 @@ class Agent:
             ApprovalGate(book, clock),
             WayBackGate(self._installer.way_back),
             IntervalGate(self._last_update, clock),
+            WindowGate(self.settings.gates.windows, clock),
         )
 
     def _say_again(self) -> None:

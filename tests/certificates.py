@@ -29,16 +29,18 @@ class Authority:
         self._key = ec.generate_private_key(ec.SECP256R1())
         path.write_bytes(self._build(name, self._key.public_key(), ca=True).public_bytes(Encoding.PEM))
 
-    def issue(self, certificate: Path, key: Path, name: str) -> None:
-        """A certificate for ``name``, good for client and server at 127.0.0.1."""
+    def issue(self, certificate: Path, key: Path, name: str, shift: timedelta = timedelta()) -> None:
+        """A certificate for ``name``, good for client and server at 127.0.0.1; ``shift`` moves its two days."""
         private = ec.generate_private_key(ec.SECP256R1())
         certificate.parent.mkdir(parents=True, exist_ok=True)
-        certificate.write_bytes(self._build(name, private.public_key(), ca=False).public_bytes(Encoding.PEM))
+        certificate.write_bytes(self._build(name, private.public_key(), shift, ca=False).public_bytes(Encoding.PEM))
         key.write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
         key.chmod(0o600)
 
-    def _build(self, name: str, public: ec.EllipticCurvePublicKey, *, ca: bool) -> x509.Certificate:
-        now = datetime.now(UTC)
+    def _build(
+        self, name: str, public: ec.EllipticCurvePublicKey, shift: timedelta = timedelta(), *, ca: bool
+    ) -> x509.Certificate:
+        now = datetime.now(UTC) + shift
         names: list[x509.GeneralName] = [x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
         builder = (
             x509.CertificateBuilder()

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Generic, Protocol, TypeVar
 
+from device_client.clock import FlooredClock
 from protocol.clock import Clock
 from protocol.directives import ANNOUNCEMENT_TYPE, OFFER_TYPE, Announcement, Offer, ReleaseRef
 from protocol.envelopes import open_envelope
@@ -27,9 +28,9 @@ from protocol.trust.floors import (
     raise_counter,
     raise_order,
     raise_roles,
-    trusted_now,
+    unbind_clock,
 )
-from protocol.trust.workflow import ReleaseTarget, Trusted, TrustStore
+from protocol.trust.workflow import Recovery, ReleaseTarget, Trusted, TrustStore
 
 M = TypeVar("M")
 
@@ -61,14 +62,16 @@ class Verifier:
         self._trust = trust
         self._store = floors
         self._receiver = receiver
-        self._clock = clock
+        self._wall = clock
+        self.clock = FlooredClock(clock)
         self._lock = threading.Lock()
         self._trusted: Trusted | None = None
         self.floors = floors.load()
+        self.clock.set_floor(self.floors.clock)
 
     def now(self) -> datetime:
-        """The later of the clock and its floor."""
-        return trusted_now(self.floors, self._clock.now())
+        """The later of the machine's clock and its floor."""
+        return self.clock.now()
 
     @property
     def stale(self) -> bool:
@@ -87,9 +90,10 @@ class Verifier:
             TrustError: What was believed before stays.
         """
         with self._lock:
-            receiver = self._receiver()
-            trusted = self._trust.refresh(files, self.now(), (receiver.product,))
-            floors = raise_roles(self.floors, trusted.roles)
+            receiver, floors = self._receiver(), self.floors
+            recovery = Recovery(floors.clock_timestamp_keys, self._wall.now()) if floors.clock else None
+            trusted = self._trust.refresh(files, self.now(), (receiver.product,), recovery)
+            floors = unbind_clock(raise_roles(floors, trusted.roles), trusted.timestamp_keys)
             self._save(bind_director(floors, trusted.director_keyset(receiver.fleet)))
             self._trusted = trusted
 
@@ -177,10 +181,20 @@ class Verifier:
         return self._trusted
 
     def _raise(self, topic: str, order: tuple[int, int], digest: str, expires: datetime, issued: datetime) -> None:
-        floors = raise_order(self.floors, topic, order, digest, expires)
-        self._save(raise_clock(floors, issued, self._believed().snapshot_expires, floors.director_keyset))
+        floors, trusted = raise_order(self.floors, topic, order, digest, expires), self._believed()
+        self._save(
+            raise_clock(
+                floors,
+                issued,
+                timestamp_expires=trusted.timestamp_expires,
+                snapshot_expires=trusted.snapshot_expires,
+                director_keys=floors.director_keyset,
+                timestamp_keys=trusted.timestamp_keys,
+            )
+        )
 
     def _save(self, floors: Floors) -> None:
         if floors != self.floors:
             self._store.save(floors)
             self.floors = floors
+            self.clock.set_floor(floors.clock)

@@ -13,7 +13,7 @@ from orchestrator.delivery.publisher import Outgoing
 from orchestrator.errors import NotFoundError, OperationError
 from orchestrator.signer.signer import TIMESTAMP_LIFE, Signer
 from protocol.topics import Kind, Topics
-from protocol.trust.workflow import pack_bundle
+from protocol.trust.bundle import pack_bundle
 
 TIMESTAMP_FILE = "timestamp.json"
 _NAME = re.compile(r"^([1-9][0-9]{0,8})\.([A-Za-z0-9_-]+)\.json\Z")

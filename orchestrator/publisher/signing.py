@@ -20,7 +20,8 @@ from orchestrator.publisher.sealing import Sealed
 from protocol.errors import TrustError
 from protocol.identifiers import ReleaseName
 from protocol.manifest import ReleaseInfo
-from protocol.trust.workflow import director_role, pack_bundle, releases_role
+from protocol.trust.bundle import pack_bundle
+from protocol.trust.workflow import director_role, releases_role
 
 RELEASES_EXPIRY: Final = timedelta(days=90)
 SNAPSHOT_EXPIRY: Final = timedelta(days=90)

@@ -17,7 +17,8 @@ from orchestrator.errors import ConflictError, NotAllowedError, NotFoundError, O
 from orchestrator.package import TRUST, PackageReader
 from protocol.errors import ErrorCode, TrustError
 from protocol.identifiers import ReleaseName
-from protocol.trust.workflow import MAX_BUNDLE_UNPACKED_BYTES, ReleaseTarget, Trusted, TrustStore, releases_role
+from protocol.trust.bundle import MAX_BUNDLE_UNPACKED_BYTES
+from protocol.trust.workflow import ReleaseTarget, Trusted, TrustStore, releases_role
 
 TIMESTAMP = "timestamp.json"
 MAX_FILES = 64

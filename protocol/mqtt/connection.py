@@ -23,6 +23,7 @@ from aiomqtt import Message as AiomqttMessage
 from paho.mqtt.reasoncodes import ReasonCode
 
 from protocol.errors import FlagshipError
+from protocol.mqtt.tls import TlsFilesError, tls_context
 
 log = structlog.get_logger(__name__)
 
@@ -52,6 +53,8 @@ class ConnectionSettings:
         certificate, key: This side's identity.
         timeout_s: Of the connect and of every request.
         max_queued_incoming: Messages that wait to be read; overflow is counted and dropped, as a bad link would.
+        check_time: False where this machine's clock is not believed: validity periods then do not count, everything
+            else of the broker's certificate does.
         mqtt5: False for brokers that have only MQTT 3.1.1.
     """
 
@@ -67,6 +70,7 @@ class ConnectionSettings:
     max_inflight: int = 64
     max_queued_incoming: int = 1000
     mqtt5: bool = True
+    check_time: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +236,12 @@ async def connect(settings: ConnectionSettings) -> AsyncIterator[Session]:
     Raises:
         ConnectionLost: No connection: the address, the certificates or the network.
     """
-    context = await asyncio.to_thread(tls_context, settings.ca, settings.certificate, settings.key)
+    try:
+        context = await asyncio.to_thread(
+            tls_context, settings.ca, settings.certificate, settings.key, check_time=settings.check_time
+        )
+    except TlsFilesError as error:
+        raise ConnectionLost(str(error)) from error
     client = Client(
         settings.host,
         settings.port,
@@ -273,21 +282,6 @@ async def connect(settings: ConnectionSettings) -> AsyncIterator[Session]:
         session._lose("closed")  # noqa: SLF001
         with contextlib.suppress(MqttError, asyncio.TimeoutError):
             await client.__aexit__(None, None, None)
-
-
-def tls_context(ca: Path, certificate: Path, key: Path) -> ssl.SSLContext:
-    """TLS 1.2 or newer, both sides with certificates. Reads files.
-
-    Raises:
-        ConnectionLost: A file is missing or is not what its name says; names the file.
-    """
-    try:
-        context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=str(ca))
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.load_cert_chain(str(certificate), str(key))
-    except (OSError, ssl.SSLError) as error:
-        raise ConnectionLost(f"TLS with {ca.name}, {certificate.name}, {key.name}: {error}") from error
-    return context
 
 
 def backoff(attempt: int, random: Random, base_s: float = 1.0, cap_s: float = 60.0) -> float:

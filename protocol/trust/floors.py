@@ -45,6 +45,7 @@ class Floors(_Model):
         orders: By topic, under ``director_keyset``.
         clock: No earlier instant is believed.
         clock_keyset: The director keys that raised it last.
+        clock_timestamp_keys: The timestamp keys by which that was bounded.
         quarantine: sha256 of a release that rolled back -> the attempt that did.
     """
 
@@ -55,6 +56,7 @@ class Floors(_Model):
     director_keyset: str = ""
     clock: AwareDatetime | None = None
     clock_keyset: str = ""
+    clock_timestamp_keys: str = ""
     quarantine: dict[str, int] = {}
 
 
@@ -110,20 +112,51 @@ def raise_order(floors: Floors, topic: str, order: tuple[int, int], digest: str,
     return floors.model_copy(update={"orders": orders})
 
 
-def trusted_now(floors: Floors, wall: datetime) -> datetime:
-    """The later of the machine's clock and the floor: a clock set back revives nothing."""
-    return max(wall, floors.clock) if floors.clock else wall
+def raise_clock(
+    floors: Floors,
+    issued: datetime,
+    *,
+    timestamp_expires: datetime,
+    snapshot_expires: datetime,
+    director_keys: str,
+    timestamp_keys: str,
+) -> Floors:
+    """Let a verified directive move the clock floor: a clock that is set back then revives nothing.
 
+    At most to the timestamp's expiry, so that the floor alone never makes fresh metadata look expired; and at most to
+    a day before the offline-signed snapshot runs out, whatever stolen online keys sign.
 
-def raise_clock(floors: Floors, issued: datetime, snapshot_expires: datetime, keyset: str) -> Floors:
-    """Let a verified directive move the clock floor, at most to a day before the snapshot runs out.
-
-    A stolen director key that signs from the year 2036 therefore cannot lock the device out of its metadata.
+    Raises:
+        EnvelopeError: E_CLOCK: issued later than an honest director, whose timestamp is fresh, can have.
     """
-    limit = min(issued, snapshot_expires - timedelta(days=1))
+    check_issued(issued, timestamp_expires)
+    limit = min(issued, timestamp_expires, snapshot_expires - timedelta(days=1))
     if floors.clock and limit <= floors.clock:
         return floors
-    return floors.model_copy(update={"clock": limit, "clock_keyset": keyset})
+    return floors.model_copy(
+        update={"clock": limit, "clock_keyset": director_keys, "clock_timestamp_keys": timestamp_keys}
+    )
+
+
+def check_issued(issued: datetime, timestamp_expires: datetime) -> None:
+    """Refuse a directive from the future: it would outlive the rotation of the key that signed it.
+
+    Raises:
+        EnvelopeError: E_CLOCK.
+    """
+    if issued > timestamp_expires:
+        raise EnvelopeError(
+            ErrorCode.CLOCK,
+            f"issued {issued.isoformat()}, expected at most {timestamp_expires.isoformat()}, "
+            "when the fleet's timestamp runs out",
+        )
+
+
+def unbind_clock(floors: Floors, timestamp_keys: str) -> Floors:
+    """Forget the clock floor when the offline keys list other timestamp keys (TUF 5.3.11, fast-forward recovery)."""
+    if floors.clock is None or floors.clock_timestamp_keys == timestamp_keys:
+        return floors
+    return floors.model_copy(update={"clock": None})
 
 
 def raise_counter(floors: Floors, component: str, counter: int) -> Floors:

@@ -8,7 +8,6 @@ not kept here: python-tuf's cache can be wiped, and what it then accepts is judg
 import hashlib
 import json
 import os
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,8 +24,6 @@ from protocol.envelopes import Verify
 from protocol.errors import EnvelopeError, ErrorCode, TrustError
 from protocol.manifest import ReleaseInfo
 
-MAX_BUNDLE_BYTES = 65_536
-MAX_BUNDLE_UNPACKED_BYTES = 262_144
 _BASE = "topics:///"
 _STORED = "verified.json"
 _TOP_LEVEL = ("root", "timestamp", "snapshot", "targets")
@@ -49,48 +46,6 @@ def releases_role(product: str) -> str:
 def director_role(fleet: str) -> str:
     """The delegated role that carries the director's keys and no path."""
     return f"director-{fleet}"
-
-
-def pack_bundle(files: Mapping[str, bytes]) -> bytes:
-    """The ``trust/bundle`` message: zlib(JSON {file name: text}).
-
-    Raises:
-        TrustError: E_OVERSIZE: the set does not fit; old releases must be withdrawn.
-    """
-    text = json.dumps({name: files[name].decode() for name in sorted(files)}, separators=(",", ":"))
-    packed = zlib.compress(text.encode(), 9)
-    if len(packed) > MAX_BUNDLE_BYTES or len(text) > MAX_BUNDLE_UNPACKED_BYTES:
-        raise TrustError(
-            ErrorCode.OVERSIZE,
-            f"trust bundle: at most {MAX_BUNDLE_BYTES} B packed, found {len(packed)}; withdraw old releases",
-        )
-    return packed
-
-
-def unpack_bundle(raw: bytes) -> dict[str, bytes]:
-    """Read a bundle; what is in it is still unproven.
-
-    Raises:
-        TrustError: E_OVERSIZE (a zlib bomb too) or E_FORMAT.
-    """
-    if len(raw) > MAX_BUNDLE_BYTES:
-        raise TrustError(ErrorCode.OVERSIZE, f"trust bundle: at most {MAX_BUNDLE_BYTES} B, found {len(raw)}")
-    decoder = zlib.decompressobj()
-    try:
-        text = decoder.decompress(raw, MAX_BUNDLE_UNPACKED_BYTES + 1)
-        if len(text) > MAX_BUNDLE_UNPACKED_BYTES:
-            raise TrustError(ErrorCode.OVERSIZE, f"trust bundle: more than {MAX_BUNDLE_UNPACKED_BYTES} B unpacked")
-        if not decoder.eof or decoder.unused_data:
-            raise TrustError(ErrorCode.FORMAT, "trust bundle: cut short, or followed by something")
-        files = json.loads(text)
-    except (zlib.error, ValueError, RecursionError) as error:
-        raise TrustError(ErrorCode.FORMAT, "trust bundle: not zlib of JSON") from error
-    if not isinstance(files, dict) or not all(isinstance(v, str) for v in files.values()):
-        raise TrustError(ErrorCode.FORMAT, "trust bundle: expected file names and texts")
-    try:
-        return {str(name): text.encode() for name, text in files.items()}
-    except UnicodeEncodeError as error:
-        raise TrustError(ErrorCode.FORMAT, "trust bundle: text is not Unicode") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +77,11 @@ class Trusted:
     def snapshot_expires(self) -> datetime:
         """When the snapshot runs out; bounds how far an online signature may move the clock floor."""
         return self._set.snapshot.expires
+
+    @property
+    def timestamp_keys(self) -> str:
+        """Fingerprint of the keys that sign the timestamp; the clock floor is bound to them."""
+        return timestamp_keys(self._set.root)
 
     @property
     def timestamp_expires(self) -> datetime:
@@ -182,6 +142,17 @@ class Trusted:
         return _fingerprint(sorted(role.keyids)) if role else ""
 
 
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """By which instant expiry is judged instead, once root lists other timestamp keys than these (TUF 5.3.11).
+
+    Online keys moved the receiver's clock floor; when they turn out to be stolen and are replaced, so is the floor.
+    """
+
+    timestamp_keys: str
+    now: datetime
+
+
 class TrustStore:
     """The repository as one receiver knows it, in a directory of its own."""
 
@@ -189,33 +160,32 @@ class TrustStore:
         self._directory = directory
         self._root = root
 
-    def refresh(self, files: Mapping[str, bytes], now: datetime, products: tuple[str, ...] = ()) -> Trusted:
+    def refresh(
+        self,
+        files: Mapping[str, bytes],
+        now: datetime,
+        products: tuple[str, ...] = (),
+        recovery: Recovery | None = None,
+    ) -> Trusted:
         """Verify the newest state that ``files`` and what is stored make up. Blocking: call in a thread.
 
         Args:
             files: What the topics hold; may be empty, then the stored state is verified again.
             now: The instant by which all expiry is judged.
             products: Load the releases of these products too.
+            recovery: What holds when the timestamp's keys were replaced.
 
         Raises:
             TrustError: What was stored stays as it was; the code names the attack.
         """
-        cache = self._directory / "tuf"
-        cache.mkdir(parents=True, exist_ok=True)
         fetcher = _FilesFetcher({**self._stored(), **files})
         try:
-            updater = Updater(str(cache), _BASE, fetcher=fetcher, config=_LIMITS, bootstrap=self._root)
-            # tuf 7 has no public clock hook; tests/protocol/trust holds this attribute in place.
-            updater._trusted_set.reference_time = now  # noqa: SLF001
-            updater.refresh()
-            trusted = Trusted(updater)
+            trusted = refresh_from(fetcher, _BASE, self._directory / "tuf", self._root, now, recovery)
             for product in products:
                 trusted.release(f"{product}/-/-")
-        except (tuf_errors.RepositoryError, tuf_errors.DownloadError) as error:
-            raise _translate(error) from error
+            self._store(fetcher.files, trusted)
         except OSError as error:
             raise TrustError(ErrorCode.SPACE, f"trust store {self._directory}: {error.strerror}") from error
-        self._store(fetcher.files, trusted)
         return trusted
 
     def _stored(self) -> dict[str, bytes]:
@@ -244,6 +214,39 @@ class TrustStore:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def refresh_from(
+    fetcher: FetcherInterface, url: str, cache: Path, root: bytes, now: datetime, recovery: Recovery | None = None
+) -> Trusted:
+    """The client workflow (TUF 5.3 to 5.6) over any fetcher. Blocking.
+
+    Args:
+        url: What metadata file names are appended to.
+        cache: Where verified metadata is kept, one file a role.
+        root: The root that came with enrolment; used while the cache holds none.
+
+    Raises:
+        TrustError: The code names the attack. Roots that were verified are kept all the same.
+        OSError: The cache cannot be written.
+    """
+    cache.mkdir(parents=True, exist_ok=True)
+    while True:
+        try:
+            updater = Updater(str(cache), url, fetcher=fetcher, config=_LIMITS, bootstrap=root)
+        except (tuf_errors.RepositoryError, tuf_errors.DownloadError) as error:
+            raise _translate(error) from error
+        # tuf 7 has no public clock hook; tests/protocol/trust holds this attribute in place.
+        updater._trusted_set.reference_time = now  # noqa: SLF001
+        try:
+            updater.refresh()
+            return Trusted(updater)
+        except (tuf_errors.RepositoryError, tuf_errors.DownloadError) as error:
+            expired = isinstance(error, tuf_errors.ExpiredMetadataError)
+            if expired and recovery and timestamp_keys(updater._trusted_set.root) != recovery.timestamp_keys:  # noqa: SLF001
+                now, recovery = recovery.now, None
+                continue
+            raise _translate(error) from error
 
 
 class _FilesFetcher(FetcherInterface):
@@ -277,6 +280,11 @@ def _translate(error: Exception) -> TrustError:
         case _:
             code = ErrorCode.METADATA
     return TrustError(code, f"trust metadata: {str(error)[:300]}")
+
+
+def timestamp_keys(root: Root) -> str:
+    """Fingerprint of the timestamp role's keys."""
+    return _fingerprint(sorted(root.roles["timestamp"].keyids))
 
 
 def _keyset(root: Root, role: str) -> str:

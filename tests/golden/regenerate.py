@@ -13,7 +13,7 @@ from orchestrator.package_writer import PackageWriter
 from protocol.directives import ANNOUNCEMENT_TYPE, OFFER_TYPE
 from protocol.encryption import PACKAGE_RECIPIENT, seal_manifest, wrap_key
 from protocol.envelopes import encode, sign
-from protocol.trust.workflow import pack_bundle
+from protocol.trust.bundle import pack_bundle
 from tests.golden import samples
 
 

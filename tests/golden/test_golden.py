@@ -11,7 +11,7 @@ from protocol.directives import ANNOUNCEMENT_TYPE, OFFER_TYPE, Announcement, Off
 from protocol.encryption import PACKAGE_RECIPIENT, open_chunk, open_manifest, unwrap_key
 from protocol.envelopes import decode, open_envelope, verify_with
 from protocol.manifest import Manifest
-from protocol.trust.workflow import unpack_bundle
+from protocol.trust.bundle import unpack_bundle
 from tests.golden import samples
 from tests.golden.regenerate import package, sealed_files, signed_files
 

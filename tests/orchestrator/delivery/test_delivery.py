@@ -21,7 +21,8 @@ from protocol.encryption import unwrap_key
 from protocol.envelopes import decode, open_envelope
 from protocol.status_messages import RolloutStatus, Sync
 from protocol.topics import RULES, Kind
-from protocol.trust.workflow import Trusted, TrustStore, unpack_bundle
+from protocol.trust.bundle import unpack_bundle
+from protocol.trust.workflow import Trusted, TrustStore
 from tests.orchestrator.delivery.lab import CEK, FLEET, RELEASE, Lab, until
 
 

@@ -17,7 +17,7 @@ from orchestrator.delivery.trust_topics import (
 from orchestrator.errors import NotFoundError, OperationError
 from orchestrator.signer.signer import TIMESTAMP_LIFE, Signer
 from protocol.topics import Kind, Topics
-from protocol.trust.workflow import unpack_bundle
+from protocol.trust.bundle import unpack_bundle
 from tests.orchestrator.delivery.lab import make_keys
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)

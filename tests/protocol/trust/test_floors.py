@@ -18,12 +18,13 @@ from protocol.trust.floors import (
     raise_counter,
     raise_order,
     raise_roles,
-    trusted_now,
+    unbind_clock,
 )
 from protocol.trust.workflow import RoleVersion
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 SNAPSHOT_EXPIRES = NOW + timedelta(days=30)
+TIMESTAMP_EXPIRES = NOW + timedelta(days=7)
 orders = st.tuples(st.integers(1, 5), st.integers(1, 50))
 
 
@@ -97,11 +98,23 @@ def test_the_list_of_orders_is_bounded_and_forgets_the_first_to_expire() -> None
     assert "last" in floors.orders
 
 
+def raised(floors: Floors, issued: datetime, *, timestamp_expires: datetime = TIMESTAMP_EXPIRES) -> Floors:
+    """The clock floor after a directive that was issued at an instant."""
+    return raise_clock(
+        floors,
+        issued,
+        timestamp_expires=timestamp_expires,
+        snapshot_expires=SNAPSHOT_EXPIRES,
+        director_keys="stolen",
+        timestamp_keys="first",
+    )
+
+
 def test_other_director_keys_forget_orders_and_the_clock_they_raised() -> None:
     """A rotation of the director's keys recovers from a fast-forward; counters and quarantine stay."""
     floors = raise_order(Floors(), "t", (2**31, 2**31), "d", NOW)
     floors = bind_director(floors, "stolen").model_copy(update={"orders": floors.orders})
-    floors = raise_clock(floors, NOW + timedelta(days=3650), SNAPSHOT_EXPIRES, "stolen")
+    floors = raised(floors, TIMESTAMP_EXPIRES)
     floors = quarantine(raise_counter(floors, "app", 4), "ab", 2)
     assert bind_director(floors, "stolen") == floors
     after = bind_director(floors, "new")
@@ -111,24 +124,33 @@ def test_other_director_keys_forget_orders_and_the_clock_they_raised() -> None:
     assert after.quarantine == {"ab": 2}
 
 
-@given(st.lists(st.integers(-3650, 3650), min_size=1, max_size=20))
-def test_the_clock_floor_never_falls_nor_passes_the_snapshot(days: list[int]) -> None:
-    """Whatever a director signs, the floor rises at most to a day before the verified snapshot ends."""
-    floors = Floors()
+@given(st.lists(st.integers(-3650, 3650), min_size=1, max_size=20), st.integers(0, 3650))
+def test_the_clock_floor_never_falls_nor_passes_what_others_signed(days: list[int], timestamp_days: int) -> None:
+    """Whatever director and timestamp keys sign, the floor stays below the timestamp's end and the snapshot's last day.
+
+    What was issued after the timestamp's end moves nothing.
+    """
+    floors, end = Floors(), NOW + timedelta(days=timestamp_days)
     for offset in days:
         before = floors.clock
-        floors = raise_clock(floors, NOW + timedelta(days=offset), SNAPSHOT_EXPIRES, "keys")
+        try:
+            floors = raised(floors, NOW + timedelta(days=offset), timestamp_expires=end)
+        except EnvelopeError as error:
+            assert error.code is ErrorCode.CLOCK
+            assert offset > timestamp_days
+            continue
         assert floors.clock is not None
-        assert floors.clock <= SNAPSHOT_EXPIRES - timedelta(days=1)
+        assert floors.clock <= min(end, SNAPSHOT_EXPIRES - timedelta(days=1))
         assert before is None or floors.clock >= before
 
 
-def test_a_clock_set_back_is_not_believed() -> None:
-    """Trusted time is the later of the machine's clock and the floor."""
-    floors = raise_clock(Floors(), NOW, SNAPSHOT_EXPIRES, "keys")
-    assert trusted_now(floors, NOW - timedelta(days=400)) == NOW
-    assert trusted_now(floors, NOW + timedelta(hours=1)) == NOW + timedelta(hours=1)
-    assert trusted_now(Floors(), NOW) == NOW
+def test_other_timestamp_keys_forget_the_clock() -> None:
+    """Who held both online keys moved the floor far; root's new timestamp keys take that back, counters stay."""
+    floors = raised(raise_counter(Floors(), "app", 4), NOW + timedelta(days=20), timestamp_expires=SNAPSHOT_EXPIRES)
+    assert unbind_clock(floors, "first") == floors
+    after = unbind_clock(floors, "second")
+    assert after.clock is None
+    assert after.counters == {"app": 4}
 
 
 @given(st.lists(st.integers(0, 9), min_size=1))
