@@ -27,7 +27,7 @@ from device_client.verification.running import run_health
 from protocol.directives import ReleaseRef
 from protocol.errors import ErrorCode, FlagshipError, ProtocolError
 from protocol.states import Phase
-from protocol.trust.workflow import ReleaseTarget
+from protocol.trust.trusted import ReleaseTarget
 
 log = structlog.get_logger(__name__)
 

@@ -22,7 +22,7 @@ from device_client.verification.release import Verifier
 from protocol.encryption import open_manifest, unwrap_key
 from protocol.errors import ContentError, ErrorCode
 from protocol.manifest import Artifact, Manifest
-from protocol.trust.workflow import ReleaseTarget
+from protocol.trust.trusted import ReleaseTarget
 
 
 class Fetcher:

@@ -28,9 +28,11 @@ from protocol.trust.floors import (
     raise_counter,
     raise_order,
     raise_roles,
+    reset_counters,
     unbind_clock,
 )
-from protocol.trust.workflow import Recovery, ReleaseTarget, Trusted, TrustStore
+from protocol.trust.trusted import ReleaseTarget, Trusted
+from protocol.trust.workflow import Recovery, TrustStore
 
 M = TypeVar("M")
 
@@ -94,6 +96,7 @@ class Verifier:
             recovery = Recovery(floors.clock_timestamp_keys, self._wall.now()) if floors.clock else None
             trusted = self._trust.refresh(files, self.now(), (receiver.product,), recovery)
             floors = unbind_clock(raise_roles(floors, trusted.roles), trusted.timestamp_keys)
+            floors = reset_counters(floors, trusted.counter_resets)
             self._save(bind_director(floors, trusted.director_keyset(receiver.fleet)))
             self._trusted = trusted
 

@@ -21,7 +21,7 @@ from orchestrator.publisher.keys import create_package_key, create_signing_key
 from orchestrator.publisher.signing import RELEASES_EXPIRY, SNAPSHOT_EXPIRY
 from orchestrator.publisher.workspace import SECRET_BYTES, Workspace
 from protocol.identifiers import check_id
-from protocol.trust.workflow import director_role, releases_role
+from protocol.trust.trusted import director_role, releases_role
 
 ROOT_EXPIRY = timedelta(days=365)
 TARGETS_EXPIRY = timedelta(days=180)

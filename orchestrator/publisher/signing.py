@@ -21,7 +21,7 @@ from protocol.errors import TrustError
 from protocol.identifiers import ReleaseName
 from protocol.manifest import ReleaseInfo
 from protocol.trust.bundle import pack_bundle
-from protocol.trust.workflow import director_role, releases_role
+from protocol.trust.trusted import director_role, releases_role
 
 RELEASES_EXPIRY: Final = timedelta(days=90)
 SNAPSHOT_EXPIRY: Final = timedelta(days=90)

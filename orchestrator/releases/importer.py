@@ -31,7 +31,7 @@ from protocol.encryption import open_chunk, open_manifest
 from protocol.errors import ContentError, ProtocolError
 from protocol.identifiers import ReleaseName
 from protocol.manifest import Artifact, Manifest
-from protocol.trust.workflow import ReleaseTarget
+from protocol.trust.trusted import ReleaseTarget
 
 log = structlog.get_logger(__name__)
 

@@ -18,7 +18,8 @@ from orchestrator.package import TRUST, PackageReader
 from protocol.errors import ErrorCode, TrustError
 from protocol.identifiers import ReleaseName
 from protocol.trust.bundle import MAX_BUNDLE_UNPACKED_BYTES
-from protocol.trust.workflow import ReleaseTarget, Trusted, TrustStore, releases_role
+from protocol.trust.trusted import ReleaseTarget, Trusted, releases_role
+from protocol.trust.workflow import TrustStore
 
 TIMESTAMP = "timestamp.json"
 MAX_FILES = 64

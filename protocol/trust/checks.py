@@ -10,7 +10,7 @@ from datetime import datetime
 from protocol.directives import Announcement, Offer, ReleaseRef
 from protocol.errors import EnvelopeError, ErrorCode, TrustError
 from protocol.trust.floors import Floors, is_newer, is_quarantined
-from protocol.trust.workflow import ReleaseTarget
+from protocol.trust.trusted import ReleaseTarget
 
 
 @dataclass(frozen=True, slots=True)

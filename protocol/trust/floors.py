@@ -1,7 +1,7 @@
 """The lowest version, counter, order and time that a device still accepts. Pure: values in, values out.
 
 Metadata versions, (epoch, seq) and the online part of the clock floor are bound to key sets, so that a rotation
-recovers from a fast-forward. Security counters are not: only an offline-signed reset would lower them.
+recovers from a fast-forward. Security counters are not: only an offline-signed reset lowers them.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from protocol.errors import EnvelopeError, ErrorCode, TrustError
-from protocol.trust.workflow import RoleVersion
+from protocol.trust.trusted import CounterReset, RoleVersion
 
 MAX_ORDERS = 512
 """How many topics' orders are remembered; the ones whose signatures expired first are forgotten first."""
@@ -42,6 +42,7 @@ class Floors(_Model):
     Attributes:
         roles: By TUF role.
         counters: Security counter by component; rises at commit.
+        resets: Number of the newest counter reset that was applied, by component.
         orders: By topic, under ``director_keyset``.
         clock: No earlier instant is believed.
         clock_keyset: The director keys that raised it last.
@@ -52,6 +53,7 @@ class Floors(_Model):
     v: int = 1
     roles: dict[str, RoleFloor] = {}
     counters: dict[str, int] = {}
+    resets: dict[str, int] = {}
     orders: dict[str, OrderFloor] = {}
     director_keyset: str = ""
     clock: AwareDatetime | None = None
@@ -163,6 +165,16 @@ def raise_counter(floors: Floors, component: str, counter: int) -> Floors:
     """Take in the security counter of what was committed."""
     counters = {**floors.counters, component: max(counter, floors.counters.get(component, 0))}
     return floors.model_copy(update={"counters": counters})
+
+
+def reset_counters(floors: Floors, resets: Mapping[str, CounterReset]) -> Floors:
+    """Let the offline targets role set counters anew, each numbered reset once; the only way in which they fall."""
+    news = {name: reset for name, reset in resets.items() if reset.number > floors.resets.get(name, 0)}
+    if not news:
+        return floors
+    counters = {**floors.counters, **{name: reset.counter for name, reset in news.items()}}
+    applied = {**floors.resets, **{name: reset.number for name, reset in news.items()}}
+    return floors.model_copy(update={"counters": counters, "resets": applied})
 
 
 def quarantine(floors: Floors, sha256: str, attempt: int) -> Floors:

@@ -5,28 +5,21 @@ was verified last is stored durably and fills in what a new set lacks, so re-ver
 not kept here: python-tuf's cache can be wiped, and what it then accepts is judged in ``floors.py``.
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import cast
 
-from pydantic import ValidationError
-from securesystemslib.signer import Signature
 from tuf.api import exceptions as tuf_errors
-from tuf.api.metadata import Root, Targets
 from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 
-from protocol.envelopes import Verify
-from protocol.errors import EnvelopeError, ErrorCode, TrustError
-from protocol.manifest import ReleaseInfo
+from protocol.errors import ErrorCode, TrustError
+from protocol.trust.trusted import Trusted, timestamp_keys, translate
 
 _BASE = "topics:///"
 _STORED = "verified.json"
-_TOP_LEVEL = ("root", "timestamp", "snapshot", "targets")
 _LIMITS = UpdaterConfig(
     max_root_rotations=256,
     max_delegations=4,
@@ -36,110 +29,6 @@ _LIMITS = UpdaterConfig(
     targets_max_length=196_608,
     prefix_targets_with_hash=False,
 )
-
-
-def releases_role(product: str) -> str:
-    """The delegated role that lists a product's releases."""
-    return f"releases-{product}"
-
-
-def director_role(fleet: str) -> str:
-    """The delegated role that carries the director's keys and no path."""
-    return f"director-{fleet}"
-
-
-@dataclass(frozen=True, slots=True)
-class ReleaseTarget:
-    """A release as the offline keys signed it."""
-
-    path: str
-    length: int
-    sha256: str
-    info: ReleaseInfo
-
-
-@dataclass(frozen=True, slots=True)
-class RoleVersion:
-    """A verified role: its version, and a fingerprint of the keys that a fast-forward recovery would change."""
-
-    version: int
-    keyset: str
-
-
-class Trusted:
-    """One verified state of the repository."""
-
-    def __init__(self, updater: Updater) -> None:
-        self._updater = updater
-        self._set = updater._trusted_set  # noqa: SLF001 - no public access to verified top-level metadata in tuf 7
-
-    @property
-    def snapshot_expires(self) -> datetime:
-        """When the snapshot runs out; bounds how far an online signature may move the clock floor."""
-        return self._set.snapshot.expires
-
-    @property
-    def timestamp_keys(self) -> str:
-        """Fingerprint of the keys that sign the timestamp; the clock floor is bound to them."""
-        return timestamp_keys(self._set.root)
-
-    @property
-    def timestamp_expires(self) -> datetime:
-        """When this state becomes stale."""
-        return self._set.timestamp.expires
-
-    @property
-    def roles(self) -> dict[str, RoleVersion]:
-        """Versions of what was loaded, bound to key sets (TUF 5.3.11, fast-forward recovery)."""
-        root = self._set.root
-        result: dict[str, RoleVersion] = {}
-        # Iterating over tuf's own mapping gives values, not names.
-        for name, signed in self._set._trusted_set.items():  # noqa: SLF001
-            own = name if name in _TOP_LEVEL else "targets"
-            keyset = "" if name == "root" else _keyset(root, own)
-            result[name] = RoleVersion(signed.version, keyset)
-        return result
-
-    def release(self, path: str) -> ReleaseTarget | None:
-        """The release at a target path, or None when it is not listed (any more). Reads files: call in a thread.
-
-        Raises:
-            TrustError: A delegated role does not verify, or the target's custom part is not understood.
-        """
-        try:
-            target = self._updater.get_targetinfo(path)
-        except (tuf_errors.RepositoryError, tuf_errors.DownloadError) as error:
-            raise _translate(error) from error
-        if target is None:
-            return None
-        try:
-            info = ReleaseInfo.model_validate(target.custom or {})
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            place = ".".join(str(p) for p in first["loc"])
-            raise TrustError(ErrorCode.FORMAT, f"release {path}: custom {place}: {first['msg']}") from error
-        return ReleaseTarget(path, target.length, target.hashes.get("sha256", ""), info)
-
-    def verify_director(self, fleet: str) -> Verify:
-        """A verifier of announcements and offers: the keys that the offline targets role lists for this fleet."""
-        targets = cast(Targets, self._set[Targets.type])
-
-        def verify(pae: bytes, signatures: Mapping[str, Signature]) -> None:
-            try:
-                targets.verify_delegate(director_role(fleet), pae, dict(signatures))
-            except (tuf_errors.UnsignedMetadataError, ValueError) as error:
-                raise EnvelopeError(
-                    ErrorCode.SIGNATURE, f"directive: not signed by a director key of fleet {fleet}"
-                ) from error
-
-        return verify
-
-    def director_keyset(self, fleet: str) -> str:
-        """Fingerprint of the director's keys; (epoch, seq) floors hold as long as it stays."""
-        targets = cast(Targets, self._set[Targets.type])
-        roles = targets.delegations.roles if targets.delegations else None
-        role = (roles or {}).get(director_role(fleet))
-        return _fingerprint(sorted(role.keyids)) if role else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +124,7 @@ def refresh_from(
         try:
             updater = Updater(str(cache), url, fetcher=fetcher, config=_LIMITS, bootstrap=root)
         except (tuf_errors.RepositoryError, tuf_errors.DownloadError) as error:
-            raise _translate(error) from error
+            raise translate(error) from error
         # tuf 7 has no public clock hook; tests/protocol/trust holds this attribute in place.
         updater._trusted_set.reference_time = now  # noqa: SLF001
         try:
@@ -246,7 +135,7 @@ def refresh_from(
             if expired and recovery and timestamp_keys(updater._trusted_set.root) != recovery.timestamp_keys:  # noqa: SLF001
                 now, recovery = recovery.now, None
                 continue
-            raise _translate(error) from error
+            raise translate(error) from error
 
 
 class _FilesFetcher(FetcherInterface):
@@ -260,37 +149,3 @@ class _FilesFetcher(FetcherInterface):
         if not data:
             raise tuf_errors.DownloadHTTPError(f"{url.removeprefix(_BASE)} is not there", 404)
         return iter([data])
-
-
-def _translate(error: Exception) -> TrustError:
-    """python-tuf's error as the word it has on the wire."""
-    match error:
-        case tuf_errors.ExpiredMetadataError():
-            code = ErrorCode.FREEZE
-        case tuf_errors.BadVersionNumberError():
-            code = ErrorCode.ROLLBACK_METADATA
-        case tuf_errors.UnsignedMetadataError():
-            code = ErrorCode.SIGNATURE
-        case tuf_errors.DownloadLengthMismatchError():
-            code = ErrorCode.OVERSIZE
-        case tuf_errors.LengthOrHashMismatchError():
-            code = ErrorCode.MIX
-        case tuf_errors.DownloadHTTPError():
-            code = ErrorCode.WITHHELD
-        case _:
-            code = ErrorCode.METADATA
-    return TrustError(code, f"trust metadata: {str(error)[:300]}")
-
-
-def timestamp_keys(root: Root) -> str:
-    """Fingerprint of the timestamp role's keys."""
-    return _fingerprint(sorted(root.roles["timestamp"].keyids))
-
-
-def _keyset(root: Root, role: str) -> str:
-    names = (role, "timestamp", "snapshot")
-    return _fingerprint([f"{name}:{key}" for name in names for key in sorted(root.roles[name].keyids)])
-
-
-def _fingerprint(parts: list[str]) -> str:
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

@@ -22,7 +22,8 @@ from protocol.envelopes import decode, open_envelope
 from protocol.status_messages import RolloutStatus, Sync
 from protocol.topics import RULES, Kind
 from protocol.trust.bundle import unpack_bundle
-from protocol.trust.workflow import Trusted, TrustStore
+from protocol.trust.trusted import Trusted
+from protocol.trust.workflow import TrustStore
 from tests.orchestrator.delivery.lab import CEK, FLEET, RELEASE, Lab, until
 
 

@@ -17,7 +17,8 @@ from protocol.encryption import PACKAGE_RECIPIENT, open_chunk, open_manifest, un
 from protocol.errors import TrustError
 from protocol.identifiers import ReleaseName
 from protocol.manifest import Manifest, Policy
-from protocol.trust.workflow import Trusted, TrustStore
+from protocol.trust.trusted import Trusted
+from protocol.trust.workflow import TrustStore
 from tests.orchestrator.publisher.workshop import Publisher, make_publisher
 
 SPEC = ReleaseSpec(

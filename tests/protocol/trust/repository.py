@@ -18,7 +18,7 @@ from tuf.api.metadata import (
 from tuf.api.serialization.json import JSONSerializer
 
 from protocol.manifest import ReleaseInfo
-from protocol.trust.workflow import director_role, releases_role
+from protocol.trust.trusted import director_role, releases_role
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 FLEET, PRODUCT = "north", "gateway"

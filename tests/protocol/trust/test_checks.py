@@ -16,7 +16,7 @@ from protocol.trust.checks import (
     check_release,
 )
 from protocol.trust.floors import Floors, quarantine, raise_counter, raise_order
-from protocol.trust.workflow import ReleaseTarget
+from protocol.trust.trusted import ReleaseTarget
 from tests.protocol.trust.repository import NOW, release_info
 
 PATH = "gateway/1.1.0/manifest"

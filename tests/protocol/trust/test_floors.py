@@ -18,9 +18,10 @@ from protocol.trust.floors import (
     raise_counter,
     raise_order,
     raise_roles,
+    reset_counters,
     unbind_clock,
 )
-from protocol.trust.workflow import RoleVersion
+from protocol.trust.trusted import CounterReset, RoleVersion
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 SNAPSHOT_EXPIRES = NOW + timedelta(days=30)
@@ -173,3 +174,14 @@ def test_floors_survive_being_written_down() -> None:
     """The file's form keeps everything."""
     floors = raise_order(raise_counter(Floors(), "app", 3), "t", (2, 4), "d", NOW)
     assert Floors.model_validate_json(floors.model_dump_json()) == floors
+
+
+def test_a_reset_lowers_a_counter_once() -> None:
+    """The offline keys may lower a counter; the same reset again, or an older one, lowers nothing."""
+    floors = raise_counter(raise_counter(Floors(), "app", 9), "os", 3)
+    resets = {"app": CounterReset(number=2, counter=4)}
+    floors = reset_counters(floors, resets)
+    assert floors.counters == {"app": 4, "os": 3}
+    floors = raise_counter(floors, "app", 7)
+    assert reset_counters(floors, resets) == floors
+    assert reset_counters(floors, {"app": CounterReset(number=1, counter=0)}) == floors

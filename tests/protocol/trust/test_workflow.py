@@ -11,9 +11,7 @@ from tuf.api.metadata import MetaFile
 from protocol.envelopes import decode, encode, open_envelope, sign
 from protocol.errors import EnvelopeError, ErrorCode, TrustError
 from protocol.reports import Presence
-from protocol.trust.workflow import (
-    TrustStore,
-)
+from protocol.trust.workflow import TrustStore
 from tests.protocol.trust.repository import DIRECTOR, FLEET, NOW, PRODUCT, RELEASES, Repository
 
 PATH = f"{PRODUCT}/1.1.0/manifest"

@@ -1,4 +1,4 @@
-"""What signed messages do to a device's idea of time: never more than honest ones need, and it can be taken back."""
+"""What signed messages do to floors: time moves no more than honest ones need, counters fall by offline keys only."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -165,3 +165,22 @@ def test_a_device_without_a_clock_takes_orders(tmp_path: Path) -> None:
     lab.announce(NOW, seq=1)
     assert lab.verifier.now() == NOW
     assert lab.restarted().now() == NOW
+
+
+def test_only_the_offline_keys_lower_a_counter(lab: Lab) -> None:
+    """A reset in the signed targets metadata is taken once and kept; what is not understood is refused as a whole."""
+    lab.verifier.committed("app", 9)
+    lab.repository.targets.unrecognized_fields["flagship"] = {"counter_resets": {"app": {"number": 1, "counter": 4}}}
+    lab.repository.bump()
+    lab.verifier.refresh(lab.repository.files())
+    assert lab.verifier.floors.counters == {"app": 4}
+    lab.verifier.committed("app", 6)
+    lab.verifier = lab.restarted()
+    lab.verifier.refresh({})
+    assert lab.verifier.floors.counters == {"app": 6}
+    lab.repository.targets.unrecognized_fields["flagship"] = {"counter_resets": {"app": {"counter": 0}}}
+    lab.repository.bump()
+    with pytest.raises(ProtocolError) as caught:
+        lab.verifier.refresh(lab.repository.files())
+    assert caught.value.code is ErrorCode.FORMAT
+    assert lab.verifier.floors.counters == {"app": 6}

@@ -1,0 +1,191 @@
+"""One verified state of the repository, and what it says: releases, director keys, resets, versions, expiry.
+
+How it comes to be verified is said in ``workflow``.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, cast
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from securesystemslib.signer import Signature
+from tuf.api import exceptions as tuf_errors
+from tuf.api.metadata import Root, Targets
+from tuf.ngclient import Updater
+
+from protocol.envelopes import Verify
+from protocol.errors import EnvelopeError, ErrorCode, TrustError
+from protocol.identifiers import IdText
+from protocol.manifest import ReleaseInfo
+
+_TOP_LEVEL = ("root", "timestamp", "snapshot", "targets")
+
+
+def releases_role(product: str) -> str:
+    """The delegated role that lists a product's releases."""
+    return f"releases-{product}"
+
+
+def director_role(fleet: str) -> str:
+    """The delegated role that carries the director's keys and no path."""
+    return f"director-{fleet}"
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseTarget:
+    """A release as the offline keys signed it."""
+
+    path: str
+    length: int
+    sha256: str
+    info: ReleaseInfo
+
+
+@dataclass(frozen=True, slots=True)
+class RoleVersion:
+    """A verified role: its version, and a fingerprint of the keys that a fast-forward recovery would change."""
+
+    version: int
+    keyset: str
+
+
+class CounterReset(BaseModel):
+    """A security counter as the offline targets role sets it; each ``number`` is applied once by a device."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    number: Annotated[int, Field(ge=1)]
+    counter: Annotated[int, Field(ge=0)]
+
+
+class _TargetsExtra(BaseModel):
+    """What the top-level targets metadata holds beyond TUF, under ``flagship``."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    counter_resets: dict[IdText, CounterReset] = {}
+
+
+class Trusted:
+    """One verified state of the repository."""
+
+    def __init__(self, updater: Updater) -> None:
+        self._updater = updater
+        self._set = updater._trusted_set  # noqa: SLF001 - no public access to verified top-level metadata in tuf 7
+
+    @property
+    def snapshot_expires(self) -> datetime:
+        """When the snapshot runs out; bounds how far an online signature may move the clock floor."""
+        return self._set.snapshot.expires
+
+    @property
+    def timestamp_keys(self) -> str:
+        """Fingerprint of the keys that sign the timestamp; the clock floor is bound to them."""
+        return timestamp_keys(self._set.root)
+
+    @property
+    def timestamp_expires(self) -> datetime:
+        """When this state becomes stale."""
+        return self._set.timestamp.expires
+
+    @property
+    def roles(self) -> dict[str, RoleVersion]:
+        """Versions of what was loaded, bound to key sets (TUF 5.3.11, fast-forward recovery)."""
+        root = self._set.root
+        result: dict[str, RoleVersion] = {}
+        # Iterating over tuf's own mapping gives values, not names.
+        for name, signed in self._set._trusted_set.items():  # noqa: SLF001
+            own = name if name in _TOP_LEVEL else "targets"
+            keyset = "" if name == "root" else _keyset(root, own)
+            result[name] = RoleVersion(signed.version, keyset)
+        return result
+
+    @property
+    def counter_resets(self) -> dict[str, CounterReset]:
+        """Counters that the offline keys set anew, by component.
+
+        Raises:
+            TrustError: E_FORMAT: they are not understood.
+        """
+        extra = self._set[Targets.type].unrecognized_fields.get("flagship", {})
+        try:
+            return dict(_TargetsExtra.model_validate(extra).counter_resets)
+        except ValidationError as error:
+            raise TrustError(ErrorCode.FORMAT, f"targets metadata: flagship: {error.error_count()} mistakes") from error
+
+    def release(self, path: str) -> ReleaseTarget | None:
+        """The release at a target path, or None when it is not listed (any more). Reads files: call in a thread.
+
+        Raises:
+            TrustError: A delegated role does not verify, or the target's custom part is not understood.
+        """
+        try:
+            target = self._updater.get_targetinfo(path)
+        except (tuf_errors.RepositoryError, tuf_errors.DownloadError) as error:
+            raise translate(error) from error
+        if target is None:
+            return None
+        try:
+            info = ReleaseInfo.model_validate(target.custom or {})
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            place = ".".join(str(p) for p in first["loc"])
+            raise TrustError(ErrorCode.FORMAT, f"release {path}: custom {place}: {first['msg']}") from error
+        return ReleaseTarget(path, target.length, target.hashes.get("sha256", ""), info)
+
+    def verify_director(self, fleet: str) -> Verify:
+        """A verifier of announcements and offers: the keys that the offline targets role lists for this fleet."""
+        targets = cast(Targets, self._set[Targets.type])
+
+        def verify(pae: bytes, signatures: Mapping[str, Signature]) -> None:
+            try:
+                targets.verify_delegate(director_role(fleet), pae, dict(signatures))
+            except (tuf_errors.UnsignedMetadataError, ValueError) as error:
+                raise EnvelopeError(
+                    ErrorCode.SIGNATURE, f"directive: not signed by a director key of fleet {fleet}"
+                ) from error
+
+        return verify
+
+    def director_keyset(self, fleet: str) -> str:
+        """Fingerprint of the director's keys; (epoch, seq) floors hold as long as it stays."""
+        targets = cast(Targets, self._set[Targets.type])
+        roles = targets.delegations.roles if targets.delegations else None
+        role = (roles or {}).get(director_role(fleet))
+        return _fingerprint(sorted(role.keyids)) if role else ""
+
+
+def translate(error: Exception) -> TrustError:
+    """python-tuf's error as the word it has on the wire."""
+    match error:
+        case tuf_errors.ExpiredMetadataError():
+            code = ErrorCode.FREEZE
+        case tuf_errors.BadVersionNumberError():
+            code = ErrorCode.ROLLBACK_METADATA
+        case tuf_errors.UnsignedMetadataError():
+            code = ErrorCode.SIGNATURE
+        case tuf_errors.DownloadLengthMismatchError():
+            code = ErrorCode.OVERSIZE
+        case tuf_errors.LengthOrHashMismatchError():
+            code = ErrorCode.MIX
+        case tuf_errors.DownloadHTTPError():
+            code = ErrorCode.WITHHELD
+        case _:
+            code = ErrorCode.METADATA
+    return TrustError(code, f"trust metadata: {str(error)[:300]}")
+
+
+def timestamp_keys(root: Root) -> str:
+    """Fingerprint of the timestamp role's keys."""
+    return _fingerprint(sorted(root.roles["timestamp"].keyids))
+
+
+def _keyset(root: Root, role: str) -> str:
+    names = (role, "timestamp", "snapshot")
+    return _fingerprint([f"{name}:{key}" for name in names for key in sorted(root.roles[name].keyids)])
+
+
+def _fingerprint(parts: list[str]) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
