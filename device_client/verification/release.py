@@ -32,7 +32,7 @@ from protocol.trust.floors import (
     unbind_clock,
 )
 from protocol.trust.trusted import ReleaseTarget, Trusted
-from protocol.trust.workflow import Recovery, TrustStore
+from protocol.trust.workflow import Recovery
 
 M = TypeVar("M")
 
@@ -49,6 +49,20 @@ class FloorsStore(Protocol):
         ...
 
 
+class TrustSource(Protocol):
+    """Where verified metadata comes from: a device's ``TrustStore`` over topics, or another fetcher."""
+
+    def refresh(
+        self,
+        files: Mapping[str, bytes],
+        now: datetime,
+        products: tuple[str, ...] = (),
+        recovery: Recovery | None = None,
+    ) -> Trusted:
+        """As ``TrustStore.refresh``."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Accepted(Generic[M]):
     """A directive that passed every check; ``news`` is False for the very same one again."""
@@ -60,7 +74,7 @@ class Accepted(Generic[M]):
 class Verifier:
     """The one place where outside words become belief."""
 
-    def __init__(self, trust: TrustStore, floors: FloorsStore, receiver: Callable[[], Receiver], clock: Clock) -> None:
+    def __init__(self, trust: TrustSource, floors: FloorsStore, receiver: Callable[[], Receiver], clock: Clock) -> None:
         self._trust = trust
         self._store = floors
         self._receiver = receiver

@@ -12,7 +12,7 @@ from typing import Annotated, cast
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from securesystemslib.signer import Signature
 from tuf.api import exceptions as tuf_errors
-from tuf.api.metadata import Root, Targets
+from tuf.api.metadata import Root, TargetFile, Targets
 from tuf.ngclient import Updater
 
 from protocol.envelopes import Verify
@@ -121,10 +121,7 @@ class Trusted:
         Raises:
             TrustError: A delegated role does not verify, or the target's custom part is not understood.
         """
-        try:
-            target = self._updater.get_targetinfo(path)
-        except (tuf_errors.RepositoryError, tuf_errors.DownloadError) as error:
-            raise translate(error) from error
+        target = self.target(path)
         if target is None:
             return None
         try:
@@ -134,6 +131,17 @@ class Trusted:
             place = ".".join(str(p) for p in first["loc"])
             raise TrustError(ErrorCode.FORMAT, f"release {path}: custom {place}: {first['msg']}") from error
         return ReleaseTarget(path, target.length, target.hashes.get("sha256", ""), info)
+
+    def target(self, path: str) -> TargetFile | None:
+        """What is listed at a target path (TUF 5.6.7), whatever it is; None where nothing is. Reads files.
+
+        Raises:
+            TrustError: A delegated role does not verify.
+        """
+        try:
+            return self._updater.get_targetinfo(path)
+        except (tuf_errors.RepositoryError, tuf_errors.DownloadError) as error:
+            raise translate(error) from error
 
     def verify_director(self, fleet: str) -> Verify:
         """A verifier of announcements and offers: the keys that the offline targets role lists for this fleet."""
