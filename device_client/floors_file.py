@@ -1,11 +1,14 @@
 """Floors on the disk: two copies, each with a checksum and a generation; the newest valid one counts.
 
 A lost floor would let old software in again, so damage to both copies is an error: the device keeps running what it
-runs and takes nothing until a person has looked.
+runs and takes nothing until a person has looked. Two whole copies of one generation that differ, which no crash leaves
+behind, are merged by the strictest.
 """
 
 import hashlib
 import json
+from collections.abc import Callable
+from functools import reduce
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -30,9 +33,15 @@ class _Copy(BaseModel):
 class FloorsFile(Generic[T]):
     """The floors of one device, outside of what an update replaces. All methods block."""
 
-    def __init__(self, directory: Path, model: type[T]) -> None:
+    def __init__(self, directory: Path, model: type[T], merge: Callable[[T, T], T]) -> None:
+        """Name the place.
+
+        Args:
+            merge: Makes one of two copies that claim to be equally new.
+        """
         self._paths = tuple(directory / name for name in NAMES)
         self._model = model
+        self._merge = merge
         self._generation: int | None = None
 
     def load(self) -> T | None:
@@ -51,13 +60,14 @@ class FloorsFile(Generic[T]):
             except (StorageError, ValidationError, ValueError):
                 damaged.append(str(path))
         if found:
-            self._generation, value = max(found, key=lambda copy: copy[0])
-            return value
+            self._generation = max(generation for generation, _ in found)
+            newest = [value for generation, value in found if generation == self._generation]
+            return reduce(self._merge, newest)
         self._generation = None
         if damaged:
             raise StorageError(
-                f"floors: no whole copy left ({', '.join(damaged)}); this device takes no update until it is "
-                "enrolled again"
+                f"floors: no whole copy left ({', '.join(damaged)}); no update is taken until one is restored from a "
+                "backup; removing both lets every older release in again"
             )
         self._generation = 0
         return None

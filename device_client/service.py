@@ -52,7 +52,7 @@ from protocol.mqtt.connection import (
 )
 from protocol.topics import Topics
 from protocol.trust.checks import Receiver
-from protocol.trust.floors import Floors
+from protocol.trust.floors import Floors, higher
 from protocol.trust.workflow import TrustStore
 
 log = structlog.get_logger(__name__)
@@ -70,7 +70,7 @@ class _FloorsStore:
     """Floors on disk; an absent file is a new device, a damaged one is an error (fail closed)."""
 
     def __init__(self, directory: Path) -> None:
-        self._file = FloorsFile(directory, Floors)
+        self._file = FloorsFile(directory, Floors, higher)
 
     def load(self) -> Floors:
         return self._file.load() or Floors()

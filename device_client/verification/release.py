@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Generic, Protocol, TypeVar
 
 from device_client.clock import FlooredClock
+from device_client.errors import DeviceError
 from protocol.clock import Clock
 from protocol.directives import ANNOUNCEMENT_TYPE, OFFER_TYPE, Announcement, Offer, ReleaseRef
 from protocol.envelopes import open_envelope
@@ -82,8 +83,9 @@ class Verifier:
         self.clock = FlooredClock(clock)
         self._lock = threading.Lock()
         self._trusted: Trusted | None = None
-        self.floors = floors.load()
-        self.clock.set_floor(self.floors.clock)
+        self._damage = ""
+        self.floors = Floors()
+        self._load_floors()
 
     def now(self) -> datetime:
         """The later of the machine's clock and its floor."""
@@ -106,6 +108,9 @@ class Verifier:
             TrustError: What was believed before stays.
         """
         with self._lock:
+            if self._damage:
+                self._load_floors()
+            self._check_floors()
             receiver, floors = self._receiver(), self.floors
             recovery = Recovery(floors.clock_timestamp_keys, self._wall.now()) if floors.clock else None
             trusted = self._trust.refresh(files, self.now(), (receiver.product,), recovery)
@@ -188,7 +193,20 @@ class Verifier:
         with self._lock:
             self._save(quarantine(self.floors, sha256, attempt))
 
+    def _load_floors(self) -> None:
+        """Floors that cannot be read stop every update and nothing else: what runs goes on, the operator is told."""
+        try:
+            self.floors, self._damage = self._store.load(), ""
+        except DeviceError as error:
+            self._damage = str(error)
+        self.clock.set_floor(self.floors.clock)
+
+    def _check_floors(self) -> None:
+        if self._damage:
+            raise TrustError(ErrorCode.METADATA, self._damage)
+
     def _believed(self) -> Trusted:
+        self._check_floors()
         if self._trusted is None:
             raise TrustError(ErrorCode.WITHHELD, "no trust metadata has been verified yet")
         if self._trusted.timestamp_expires <= self.now():

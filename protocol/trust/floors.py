@@ -62,6 +62,34 @@ class Floors(_Model):
     quarantine: dict[str, int] = {}
 
 
+def higher(one: Floors, other: Floors) -> Floors:
+    """The strictest of two: for copies that should be alike and are not. No floor of either is lost."""
+    roles = {**one.roles}
+    for name, role in other.roles.items():
+        if name not in roles or role.version > roles[name].version:
+            roles[name] = role
+    orders = {**one.orders}
+    for topic, order in other.orders.items():
+        known = orders.get(topic)
+        if known is None or (order.epoch, order.seq) > (known.epoch, known.seq):
+            orders[topic] = order
+    clocks = [floors.clock for floors in (one, other) if floors.clock]
+    return one.model_copy(
+        update={
+            "roles": roles,
+            "orders": orders,
+            "counters": _highest(one.counters, other.counters),
+            "resets": _highest(one.resets, other.resets),
+            "quarantine": _highest(one.quarantine, other.quarantine),
+            "clock": max(clocks, default=None),
+        }
+    )
+
+
+def _highest(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
+    return {name: max(one.get(name, 0), other.get(name, 0)) for name in {**one, **other}}
+
+
 def raise_roles(floors: Floors, found: Mapping[str, RoleVersion]) -> Floors:
     """Take in verified metadata versions.
 

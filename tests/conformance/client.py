@@ -27,7 +27,7 @@ from device_client.verification.release import Verifier
 from protocol.clock import SystemClock
 from protocol.errors import ErrorCode, FlagshipError, TrustError
 from protocol.trust.checks import Receiver
-from protocol.trust.floors import Floors
+from protocol.trust.floors import Floors, higher
 from protocol.trust.trusted import Trusted
 from protocol.trust.workflow import Recovery, refresh_from
 
@@ -80,7 +80,7 @@ class FloorsFolder:
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir(exist_ok=True)
-        self._file = FloorsFile(directory, Floors)
+        self._file = FloorsFile(directory, Floors, higher)
 
     def load(self) -> Floors:
         """The newest copy; none on a new client."""

@@ -21,7 +21,11 @@ class Content(BaseModel):
 
 
 def _open(directory: Path) -> FloorsFile[Content]:
-    return FloorsFile(directory, Content)
+    return FloorsFile(directory, Content, _stricter)
+
+
+def _stricter(one: Content, other: Content) -> Content:
+    return max(one, other, key=lambda content: content.counter)
 
 
 def test_nothing_yet(tmp_path: Path) -> None:
@@ -107,7 +111,7 @@ def test_a_true_checksum_of_other_content_is_damage(tmp_path: Path) -> None:
 
         name: str = "x"
 
-    FloorsFile(tmp_path, Other).save(Other())
+    FloorsFile(tmp_path, Other, max).save(Other())
     with pytest.raises(StorageError):
         _open(tmp_path).load()
     assert json.loads((tmp_path / NAMES[0]).read_bytes())["generation"] > 0
@@ -127,3 +131,24 @@ def test_save_cut_off_anywhere(tmp_path: Path, dies_at: DiesAt) -> None:
         if not cut:
             return
     pytest.fail("the save never ended")
+
+
+@pytest.mark.parametrize("higher_first", [True, False])
+def test_two_copies_that_disagree_are_merged_by_the_strictest(tmp_path: Path, higher_first: bool) -> None:
+    """Two whole copies of one generation that differ: no floor of either is given up."""
+    places = tmp_path / "one", tmp_path / "other"
+    for place, counter in zip(places, (9, 4), strict=True):
+        place.mkdir()
+        _open(place).save(Content(counter=counter))
+    first, second = places if higher_first else places[::-1]
+    (first / NAMES[1]).write_bytes((second / NAMES[1]).read_bytes())
+    assert _open(first).load() == Content(counter=9)
+
+
+def test_of_two_generations_the_newer_counts(tmp_path: Path) -> None:
+    """A power cut between the copies leaves one of them older; the newer one was reported as saved."""
+    _open(tmp_path).save(Content(counter=9))
+    older = (tmp_path / NAMES[1]).read_bytes()
+    _open(tmp_path).save(Content(counter=4))  # by an offline-signed reset
+    (tmp_path / NAMES[1]).write_bytes(older)
+    assert _open(tmp_path).load() == Content(counter=4)

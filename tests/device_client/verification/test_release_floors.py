@@ -14,7 +14,7 @@ from protocol.directives import ANNOUNCEMENT_TYPE, Action, Announcement, Release
 from protocol.envelopes import encode, sign
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.trust.checks import Receiver
-from protocol.trust.floors import Floors
+from protocol.trust.floors import Floors, higher
 from protocol.trust.workflow import TrustStore
 from tests.protocol.trust.repository import DIRECTOR, FLEET, NOW, PRODUCT, Repository
 
@@ -27,7 +27,7 @@ class Store:
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir(exist_ok=True)
-        self._file = FloorsFile(directory, Floors)
+        self._file = FloorsFile(directory, Floors, higher)
 
     def load(self) -> Floors:
         """The newest copy."""
@@ -184,3 +184,22 @@ def test_only_the_offline_keys_lower_a_counter(lab: Lab) -> None:
         lab.verifier.refresh(lab.repository.files())
     assert caught.value.code is ErrorCode.FORMAT
     assert lab.verifier.floors.counters == {"app": 6}
+
+
+def test_damaged_floors_stop_updates_until_they_are_restored(lab: Lab) -> None:
+    """Both copies are lost to the disk: nothing is believed, nothing is overwritten, and a backup ends it by itself."""
+    lab.announce(NOW, seq=1)
+    copies = sorted((lab.place / "state").iterdir())
+    backup = copies[0].read_bytes()
+    for copy in copies:
+        copy.write_bytes(b"\0" * 100)
+    lab.verifier = lab.restarted()
+    with pytest.raises(ProtocolError, match="no whole copy") as caught:
+        lab.verifier.refresh(lab.repository.files())
+    assert caught.value.code is ErrorCode.METADATA
+    assert lab.refusal(issued=NOW, seq=2) is ErrorCode.METADATA
+    assert [copy.read_bytes() for copy in copies] == [b"\0" * 100] * 2
+    copies[1].write_bytes(backup)
+    lab.verifier.refresh(lab.repository.files())
+    assert lab.refusal(issued=NOW - timedelta(hours=1), seq=0 + 1) is ErrorCode.EQUIVOCATION
+    lab.announce(NOW, seq=2)

@@ -10,7 +10,9 @@ from protocol.errors import EnvelopeError, ErrorCode, TrustError
 from protocol.trust.floors import (
     MAX_ORDERS,
     Floors,
+    RoleFloor,
     bind_director,
+    higher,
     is_newer,
     is_quarantined,
     quarantine,
@@ -185,3 +187,36 @@ def test_a_reset_lowers_a_counter_once() -> None:
     floors = raise_counter(floors, "app", 7)
     assert reset_counters(floors, resets) == floors
     assert reset_counters(floors, {"app": CounterReset(number=1, counter=0)}) == floors
+
+
+floors_of_any_kind = st.builds(
+    lambda role, counter, order, clock: raise_counter(
+        raise_order(
+            Floors(
+                roles={"snapshot": RoleFloor(version=role, keyset="keys")},
+                clock=None if clock is None else NOW + timedelta(days=clock),
+            ),
+            "t",
+            order,
+            "d",
+            NOW,
+        ),
+        "app",
+        counter,
+    ),
+    st.integers(1, 9),
+    st.integers(0, 9),
+    orders,
+    st.none() | st.integers(-9, 9),
+)
+
+
+@given(floors_of_any_kind, floors_of_any_kind)
+def test_of_two_copies_no_floor_is_lost(one: Floors, other: Floors) -> None:
+    """Whatever one of them refuses, the merged one refuses."""
+    merged = higher(one, other)
+    for floors in (one, other):
+        assert merged.counters["app"] >= floors.counters["app"]
+        assert merged.roles["snapshot"].version >= floors.roles["snapshot"].version
+        assert (merged.orders["t"].epoch, merged.orders["t"].seq) >= (floors.orders["t"].epoch, floors.orders["t"].seq)
+        assert floors.clock is None or (merged.clock is not None and merged.clock >= floors.clock)
