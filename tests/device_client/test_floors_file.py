@@ -111,7 +111,7 @@ def test_a_true_checksum_of_other_content_is_damage(tmp_path: Path) -> None:
 
         name: str = "x"
 
-    FloorsFile(tmp_path, Other, max).save(Other())
+    FloorsFile(tmp_path, Other, lambda one, _other: one).save(Other())
     with pytest.raises(StorageError):
         _open(tmp_path).load()
     assert json.loads((tmp_path / NAMES[0]).read_bytes())["generation"] > 0
