@@ -181,7 +181,7 @@ class EffectHandlers:
     def _install_files(self, update: Update, target: ReleaseTarget) -> None:
         artifact, stream = self._fetcher.staged(update, target)
         tree = self._installer.install(stream, artifact, target.info.version, target.sha256)
-        check_tree(tree, artifact)
+        check_tree(tree, artifact, self._verifier.executables(artifact, target))
 
     async def _activate(self, update: Update) -> None:
         await asyncio.to_thread(self._verifier.check, update.offer.release, update.offer.attempt)

@@ -6,15 +6,18 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from protocol.executables import HEAD_BYTES
+
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A regular file. ``mode`` has all twelve bits, so that a setuid bit is a difference."""
+    """A regular file. ``mode`` has all twelve bits, so that a setuid bit is a difference; ``head`` is its beginning."""
 
     path: str
     mode: int
     length: int
     sha256: str
+    head: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,5 +88,7 @@ def _read_file(path: Path, name: str) -> File:
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     with os.fdopen(descriptor, "rb") as file:
         found = os.fstat(descriptor)
+        head = file.read(HEAD_BYTES)
+        file.seek(0)
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return File(name, stat.S_IMODE(found.st_mode), found.st_size, digest)
+    return File(name, stat.S_IMODE(found.st_mode), found.st_size, digest, head)

@@ -29,10 +29,11 @@ def encode(message: BaseModel) -> bytes:
     return message.model_dump_json(exclude_none=True).encode()
 
 
-def sign(payload: bytes, payload_type: str, signer: Signer) -> bytes:
-    """A DSSE envelope as compact JSON (DSSE 1.0.2)."""
+def sign(payload: bytes, payload_type: str, *signers: Signer) -> bytes:
+    """A DSSE envelope as compact JSON (DSSE 1.0.2), signed by each of ``signers``."""
     envelope = Envelope(payload, payload_type, {})
-    envelope.sign(signer)
+    for signer in signers:
+        envelope.sign(signer)
     return json.dumps(envelope.to_dict(), separators=(",", ":")).encode()
 
 

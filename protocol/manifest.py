@@ -6,6 +6,7 @@ offline keys: the target's length and hash bind the sealed manifest, the manifes
 
 import base64
 import json
+import operator
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Annotated, Literal
@@ -84,6 +85,7 @@ class Artifact(_Model):
 
     Attributes:
         kind: ``directory``: files are slices of the stream; ``file``: the stream is the file ``name``.
+        executables: DSSE envelope of the component's signed list of executables; empty where there is none.
         chunks: Rows of (plain sha256, cid, key: base64; codec; plain length; body length), in stream order.
     """
 
@@ -95,6 +97,7 @@ class Artifact(_Model):
     chunking: str = ALGORITHM
     files: Annotated[list[FileEntry], Field(max_length=MAX_FILES)] = []
     links: Annotated[list[LinkEntry], Field(max_length=MAX_FILES)] = []
+    executables: Annotated[str, Field(exclude_if=operator.not_)] = ""
     chunks: list[tuple[str, str, str, Codec, int, int]]
 
     @model_validator(mode="after")

@@ -4,22 +4,29 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from device_client.trees import Tree, read_tree
+from device_client.verification.executables import check_programs
 from protocol.errors import ContentError, ErrorCode
+from protocol.executables import ExecutableList
 from protocol.manifest import Artifact
 
 DEFAULT_FILE_MODE = 0o644
 
 
-def check_tree(place: Path, artifact: Artifact) -> None:
+def check_tree(place: Path, artifact: Artifact, listed: ExecutableList | None = None) -> None:
     """Hash everything below ``place`` and compare path, mode, length, sha256 and link targets. Blocks.
 
+    Args:
+        listed: What may be run, judged first; None where no list is asked for.
+
     Raises:
-        ContentError: E_POSTINSTALL, naming the first difference.
+        ContentError: E_POSTINSTALL, naming the first difference; E_EXEC_UNLISTED or E_EXEC_SIGNATURE for a program.
     """
     try:
         tree = read_tree(place)
     except OSError as error:
         raise ContentError(ErrorCode.POSTINSTALL, f"{place.name}: cannot be read: {error.strerror or error}") from error
+    if listed is not None:
+        check_programs(tree, artifact, listed)
     for difference in differences(tree, artifact):
         raise ContentError(ErrorCode.POSTINSTALL, f"{place.name}: {difference}")
 

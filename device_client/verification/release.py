@@ -19,6 +19,8 @@ from protocol.clock import Clock
 from protocol.directives import ANNOUNCEMENT_TYPE, OFFER_TYPE, Announcement, Offer, ReleaseRef
 from protocol.envelopes import open_envelope
 from protocol.errors import ErrorCode, TrustError
+from protocol.executables import ExecutableList, open_list
+from protocol.manifest import Artifact
 from protocol.topics import RULES, Kind
 from protocol.trust.checks import Receiver, check_announcement, check_offer, check_quarantine, check_release
 from protocol.trust.floors import (
@@ -182,6 +184,17 @@ class Verifier:
             if target is None:
                 raise TrustError(ErrorCode.NOT_RELEASED, f"release {ref.path}: not listed")
             return target
+
+    def executables(self, artifact: Artifact, target: ReleaseTarget) -> ExecutableList | None:
+        """What may be run of an artifact; None where the offline keys ask for no list.
+
+        Raises:
+            ContentError: E_EXEC_SIGNATURE: the list is missing, or not signed by its component's team.
+            TrustError: Nothing is believed now.
+        """
+        with self._lock:
+            verify = self._believed().verify_codesign(artifact.component)
+        return open_list(artifact, target.info, verify) if verify else None
 
     def committed(self, component: str, counter: int) -> None:
         """Let the security counter rise; older code must never run again from here on."""

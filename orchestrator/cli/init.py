@@ -35,6 +35,7 @@ class HomePlan:
     """What a home is made from.
 
     Attributes:
+        codesign: Components whose executables must be listed and signed.
         host: Where devices reach the broker; a name or an address.
         hosts: Other names of the broker that its certificate holds.
     """
@@ -42,6 +43,7 @@ class HomePlan:
     fleet: str = "fleet"
     products: tuple[str, ...] = ("device",)
     thresholds: Thresholds = field(default_factory=Thresholds)
+    codesign: tuple[str, ...] = ()
     api_port: int = 8420
     device_port: int = 8883
     service_port: int = 8884
@@ -56,6 +58,9 @@ def init(
     root_threshold: Annotated[int, typer.Option(help="keys that must sign the root")] = 1,
     targets_threshold: Annotated[int, typer.Option(help="keys that must sign the delegations")] = 1,
     releases_threshold: Annotated[int, typer.Option(help="keys that must sign a release")] = 1,
+    codesign: Annotated[
+        list[str] | None, typer.Option(help="a component whose executables must be signed; may be repeated")
+    ] = None,
     api_port: Annotated[int, typer.Option(help="of the HTTP API, on loopback")] = 8420,
     device_port: Annotated[int, typer.Option(help="where the broker listens for devices")] = 8883,
     service_port: Annotated[int, typer.Option(help="where it listens for services, on loopback")] = 8884,
@@ -65,8 +70,8 @@ def init(
     """Make a fleet's home: keys, certificates, metadata, settings, database."""
     thresholds = Thresholds(root_threshold, targets_threshold, releases_threshold)
     plan = HomePlan(
-        fleet, tuple(product or ["device"]), thresholds, api_port, device_port, service_port, host,
-        tuple(also_host or []),
+        fleet, tuple(product or ["device"]), thresholds, tuple(codesign or []), api_port, device_port, service_port,
+        host, tuple(also_host or []),
     )  # fmt: skip
     initialise(directory, plan)
     print(f"{directory}: home of fleet {fleet}, products {', '.join(plan.products)}")
@@ -138,6 +143,7 @@ def _fill(home: Home, plan: HomePlan, config: str) -> None:
     hold_ceremony(
         home.publisher, home.signer, home.trust,
         fleet=plan.fleet, products=plan.products, thresholds=plan.thresholds, now=datetime.now(UTC),
+        codesign=plan.codesign,
     )  # fmt: skip
     devices, services = create_authority(home.ca, "devices-ca"), create_authority(home.ca, "services-ca")
     issue_server(devices, home.tls, "broker", _unique((plan.host, *plan.hosts, *LOOPBACK)))

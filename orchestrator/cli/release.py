@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchestrator.cli.output import HERE, Format, FormatOption, HomeOption, show_done, show_fields, show_rows
+from orchestrator.cli.words import read_duration
 from orchestrator.errors import UsageError
 from orchestrator.package import PackageReader
 from orchestrator.publisher.creating import Created, ReleaseSpec, create_release
@@ -51,6 +52,9 @@ def create(
     require_approval: Annotated[bool, typer.Option(help="A person at the device must agree.")] = False,
     allow_in_use: Annotated[bool | None, typer.Option(help="Whether installing may interrupt use.")] = None,
     require_way_back: Annotated[bool, typer.Option(help="The former version must be intact.")] = False,
+    min_interval: Annotated[
+        str, typer.Option(help="Least time between two updates of one device, such as 1h: no order makes it shorter.")
+    ] = "",
     must_pass_through: Annotated[bool, typer.Option(help="No device may skip this version.")] = False,
     dedup: Annotated[bool, typer.Option(help="Share chunks with other releases of these keys.")] = True,
     home: HomeOption = HERE,
@@ -69,6 +73,7 @@ def create(
                 require_approval=require_approval or None,
                 allow_in_use=allow_in_use,
                 require_way_back=require_way_back or None,
+                min_interval_s=int(read_duration(min_interval, "--min-interval")) if min_interval else None,
             ),
             counter=counter,
             must_pass_through=must_pass_through,

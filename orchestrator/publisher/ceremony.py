@@ -21,7 +21,7 @@ from orchestrator.publisher.keys import create_package_key, create_signing_key
 from orchestrator.publisher.signing import RELEASES_EXPIRY, SNAPSHOT_EXPIRY
 from orchestrator.publisher.workspace import SECRET_BYTES, Workspace
 from protocol.identifiers import check_id
-from protocol.trust.trusted import director_role, releases_role
+from protocol.trust.trusted import codesign_role, director_role, releases_role
 
 ROOT_EXPIRY = timedelta(days=365)
 TARGETS_EXPIRY = timedelta(days=180)
@@ -42,7 +42,7 @@ class Thresholds:
 
 def hold_ceremony(
     publisher: Path, signer: Path, trust: Path, *, fleet: str, products: Sequence[str], thresholds: Thresholds,
-    now: datetime,
+    now: datetime, codesign: Sequence[str] = (),
 ) -> None:  # fmt: skip
     """Make all keys and sign the first metadata.
 
@@ -51,12 +51,13 @@ def hold_ceremony(
         signer: New folder for the orchestrator's online keys.
         trust: New folder for what is published.
         products: Each gets a role of its own that lists its releases.
+        codesign: Components whose executables are listed and signed; each gets a key of its own.
 
     Raises:
         UsageError: A name or a threshold makes no sense.
         OperationError: A folder cannot be written.
     """
-    _check(fleet, products, thresholds)
+    _check(fleet, products, thresholds, codesign)
     workspace = Workspace(publisher)
     for directory in (publisher, workspace.keys, workspace.metadata, signer):
         _make(directory, DIRECTORY_MODE)
@@ -68,6 +69,7 @@ def hold_ceremony(
     releases_keys = {
         product: _keys(workspace.keys, releases_role(product), thresholds.releases) for product in products
     }
+    codesign_keys = {name: _keys(workspace.keys, codesign_role(name), 1) for name in codesign}
     timestamp_key = create_signing_key(signer / "timestamp.key")
     director_key = create_signing_key(signer / "director.key")
     package_key = create_package_key(signer / "package.key")
@@ -81,9 +83,10 @@ def hold_ceremony(
             root.add_key(key.public_key, role)
         root.roles[role].threshold = len(keys)
     root.add_key(timestamp_key.public_key, Timestamp.type)
+    targets = _targets(fleet, releases_keys, codesign_keys, director_key, now)
     files = {
         "1.root.json": _signed(Metadata(root), root_keys),
-        "1.targets.json": _signed(Metadata(_targets(fleet, releases_keys, director_key, now)), targets_keys),
+        "1.targets.json": _signed(Metadata(targets), targets_keys),
         "1.snapshot.json": _signed(Metadata(_snapshot(products, now)), snapshot_keys),
     }
     for product, keys in releases_keys.items():
@@ -97,15 +100,19 @@ def hold_ceremony(
     write_private(signer / "high-water.json", b'{"epoch": 1, "seq": 0, "timestamp": 1}\n')
 
 
-def _check(fleet: str, products: Sequence[str], thresholds: Thresholds) -> None:
+def _check(fleet: str, products: Sequence[str], thresholds: Thresholds, codesign: Sequence[str]) -> None:
     try:
         check_id(fleet, "fleet")
         for product in products:
             check_id(product, "product")
+        for component in codesign:
+            check_id(component, "component")
     except ValueError as error:
         raise UsageError(str(error)) from error
     if not products or len(set(products)) != len(products):
         raise UsageError("products: expected at least one, each named once")
+    if len(set(codesign)) != len(codesign):
+        raise UsageError("components with signed executables: expected each to be named once")
     for name in ("root", "targets", "releases"):
         if not 1 <= getattr(thresholds, name) <= MAX_KEYS:
             raise UsageError(f"--{name}-threshold {getattr(thresholds, name)}: expected 1 to {MAX_KEYS}")
@@ -115,20 +122,29 @@ def _keys(directory: Path, role: str, count: int) -> list[CryptoSigner]:
     return [create_signing_key(directory / f"{role}-{number}.key") for number in range(1, count + 1)]
 
 
-def _targets(fleet: str, releases: dict[str, list[CryptoSigner]], director: CryptoSigner, now: datetime) -> Targets:
+def _targets(
+    fleet: str,
+    releases: dict[str, list[CryptoSigner]],
+    codesign: dict[str, list[CryptoSigner]],
+    director: CryptoSigner,
+    now: datetime,
+) -> Targets:
     roles = {
         releases_role(product): DelegatedRole(
             releases_role(product), [], len(keys), terminating=True, paths=[f"{product}/*/*"]
         )
         for product, keys in releases.items()
     }
-    # A key carrier: it may sign no target; devices take the director's keys from it (design, section 4).
-    roles[director_role(fleet)] = DelegatedRole(director_role(fleet), [], 1, terminating=True, paths=[])
+    # Key carriers: they may sign no target; devices take the keys from them (design, section 4).
+    for name in (director_role(fleet), *map(codesign_role, codesign)):
+        roles[name] = DelegatedRole(name, [], 1, terminating=True, paths=[])
     targets = Targets(expires=now + TARGETS_EXPIRY, delegations=Delegations({}, roles))
     for product, keys in releases.items():
         for key in keys:
             targets.add_key(key.public_key, releases_role(product))
     targets.add_key(director.public_key, director_role(fleet))
+    for component, keys in codesign.items():
+        targets.add_key(keys[0].public_key, codesign_role(component))
     return targets
 
 

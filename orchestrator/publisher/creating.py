@@ -8,13 +8,14 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
 from orchestrator.errors import ConflictError, OperationError
 from orchestrator.package import CEK, CHUNK, PIECE, RELEASE, TRUST, PackageHeader
 from orchestrator.package_writer import PackageWriter
+from orchestrator.publisher.executables import list_executables, sign_executables
 from orchestrator.publisher.packing import LEVEL, Packed, Sink, pack_source
 from orchestrator.publisher.sealing import Sealed, seal
 from orchestrator.publisher.signing import check_keys, check_new, current_files, load_repository, sign_release
@@ -68,12 +69,16 @@ def create_release(source: Path, output: Path, spec: ReleaseSpec, workspace: Wor
         repository = load_repository(keys.metadata, now)
         check_new(repository, spec.name)
         check_keys(repository, spec.name.product, keys.signers)
+        codesigners = repository.codesigners(spec.component, keys.signers)
         if output.exists():
             raise ConflictError(f"{output}: is there already; remove it or name another with -o")
         found = scan(source)
         with PackageWriter(output) as package:
             secret = keys.secret if spec.dedup else os.urandom(len(keys.secret))
             packed = pack_source(found, spec.component, secret, _chunks_into(package), spec.level)
+            if codesigners is not None:
+                listed = sign_executables(list_executables(found, packed.artifact, spec.name), codesigners)
+                packed = replace(packed, artifact=packed.artifact.model_copy(update={"executables": listed}))
             artifacts = [packed.artifact]
             manifest = Manifest(
                 product=spec.name.product, version=spec.name.version, artifacts=artifacts, policy=spec.policy

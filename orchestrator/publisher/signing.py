@@ -21,7 +21,7 @@ from protocol.errors import TrustError
 from protocol.identifiers import ReleaseName
 from protocol.manifest import ReleaseInfo
 from protocol.trust.bundle import pack_bundle
-from protocol.trust.trusted import director_role, releases_role
+from protocol.trust.trusted import codesign_role, director_role, releases_role
 
 RELEASES_EXPIRY: Final = timedelta(days=90)
 SNAPSHOT_EXPIRY: Final = timedelta(days=90)
@@ -68,6 +68,19 @@ class Repository:
             releases_role(product): (delegated.keyids, delegated.threshold),
             Snapshot.type: (snapshot.keyids, snapshot.threshold),
         }
+
+    def codesigners(self, component: str, signers: Iterable[Signer]) -> list[Signer] | None:
+        """Which of the keys at hand sign a component's list of executables; None where no list is asked for.
+
+        Raises:
+            NotAllowedError: Fewer are at hand than the role's threshold demands.
+        """
+        role = self._delegated.get(codesign_role(component))
+        if role is None:
+            return None
+        mine = [signer for signer in signers if signer.public_key.keyid in role.keyids]
+        _enough(role.name, [signer.public_key.keyid for signer in mine], role.threshold)
+        return mine
 
     def releases(self, product: str) -> Metadata[Targets]:
         """The role that lists a product's releases, checked.

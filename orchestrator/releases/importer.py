@@ -21,13 +21,14 @@ import structlog
 from orchestrator.config import Home
 from orchestrator.errors import ConflictError, NotAllowedError, OperationError
 from orchestrator.package import CEK, CHUNK, PIECE, PackageHeader, PackageReader
+from orchestrator.releases.artifact import check_artifact
 from orchestrator.releases.package_trust import CheckedTrust, Timestamps, check_trust, store_trust
 from orchestrator.storage import events, releases
 from orchestrator.storage.chunk_store import ChunkStore
 from orchestrator.storage.database import Database
 from orchestrator.storage.releases import IMPORTING, ReleaseRecord
-from protocol.chunks import PIECE_BYTES, TAG_BYTES, ChunkRef
-from protocol.encryption import open_chunk, open_manifest
+from protocol.chunks import PIECE_BYTES
+from protocol.encryption import open_manifest
 from protocol.errors import ContentError, ProtocolError
 from protocol.identifiers import ReleaseName
 from protocol.manifest import Artifact, Manifest
@@ -142,7 +143,7 @@ def _check(package: PackageReader, trust: Path, signer: ImportSigner, now: datet
     manifest = Manifest.from_json(open_manifest(cek, sealed))
     artifact = _only_artifact(manifest, target)
     chunks = {piece: package.length(PIECE + piece) for piece in target.info.pieces}
-    chunks |= _check_artifact(package, artifact)
+    chunks |= check_artifact(package, artifact, target.info, checked.codesign(artifact.component))
     return _Checked(target, checked, wrapped, artifact.length, chunks)
 
 
@@ -154,68 +155,6 @@ def _only_artifact(manifest: Manifest, target: ReleaseTarget) -> Artifact:
         found = ", ".join(artifact.component for artifact in manifest.artifacts)
         raise OperationError(f"expected one artifact for component {info.component}, found {found}")
     return manifest.artifacts[0]
-
-
-def _check_artifact(package: PackageReader, artifact: Artifact) -> dict[str, int]:
-    """Open every chunk in stream order, and hash the stream and each file of it."""
-    stream, chunks = hashlib.sha256(), {}
-    files = _FileHashes(artifact)
-    for ref in artifact.chunk_refs():
-        plain = open_chunk(ref, package.read(CHUNK + ref.cid.hex(), ref.body_length + TAG_BYTES))
-        stream.update(plain)
-        files.update(plain)
-        chunks[ref.cid.hex()] = _ciphertext_bytes(ref)
-    if stream.hexdigest() != artifact.sha256:
-        raise OperationError("its chunks do not make the stream that was signed")
-    files.finish()
-    return chunks
-
-
-def _ciphertext_bytes(ref: ChunkRef) -> int:
-    return ref.body_length + TAG_BYTES
-
-
-class _FileHashes:
-    """Hashes the files of a stream as it goes by."""
-
-    def __init__(self, artifact: Artifact) -> None:
-        self._entries = iter(artifact.files)
-        self._begin_next()
-        self._settle_done()
-
-    def update(self, plain: bytes) -> None:
-        """Take the next bytes of the stream.
-
-        Raises:
-            OperationError: A file is not what was signed.
-        """
-        view = memoryview(plain)
-        while view and self._entry is not None:
-            part = view[: self._left]
-            self._hash.update(part)
-            self._left -= len(part)
-            view = view[len(part) :]
-            self._settle_done()
-
-    def finish(self) -> None:
-        """The stream is at its end.
-
-        Raises:
-            OperationError: A file is cut short.
-        """
-        if self._entry is not None:
-            raise OperationError(f"file {self._entry.path}: its chunks end before it does")
-
-    def _settle_done(self) -> None:
-        while self._entry is not None and not self._left:
-            if self._hash.hexdigest() != self._entry.sha256:
-                raise OperationError(f"file {self._entry.path}: not what was signed")
-            self._begin_next()
-
-    def _begin_next(self) -> None:
-        self._entry = next(self._entries, None)
-        self._left = self._entry.length if self._entry else 0
-        self._hash = hashlib.sha256()
 
 
 def _keep_chunks(package: PackageReader, store: ChunkStore, chunks: dict[str, int]) -> list[str]:

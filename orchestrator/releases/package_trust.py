@@ -7,7 +7,7 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Protocol
 
 from orchestrator.errors import ConflictError, NotAllowedError, NotFoundError, OperationError
 from orchestrator.package import TRUST, PackageReader
+from protocol.envelopes import Verify
 from protocol.errors import ErrorCode, TrustError
 from protocol.identifiers import ReleaseName
 from protocol.trust.bundle import MAX_BUNDLE_UNPACKED_BYTES
@@ -37,10 +38,15 @@ class Timestamps(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class CheckedTrust:
-    """Metadata that holds: the release it lists, and the files to store (the timestamp among them)."""
+    """Metadata that holds: the release it lists, and the files to store (the timestamp among them).
+
+    Attributes:
+        codesign: Who signs a component's list of executables; None where no list is asked for.
+    """
 
     target: ReleaseTarget
     files: Mapping[str, bytes]
+    codesign: Callable[[str], Verify | None]
 
 
 def check_trust(package: PackageReader, trust: Path, signer: Timestamps, now: datetime) -> CheckedTrust:
@@ -75,7 +81,8 @@ def check_trust(package: PackageReader, trust: Path, signer: Timestamps, now: da
         raise NotFoundError(f"package of {name}: its metadata does not list it; create the release again")
     if target.sha256 != package.header.manifest_sha256:
         raise OperationError(f"package of {name}: damaged, it is not the release that its metadata lists")
-    return CheckedTrust(target, {file: files[file] for file in verified if known.get(file) != files[file]})
+    changed = {file: files[file] for file in verified if known.get(file) != files[file]}
+    return CheckedTrust(target, changed, trusted.verify_codesign)
 
 
 def _verified(trusted: Trusted, files: Mapping[str, bytes], first_root: int) -> frozenset[str]:

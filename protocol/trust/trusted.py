@@ -12,7 +12,7 @@ from typing import Annotated, cast
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from securesystemslib.signer import Signature
 from tuf.api import exceptions as tuf_errors
-from tuf.api.metadata import Root, TargetFile, Targets
+from tuf.api.metadata import DelegatedRole, Root, TargetFile, Targets
 from tuf.ngclient import Updater
 
 from protocol.envelopes import Verify
@@ -31,6 +31,11 @@ def releases_role(product: str) -> str:
 def director_role(fleet: str) -> str:
     """The delegated role that carries the director's keys and no path."""
     return f"director-{fleet}"
+
+
+def codesign_role(component: str) -> str:
+    """The delegated role that carries the keys of a component's list of executables, and no path."""
+    return f"codesign-{component}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,24 +150,35 @@ class Trusted:
 
     def verify_director(self, fleet: str) -> Verify:
         """A verifier of announcements and offers: the keys that the offline targets role lists for this fleet."""
+        return self._verify_by(director_role(fleet), f"directive: not signed by a director key of fleet {fleet}")
+
+    def verify_codesign(self, component: str) -> Verify | None:
+        """A verifier of a component's list of executables; None where the targets role names no codesign keys."""
+        role = codesign_role(component)
+        if self._delegated(role) is None:
+            return None
+        return self._verify_by(role, f"not signed by the codesign keys of {component}")
+
+    def director_keyset(self, fleet: str) -> str:
+        """Fingerprint of the director's keys; (epoch, seq) floors hold as long as it stays."""
+        role = self._delegated(director_role(fleet))
+        return _fingerprint(sorted(role.keyids)) if role else ""
+
+    def _delegated(self, name: str) -> DelegatedRole | None:
+        targets = cast(Targets, self._set[Targets.type])
+        roles = targets.delegations.roles if targets.delegations else None
+        return (roles or {}).get(name)
+
+    def _verify_by(self, role: str, refusal: str) -> Verify:
         targets = cast(Targets, self._set[Targets.type])
 
         def verify(pae: bytes, signatures: Mapping[str, Signature]) -> None:
             try:
-                targets.verify_delegate(director_role(fleet), pae, dict(signatures))
+                targets.verify_delegate(role, pae, dict(signatures))
             except (tuf_errors.UnsignedMetadataError, ValueError) as error:
-                raise EnvelopeError(
-                    ErrorCode.SIGNATURE, f"directive: not signed by a director key of fleet {fleet}"
-                ) from error
+                raise EnvelopeError(ErrorCode.SIGNATURE, refusal) from error
 
         return verify
-
-    def director_keyset(self, fleet: str) -> str:
-        """Fingerprint of the director's keys; (epoch, seq) floors hold as long as it stays."""
-        targets = cast(Targets, self._set[Targets.type])
-        roles = targets.delegations.roles if targets.delegations else None
-        role = (roles or {}).get(director_role(fleet))
-        return _fingerprint(sorted(role.keyids)) if role else ""
 
 
 def translate(error: Exception) -> TrustError:

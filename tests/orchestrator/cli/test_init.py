@@ -26,7 +26,7 @@ from orchestrator.storage.database import Database
 from protocol.topics import DELIVERY, INGEST
 from protocol.trust.workflow import TrustStore
 
-PLAN = HomePlan("harbour", ("gateway", "sensor"), Thresholds(), 18420, 18883, 18884)
+PLAN = HomePlan("harbour", ("gateway", "sensor"), Thresholds(), api_port=18420, device_port=18883, service_port=18884)
 
 
 @pytest.fixture

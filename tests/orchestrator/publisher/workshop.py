@@ -35,7 +35,9 @@ class Publisher:
         return {**files, "timestamp.json": metadata.to_bytes(JSONSerializer(compact=True))}
 
 
-def make_publisher(home: Path, *, releases: int = 1, start: datetime = NOW) -> Publisher:
+def make_publisher(
+    home: Path, *, releases: int = 1, start: datetime = NOW, codesign: tuple[str, ...] = ()
+) -> Publisher:
     """The ceremony for the fleet ``harbour`` and the product ``gateway``, held at ``start``."""
     hold_ceremony(
         home / "publisher",
@@ -45,6 +47,7 @@ def make_publisher(home: Path, *, releases: int = 1, start: datetime = NOW) -> P
         products=["gateway"],
         thresholds=Thresholds(releases=releases),
         now=start,
+        codesign=codesign,
     )
     signer = home / "signer"
     return Publisher(
