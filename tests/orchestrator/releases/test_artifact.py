@@ -79,4 +79,4 @@ def test_a_file_that_is_not_what_was_signed_is_named(packed: tuple[Path, Artifac
     package, artifact = packed
     files = [artifact.files[0], artifact.files[1].model_copy(update={"sha256": "0" * 64}), artifact.files[2]]
     with pytest.raises(OperationError, match=r"b\.bin"):
-        check(package, artifact.model_copy(update={"files": files}))
+        check(package, listing(artifact.model_copy(update={"files": files}), "a.sh", "c.py"))
