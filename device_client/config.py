@@ -249,4 +249,8 @@ def first_mistake(error: ValidationError) -> str:
 
 def _toml(value: object) -> str:
     # JSON's strings, numbers, booleans and arrays of them are TOML's; only DEL is escaped by TOML alone.
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {_toml(entry)}" for key, entry in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml, value)) + "]"
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007F")

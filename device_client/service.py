@@ -171,6 +171,7 @@ class Agent:
         attempt, timing = 0, self.settings.timing
         while True:
             for address in self._enrolment.brokers:
+                self._watch_clock()  # so that the first inventory says it
                 number = await asyncio.to_thread(identity.next_session, self.home)
                 try:
                     async with connect(self._connection(address.host, address.port, number)) as session:

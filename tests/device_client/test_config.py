@@ -51,6 +51,12 @@ def test_minimal(tmp_path: Path) -> None:
         (MINIMAL + "[download]\nwindow = 65\n", "download.window"),
         (MINIMAL + "[download]\nwindow_bytes = 1000\n", "download.window_bytes"),
         (MINIMAL + "[gates]\nmin_battery_percent = 101\n", "gates.min_battery_percent"),
+        (MINIMAL + '[[gates.windows]]\ndays = ["mon"]\nstart = "25:00"\nminutes = 60\n', "gates.windows.0.start"),
+        (MINIMAL + '[[gates.windows]]\ndays = []\nstart = "01:00"\nminutes = 60\n', "gates.windows.0.days"),
+        (
+            MINIMAL + '[[gates.windows]]\ndays = ["mon"]\nstart = "01:00"\nminutes = 60\ntimezone = "Mars"\n',
+            "gates.windows.0.timezone: time zone 'Mars'",
+        ),
         (MINIMAL + '[installer]\nkind = "magic"\n', "installer.kind"),
         (MINIMAL + '[device.labels]\n"a/b" = "x"\n', "device.labels"),
         ("#" * 70_000, "at most 65536 B"),

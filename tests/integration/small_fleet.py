@@ -23,7 +23,7 @@ from orchestrator.demo.fleet import free_ports
 from orchestrator.demo.processes import Server
 from orchestrator.publisher.creating import ReleaseSpec, create_release
 from orchestrator.publisher.workspace import Workspace
-from protocol.clock import SystemClock
+from protocol.clock import Clock, SystemClock
 from protocol.enrolment import EnrolmentAnswers
 from protocol.errors import FlagshipError
 from protocol.identifiers import ReleaseName
@@ -36,6 +36,7 @@ TIMES = {
     "readiness_level_s": 5,
     "gate_interval_s": 0.3,
     "progress_interval_s": 0.1,
+    "refusal_interval_s": 0.3,
     "chunk_timeout_s": 1,
     "connect_backoff_s": 0.2,
     "connect_backoff_cap_s": 1,
@@ -158,12 +159,12 @@ class SmallFleet:
         for name in names:
             await asyncio.to_thread(accept, self.devices[name], answers)
 
-    def start_agents(self, names: Sequence[str]) -> None:
+    def start_agents(self, names: Sequence[str], clock: Clock | None = None) -> None:
         """Start the real agents, in this process."""
         for name in names:
             home, settings = load(self.devices[name].path)
             home.create()
-            self.agents[name] = Agent(home, settings, SystemClock())
+            self.agents[name] = Agent(home, settings, clock or SystemClock())
             self.tasks[name] = asyncio.create_task(self.agents[name].run())
 
     async def publish(self, package: Path) -> None:
