@@ -79,7 +79,7 @@ class Fleet:
         """Make the home and start ``serve`` with a managed broker."""
         api, devices, services = free_ports(3)
         await command(
-            "flagship", "init", self.home, "--fleet", FLEET, "--product", PRODUCT,
+            "flagship", "init", self.home, "--fleet", FLEET, "--product", PRODUCT, "--codesign", "app",
             "--api-port", str(api), "--device-port", str(devices), "--service-port", str(services),
         )  # fmt: skip
         serve = Server(self.place / "serve.log", ["flagship", "serve", "--home", self.home], ORCHESTRATOR_TIMES)
