@@ -1,4 +1,4 @@
-"""``flagship device``: enrol, list, show."""
+"""``flagship device``: enrol, list, show, explain."""
 
 import os
 import tempfile
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli.client import ApiClient
-from orchestrator.cli.output import HERE, Format, FormatOption, HomeOption, show_fields, show_rows
+from orchestrator.cli.output import HERE, Format, FormatOption, HomeOption, cell, show_fields, show_json, show_rows
 from orchestrator.cli.words import read_id, usage
 from orchestrator.errors import NotFoundError, OperationError, UsageError
 from protocol.enrolment import MAX_REQUEST_BYTES, EnrolmentAnswers, EnrolmentRequest
@@ -60,6 +60,23 @@ def show(
 ) -> None:
     """Show one device: what it runs, its groups, where its newest update stands."""
     show_fields(ApiClient(home).get(f"/devices/{read_id(device, 'device id')}"), output)
+
+
+@app.command()
+def explain(
+    device: Annotated[str, typer.Argument(help="The device's id.")],
+    rollout: Annotated[str, typer.Option(help="Only this rollout, also where the device takes no part.")] = "",
+    output: FormatOption = Format.TABLE,
+    home: HomeOption = HERE,
+) -> None:
+    """Say why a device is where it is: what it refuses, what it waits for, what it was told."""
+    chosen = read_id(rollout, "rollout") if rollout else ""
+    answer = ApiClient(home).get(f"/devices/{read_id(device, 'device id')}/explain", rollout=chosen)
+    if output is Format.JSON:
+        show_json(answer)
+        return
+    for sentence in answer["sentences"]:
+        typer.echo(cell(sentence))
 
 
 def _read_request(file: Path) -> EnrolmentRequest:

@@ -7,8 +7,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.errors import NotFoundError
 from orchestrator.fleet import enrolment
+from orchestrator.fleet.explaining import Place, explain
 from orchestrator.model.device import Device
-from orchestrator.storage import assignments, devices, groups
+from orchestrator.storage import assignments, devices, groups, rollouts
 from orchestrator.web.pages import Cursor, Limit, Page, page
 from orchestrator.web.requests import EnrolDevices
 from orchestrator.web.routes_status import OptionalId
@@ -54,7 +55,32 @@ def device_routes(services: Services) -> APIRouter:
             names = await groups.of_device(conn, device)
         return {**device_view(found), "groups": names, "updates": [update_view(one) for one in updates[:SHOWN_UPDATES]]}
 
+    @router.get("/{device}/explain")
+    async def explain_device(device: IdText, rollout: OptionalId = "") -> dict[str, Any]:
+        """Why a device is where it is, in sentences; in one rollout, or in those that it takes part in."""
+        async with services.db.read() as conn:
+            found = await devices.get(conn, device)
+            if found is None:
+                raise NotFoundError(f"device {device}: not enrolled here")
+            places = await _places(conn, device, rollout)
+        return {"device": device, "sentences": explain(found, places), "refusals": found.refusals}
+
     return router
+
+
+async def _places(conn: AsyncConnection, device: str, rollout: str) -> list[Place]:
+    rows = (await assignments.of_device(conn, device))[:SHOWN_UPDATES]
+    by_rollout = {row.rollout: row for row in rows}
+    if rollout:
+        by_rollout = {rollout: found} if (found := await assignments.get(conn, rollout, device)) else {}
+    places = []
+    for name in [rollout] if rollout else by_rollout:
+        known = await rollouts.get(conn, name)
+        if known is None:
+            raise NotFoundError(f"rollout {name}: there is none of that name; 'flagship rollout list' names them")
+        stages = await rollouts.load_stages(conn, name)
+        places.append(Place(rollout=known, stages=stages, assignment=by_rollout.get(name)))
+    return places
 
 
 async def _of_group(conn: AsyncConnection, group: str, after: str, limit: int) -> list[Device]:

@@ -96,3 +96,17 @@ def test_list_and_show(run: Run) -> None:
     assert all(device in out for device in DEVICES)
     assert run("device", "show", "zz")[0] == 3
     assert run("device", "list", "--group", "zz")[0] == 3
+
+
+def test_explain_says_why(run: Run) -> None:
+    """Sentences for people, the same as JSON, and a rollout that the device takes no part in."""
+    code, out, err = run("device", "explain", DEVICES[0])
+    assert (code, err) == (0, "")
+    assert out.startswith(f"{DEVICES[0]} is ")
+    assert "never heard of" in out
+    assert ask(run, "device", "explain", DEVICES[0])["sentences"] == out.splitlines()
+    assert run("device", "explain", "zz")[0] == 3
+    assert run("device", "explain", DEVICES[0], "--rollout", "zz")[0] == 3
+    code, _, err = run("device", "explain", "a/b")
+    assert_sentence(err)
+    assert code == 2

@@ -96,3 +96,16 @@ async def test_devices_of_a_group(api: Api) -> None:
     rest = (await api.http.get("/api/v1/devices", params={"group": "canary", "cursor": first["next"]})).json()
     assert [device["id"] for device in rest["items"]] == ["d"]
     assert (await api.http.get("/api/v1/devices", params={"group": "none"})).status_code == 404
+
+
+async def test_explain_answers_in_sentences(api: Api) -> None:
+    """What the device is, and that an asked rollout is not there."""
+    await enrol(api, "gw-1")
+    answer = await api.http.get("/api/v1/devices/gw-1/explain")
+    assert answer.status_code == 200
+    assert answer.json()["sentences"][0].startswith("gw-1 is gateway on")
+    assert answer.json()["refusals"] == []
+    assert (await api.http.get("/api/v1/devices/nobody/explain")).status_code == 404
+    missing = await api.http.get("/api/v1/devices/gw-1/explain", params={"rollout": "r-9"})
+    assert missing.status_code == 404
+    assert "r-9" in missing.json()["detail"]

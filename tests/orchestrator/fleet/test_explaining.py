@@ -1,0 +1,86 @@
+"""Why a device is where it is: each case has its own sentence, and none hides what the device refused."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from orchestrator.fleet.explaining import Place, explain
+from orchestrator.model.assignment import Assignment
+from orchestrator.model.device import Device, DeviceState
+from orchestrator.model.rollout import Rollout, RolloutSpec, RolloutState, Stage, StageSpec, StageState
+
+NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
+DEVICE = Device(id="d1", product="gateway", hardware="rev-a", components={"app": "1.0.0"}, online=True, last_seen=NOON)
+SPEC = RolloutSpec(release="gateway/1.1.0", stages=[StageSpec(name="all", percent=100)])
+ROW = Assignment(rollout="r-1", device="d1", stage=0, place=0.5)
+LOW = {
+    "gate": "power",
+    "code": "battery_low",
+    "detail": "battery at 31 %; at least 40 % is needed",
+    "retry_after_s": 60,
+}
+
+
+def place(state: RolloutState, stage: StageState, row: Assignment | None, reason: str = "") -> Place:
+    """A rollout of one stage."""
+    rollout = Rollout(id="r-1", release=SPEC.release, state=state, spec=SPEC, created_at=NOON, reason=reason)
+    return Place(rollout=rollout, stages=[Stage(rollout="r-1", position=0, name="canary", state=stage)], assignment=row)
+
+
+def said(found: Place, device: Device = DEVICE) -> str:
+    """Everything, in one line."""
+    return " ".join(explain(device, [found]))
+
+
+@pytest.mark.parametrize(
+    ("state", "stage", "changes", "words"),
+    [
+        (RolloutState.RUNNING, StageState.PENDING, {}, "waits for stage canary, which opens when the stages before"),
+        (RolloutState.RUNNING, StageState.OPEN, {}, "has not said yet that it is ready"),
+        (RolloutState.RUNNING, StageState.OPEN, {"ready": True}, "waits for its turn by the rollout's pace"),
+        (RolloutState.RUNNING, StageState.OPEN, {"reasons": [LOW]}, "not ready: power (battery_low): battery at 31 %"),
+        (RolloutState.RUNNING, StageState.OPEN, {"reasons": [LOW]}, "asks again in 60 s"),
+        (RolloutState.SCHEDULED, StageState.PENDING, {}, "waits for the scheduled start"),
+        (RolloutState.PAUSED, StageState.OPEN, {"ready": True}, "the rollout is paused"),
+        (RolloutState.HALTED, StageState.OPEN, {"ready": True}, "the rollout is halted: 2 of 2 failed"),
+        (RolloutState.ABORTED, StageState.OPEN, {}, "the rollout was aborted"),
+        (RolloutState.RUNNING, StageState.OPEN, {"state": "offered", "offered_at": NOON}, "offered at 2026-11-25T12"),
+        (RolloutState.RUNNING, StageState.OPEN, {"state": "downloading", "offered_at": NOON}, "downloading"),
+        (
+            RolloutState.RUNNING,
+            StageState.OPEN,
+            {"state": "rejected", "code": "E_MISMATCH", "detail": "other bytes", "updated_at": NOON},
+            "rejected with E_MISMATCH since 2026-11-25T12:00:00Z: other bytes",
+        ),
+    ],
+)
+def test_where_it_stands(state: RolloutState, stage: StageState, changes: dict[str, Any], words: str) -> None:
+    """One sentence with the cause."""
+    assert words in said(place(state, stage, replace(ROW, **changes), reason="2 of 2 failed"))
+
+
+def test_who_takes_no_part_is_told_so() -> None:
+    """A rollout that does not name the device says why it is not in it."""
+    assert "it is no member" in said(place(RolloutState.RUNNING, StageState.OPEN, None))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"state": DeviceState.REVOKED}, "It was revoked"),
+        ({"state": DeviceState.RETIRED}, "It was retired"),
+        ({"last_seen": None}, "never heard of"),
+        ({"online": False}, "not connected; it was heard last at 2026-11-25T12:00:00Z"),
+        ({"stale_since": NOON}, "ran out at 2026-11-25T12:00:00Z: it may be cut off"),
+        ({"components": {}}, "runs nothing known"),
+        (
+            {"refusals": [{"code": "E_SIGNATURE", "detail": "not signed", "count": 3, "last": "2026-11-25T11:00:00Z"}]},
+            "refused what came with E_SIGNATURE, 3 times, last at 2026-11-25T11:00:00Z: not signed.",
+        ),
+    ],
+)
+def test_what_it_is(changes: dict[str, Any], words: str) -> None:
+    """Identity, link, freshness and refusals come first, whatever the rollouts say."""
+    assert words in " ".join(explain(replace(DEVICE, **changes), []))
