@@ -12,6 +12,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstrai
 
 from protocol.identifiers import DigestText, IdText
 from protocol.manifest import Policy
+from protocol.numbers import Counter, Ordinal
 
 ANNOUNCEMENT_TYPE = "application/vnd.flagship.announcement+json"
 OFFER_TYPE = "application/vnd.flagship.offer+json"
@@ -51,9 +52,9 @@ class ReleaseRef(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     path: Annotated[str, StringConstraints(min_length=5, max_length=160)]
-    length: Annotated[int, Field(gt=0)]
+    length: Ordinal
     sha256: DigestText
-    counter: Annotated[int, Field(ge=0)]
+    counter: Counter
 
 
 class Heard(BaseModel):
@@ -75,8 +76,8 @@ class Directive(Message):
 
     rollout: IdText
     expires: AwareDatetime
-    epoch: Annotated[int, Field(ge=1)]
-    seq: Annotated[int, Field(ge=1)]
+    epoch: Ordinal
+    seq: Ordinal
     release: ReleaseRef
 
     @property
@@ -107,7 +108,7 @@ class Offer(Directive):
 
     type: Literal["offer"] = "offer"
     device: IdText
-    attempt: Annotated[int, Field(ge=1)] = 1
+    attempt: Ordinal = 1
     grant: Grant
     nonce: Nonce | None = None
     grant_s: Annotated[int, Field(gt=0, le=3600)] | None = None

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from protocol.chunks import ALGORITHM, MAX_CHUNK_BYTES, ChunkRef, Codec
 from protocol.errors import ContentError, ErrorCode
 from protocol.identifiers import DigestText, IdText, VersionText
+from protocol.numbers import Count, Counter
 
 MAX_MANIFEST_BYTES = 64 * 2**20
 """Of the JSON text, after decompression."""
@@ -41,7 +42,7 @@ class Policy(_Model):
     require_approval: bool | None = None
     allow_in_use: bool | None = None
     require_way_back: bool | None = None
-    min_interval_s: Annotated[int, Field(ge=0)] | None = None
+    min_interval_s: Count | None = None
 
 
 class ReleaseInfo(_Model):
@@ -55,11 +56,11 @@ class ReleaseInfo(_Model):
     requires: dict[IdText, str] = {}
     conflicts: dict[IdText, str] = {}
     must_pass_through: bool = False
-    counter: Annotated[int, Field(ge=0)]
-    space_bytes: Annotated[int, Field(ge=0)]
+    counter: Counter
+    space_bytes: Count
     profile: Literal["linux"] = "linux"
     pieces: Annotated[list[DigestText], Field(min_length=1, max_length=1024)]
-    chunk_count: Annotated[int, Field(ge=0)]
+    chunk_count: Count
     policy: Policy = Policy()
 
 
@@ -68,8 +69,8 @@ class FileEntry(_Model):
 
     path: str
     mode: Annotated[int, Field(ge=0, le=0o777)]
-    offset: Annotated[int, Field(ge=0)]
-    length: Annotated[int, Field(ge=0)]
+    offset: Count
+    length: Count
     sha256: DigestText
 
 
@@ -92,7 +93,7 @@ class Artifact(_Model):
     component: IdText
     kind: Literal["directory", "file"]
     name: str = ""
-    length: Annotated[int, Field(ge=0)]
+    length: Count
     sha256: DigestText
     chunking: str = ALGORITHM
     files: Annotated[list[FileEntry], Field(max_length=MAX_FILES)] = []

@@ -12,6 +12,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstrai
 from protocol.directives import Message, Nonce, ReleaseRef
 from protocol.errors import ErrorCode
 from protocol.identifiers import DigestText, IdText, VersionText
+from protocol.numbers import Count, Ordinal
 from protocol.states import OUTCOMES, Phase, State
 
 INVENTORY_TYPE = "application/vnd.flagship.inventory+json"
@@ -27,8 +28,8 @@ class Report(Message):
     """Fields of every signed report."""
 
     device: IdText
-    session: Annotated[int, Field(ge=1)]
-    seq: Annotated[int, Field(ge=1)]
+    session: Ordinal
+    seq: Ordinal
 
     @property
     def order(self) -> tuple[int, int]:
@@ -102,7 +103,7 @@ class Readiness(Report):
 
     type: Literal["readiness"] = "readiness"
     rollout: IdText
-    attempt: Annotated[int, Field(ge=0)] = 0
+    attempt: Count = 0
     nonce: Nonce
     phase: Phase
     ready: bool
@@ -122,7 +123,7 @@ class StateReport(Report):
 
     type: Literal["state"] = "state"
     rollout: IdText
-    attempt: Annotated[int, Field(ge=0)]
+    attempt: Count
     release: ReleaseRef | None = None
     nonce: Nonce
     state: State
@@ -133,7 +134,7 @@ class StateReport(Report):
     from_version: VersionText | None = None
     running_version: VersionText | None = None
     resumed: bool = False
-    bytes_fetched: Annotated[int, Field(ge=0)] = 0
+    bytes_fetched: Count = 0
     log: Annotated[str, StringConstraints(max_length=10_240)] = ""
 
     @property
@@ -148,7 +149,7 @@ class Presence(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     v: str = "1.0"
-    session: Annotated[int, Field(ge=1)]
+    session: Ordinal
     online: bool
 
 
@@ -161,8 +162,8 @@ class Progress(BaseModel):
     rollout: IdText
     state: State
     percent: Annotated[float, Field(ge=0, le=100)]
-    bytes_fetched: Annotated[int, Field(ge=0)] = 0
-    bytes_total: Annotated[int, Field(ge=0)] = 0
+    bytes_fetched: Count = 0
+    bytes_total: Count = 0
     at: AwareDatetime | None = None
 
 

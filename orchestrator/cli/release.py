@@ -16,6 +16,7 @@ from orchestrator.publisher.creating import Created, ReleaseSpec, create_release
 from orchestrator.publisher.workspace import Workspace
 from protocol.identifiers import ReleaseName, check_id, check_version
 from protocol.manifest import Policy
+from protocol.numbers import MAX_COUNTER
 
 if TYPE_CHECKING:
     from orchestrator.cli.client import ApiClient
@@ -44,7 +45,7 @@ def create(
     keys: Annotated[Path | None, typer.Option(help="Folder of the release keys; by default the home's.")] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="The package to write.")] = None,
     counter: Annotated[
-        int | None, typer.Option(min=0, help="Security counter: devices never go below it again.")
+        int | None, typer.Option(min=0, max=MAX_COUNTER, help="Security counter: devices never go below it again.")
     ] = None,
     requires: Annotated[list[str] | None, typer.Option(help="COMPONENT=VERSION that must run already.")] = None,
     conflicts: Annotated[list[str] | None, typer.Option(help="COMPONENT=VERSION that must not run.")] = None,
