@@ -4,6 +4,7 @@ Modules are imported when their noun is named: ``--help`` stays quick, and a pub
 orchestrator's packages.
 """
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -83,6 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        if sys.stdout is None:
+            raise OperationError("standard output is closed; open it, or send it to /dev/null")
         command = get_command(app)
         with command.make_context("flagship", words) as context:
             command.invoke(context)
@@ -107,6 +110,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except FlagshipError as error:
         return _say(str(error), OperationError.exit_code)
     except OSError as error:
+        if error.filename is None and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF}:
+            _forget_stdout()
+            return _say(f"standard output: cannot be written: {error.strerror}", OperationError.exit_code)
         return _say(f"{error.filename or type(error).__name__}: {error.strerror or error}", OperationError.exit_code)
     except Exception as error:
         if os.environ.get("FLAGSHIP_TRACEBACK"):
@@ -140,7 +146,8 @@ def _load(name: str) -> Any:  # noqa: ANN401 - a click command
 def _usage(error: refusals.ClickException) -> str:
     context = getattr(error, "ctx", None)
     path = context.command_path if context else "flagship"
-    return f"{error.format_message().rstrip('.')}; see '{path} --help'"
+    sentence = error.format_message().rstrip(".").replace("Value error, ", "").replace("Input should be", "expected")
+    return f"{sentence}; see '{path} --help'"
 
 
 def _say(sentence: str, code: int) -> int:

@@ -35,8 +35,8 @@ ReasonOption = Annotated[str, typer.Option(help="Why; it stands in the record an
 def create(
     release: Annotated[str, typer.Option(help="PRODUCT/VERSION, published.")],
     rollout: Annotated[str, typer.Argument(help="An id; by default the next r-N.", show_default=False)] = "",
-    group: Annotated[str, typer.Option(help="Members: devices of this group.")] = "",
-    selector: Annotated[str, typer.Option(help="Members: site=lab,hardware!=rev-a,line in (1,2).")] = "",
+    group: Annotated[str | None, typer.Option(help="Members: devices of this group.")] = None,
+    selector: Annotated[str | None, typer.Option(help="Members: site=lab,hardware!=rev-a,line in (1,2).")] = None,
     stage: Annotated[
         list[str] | None,
         typer.Option(help="NAME=25% of all members so far, NAME=group:GROUP or NAME=SELECTOR; repeat in order."),
@@ -156,9 +156,13 @@ def _order(home: Any, rollout: str, verb: str, reason: str, output: Format) -> N
     show_done(f"rollout {rollout}: {now['state']}", now, output)
 
 
-def _members(group: str, selector: str) -> Members:
+def _members(group: str | None, selector: str | None) -> Members:
+    # An empty word is a shell variable that was not set: it must not come to mean the whole fleet.
+    for option, text in (("--group", group), ("--selector", selector)):
+        if text is not None and not text.strip():
+            raise UsageError(f"{option} '': expected devices, found nothing; leave it out to mean every device")
     with usage():
-        return Members(group=group or None, selector=selector or None)
+        return Members(group=group, selector=selector)
 
 
 def _stages(rollout: dict[str, Any]) -> str:

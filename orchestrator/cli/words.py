@@ -86,7 +86,7 @@ def read_stage(text: str) -> StageSpec:
         raise UsageError(f"--stage {text[:80]!r}: expected NAME=25%, NAME=group:GROUP or NAME=SELECTOR")
     read: Callable[[], StageSpec]
     if value.endswith("%"):
-        read = lambda: StageSpec(name=name, percent=float(value[:-1]))  # noqa: E731
+        read = lambda: StageSpec(name=name, percent=_percent(value))  # noqa: E731
     elif value.startswith("group:"):
         read = lambda: StageSpec(name=name, group=value.removeprefix("group:"))  # noqa: E731
     elif _SELECTOR.search(value) or value.startswith("selector:"):
@@ -97,9 +97,20 @@ def read_stage(text: str) -> StageSpec:
         return read()
 
 
+def _percent(value: str) -> float:
+    try:
+        return float(value[:-1])
+    except ValueError as error:
+        raise ValueError(f"expected a percentage such as 25%, found {value[:40]!r}") from error
+
+
 def _first(error: ValidationError) -> str:
     found = error.errors(include_url=False)
     place = ".".join(str(part) for part in found[0]["loc"])
-    message = found[0]["msg"].removeprefix("Value error, ")
+    message, given = found[0]["msg"].removeprefix("Value error, "), found[0]["input"]
+    if message.startswith("Input should be") and isinstance(given, int | float | str):
+        message = f"{message.replace('Input should be', 'expected')}, found {str(given)[:40]}"
+    if place and message.startswith(place):  # it names itself
+        place = ""
     more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
     return f"{place}: {message}{more}" if place else message + more

@@ -57,6 +57,15 @@ def assert_sentence(err: str) -> None:
         pytest.param([*ROLLOUT, "--stage", "a=50%", "--stage", "b=20%"], 2, "must rise", id="percentages that fall"),
         pytest.param([*ROLLOUT, "--stage", "a=120%"], 2, "less than or equal to 100", id="percentage above 100"),
         pytest.param([*ROLLOUT, "--stage", "a=x%"], 2, "--stage 'a=x%'", id="percentage that is no number"),
+        pytest.param([*ROLLOUT, "--stage", "a=x%"], 2, "such as 25%, found 'x%'", id="percentage with what to write"),
+        pytest.param([*ROLLOUT, "--stage", "a=0%"], 2, "greater than 0, found 0", id="percentage with what was found"),
+        pytest.param([*ROLLOUT, "--selector", ""], 2, "--selector ''", id="empty selector is not the whole fleet"),
+        pytest.param([*ROLLOUT, "--group", " "], 2, "--group ''", id="empty group is not the whole fleet"),
+        pytest.param([*ROLLOUT, "--soak", "99999999999999999999d"], 2, "soak_s", id="soak beyond any calendar"),
+        pytest.param([*ROLLOUT, "--pace", "1e-300"], 2, "pace_per_minute", id="pace beyond any calendar"),
+        pytest.param([*ROLLOUT, "--pace", "1e300"], 2, "found 1e+300", id="pace above any broker"),
+        pytest.param([*ROLLOUT, "--min-sample", "9" * 25], 2, "min_sample", id="sample that no database holds"),
+        pytest.param([*ROLLOUT, "--halt-count", "9" * 25], 2, "halt_count", id="count that no database holds"),
         pytest.param([*ROLLOUT, "--stage", "a=nan%"], 2, "--stage 'a=nan%'", id="percentage that is not a number"),
         pytest.param([*ROLLOUT, "--stage", "a=100%", "--stage", "a=g"], 2, "its own", id="two stages of one name"),
         pytest.param([*ROLLOUT, "--stage", "a"], 2, "expected NAME=25%", id="stage without a share"),
@@ -175,3 +184,21 @@ def test_a_reader_that_leaves_is_no_failure_of_ours() -> None:
     os.close(writing)
     assert done.returncode in {1, BROKEN_PIPE}
     assert done.stderr == b""
+
+
+def test_a_closed_standard_output_is_one_sentence(home: Home) -> None:
+    """``>&-``: Python has no stdout then."""
+    command = f"'{sys.executable}' -m orchestrator.cli.main init '{home.path}' >&-"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=30)
+    assert done.returncode == 1
+    assert_sentence(done.stderr)
+    assert "standard output is closed" in done.stderr
+
+
+def test_a_full_disk_behind_standard_output_is_named() -> None:
+    """``/dev/full`` stands for the disk that an answer no longer fits on."""
+    command = f"'{sys.executable}' -m orchestrator.cli.main --help > /dev/full"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=30)
+    assert done.returncode == 1
+    assert_sentence(done.stderr)
+    assert "standard output: cannot be written: No space left on device" in done.stderr
