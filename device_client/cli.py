@@ -7,12 +7,14 @@ import argparse
 import asyncio
 import json
 import os
+import shutil
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from device_client import identity, inhibitors
 from device_client.config import DeviceHome, DeviceSettings, load, settings_from, write
@@ -24,29 +26,53 @@ from device_client.memory import use_one_heap
 from device_client.service import Agent, make_installer, run_agents
 from protocol.clock import SystemClock
 from protocol.errors import FlagshipError
+from protocol.identifiers import check_version
 
 INTERRUPTED = 130
+BROKEN_PIPE = 141
 DEFAULT_HOME = Path("/var/lib/flagship")
+
+
+class _Words(argparse.ArgumentParser):
+    """Refuses in one sentence, as every other command does."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see '{self.prog} --help'")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the console script's entry."""
-    options = _parser().parse_args(arguments)
     try:
+        if sys.stdout is None:
+            raise UsageError("standard output is closed; open it, or send it to /dev/null")
+        options = _parser().parse_args(arguments)
         options.run(options)
+        sys.stdout.flush()
     except FlagshipError as error:
-        print(f"flagship-device: {error}", file=sys.stderr)
+        print(f"flagship-device: {' '.join(str(error).split())}", file=sys.stderr)
         return getattr(error, "exit_code", 1)
+    except BrokenPipeError:
+        _forget_stdout()
+        return BROKEN_PIPE
     except OSError as error:
-        print(f"flagship-device: {error.filename or 'file'}: {error.strerror or error}", file=sys.stderr)
+        if error.filename is None:
+            _forget_stdout()
+        print(f"flagship-device: {error.filename or 'standard output'}: {error.strerror or error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return INTERRUPTED
     return 0
 
 
+def _forget_stdout() -> None:
+    # Python flushes stdout once more at the end, where nobody catches what goes wrong.
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="flagship-device", description="The update agent of one device.")
+    parser = _Words(prog="flagship-device", description="The update agent of one device.")
     verbs = parser.add_subparsers(required=True, metavar="COMMAND")
 
     enrol = verbs.add_parser("enrol", help="make keys and a request, or accept the answer")
@@ -54,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     enrol.add_argument("--id", help="this device's id: letters, digits, '_' and '-'")
     enrol.add_argument("--product", help="what it is")
     enrol.add_argument("--hardware", help="which hardware releases must be made for")
-    enrol.add_argument("--component", default="app", help="what the installer updates (app)")
+    enrol.add_argument("--component", help="what the installer updates (app)")
     enrol.add_argument("--label", action="append", default=[], metavar="KEY=VALUE", help="may be repeated")
     enrol.add_argument("--health", metavar="PROGRAM", help="ends with 0 when a new version works")
     enrol.add_argument("--installed", type=Path, metavar="DIR", help="what the device left the factory with")
@@ -106,17 +132,39 @@ def _enrol(options: argparse.Namespace) -> None:
         print(f"device {enrolment.device} belongs to fleet {enrolment.fleet}; start it with 'flagship-device run'")
         return
     settings = _settings(home, options)
+    request_file = options.output or home.path / "request.json"
+    _check_installed(options)
+    with _whole_or_not_at_all(home):
+        identity.make_keys(home)
+        if not home.config.exists():
+            write(home, settings)
+        if options.installed:
+            make_installer(home, settings).install_factory(options.installed, options.version)
+        text = identity.make_request(home, settings).model_dump_json(indent=1)
+        write_durably(request_file, text.encode() + b"\n", 0o644)
+    print(f"{request_file}: carry it to 'flagship device enrol', then 'flagship-device enrol --accept FILE'")
+
+
+@contextmanager
+def _whole_or_not_at_all(home: DeviceHome) -> Iterator[None]:
+    """A new home that does not come about is removed: the corrected command starts afresh. No one has its keys yet."""
+    is_new = not os.path.lexists(home.path)
+    try:
+        yield
+    except BaseException:
+        if is_new:
+            shutil.rmtree(home.path, ignore_errors=True)
+        raise
+
+
+def _check_installed(options: argparse.Namespace) -> None:
     if (options.installed is None) != (options.version is None):
         raise UsageError("enrol: --installed DIR and --version V belong together")
-    identity.make_keys(home)
-    if not home.config.exists():
-        write(home, settings)
     if options.installed:
-        make_installer(home, settings).install_factory(options.installed, options.version)
-    request_file = options.output or home.path / "request.json"
-    text = identity.make_request(home, settings).model_dump_json(indent=1)
-    write_durably(request_file, text.encode() + b"\n", 0o644)
-    print(f"{request_file}: carry it to 'flagship device enrol', then 'flagship-device enrol --accept FILE'")
+        try:
+            check_version(options.version)
+        except ValueError as error:
+            raise UsageError(f"enrol: {error}") from error
 
 
 def _settings(home: DeviceHome, options: argparse.Namespace) -> DeviceSettings:
@@ -125,14 +173,31 @@ def _settings(home: DeviceHome, options: argparse.Namespace) -> DeviceSettings:
         _, settings = load(home.config)
         if options.id not in (None, settings.device.id):
             raise ConflictError(f"{home.path}: is the home of device {settings.device.id}, not of {options.id}")
+        _check_same(home, settings, options)
         return settings
     if None in named:
         raise UsageError("enrol: a new device needs --id, --product and --hardware")
     labels = dict(_label(text) for text in options.label)
     device = {"id": options.id, "product": options.product, "hardware": options.hardware}
+    if options.component:
+        device["component"] = options.component
     installer = {"health": [options.health]} if options.health else {}
-    values = {"device": device | {"component": options.component, "labels": labels}, "installer": installer}
+    values = {"device": device | {"labels": labels}, "installer": installer}
     return settings_from(values, "enrol")
+
+
+def _check_same(home: DeviceHome, settings: DeviceSettings, options: argparse.Namespace) -> None:
+    """What device.toml says stays; words that say something else are not quietly dropped."""
+    device = settings.device
+    for name in ("product", "hardware", "component"):
+        asked, kept = getattr(options, name), getattr(device, name)
+        if asked not in {None, kept}:
+            raise ConflictError(f"{home.config}: says {name} {kept}, not {asked}; change it there and enrol again")
+    for key, value in map(_label, options.label):
+        if device.labels.get(key) != value:
+            raise ConflictError(f"{home.config}: has no label {key}={value}; add it there and enrol again")
+    if options.health and settings.installer.health != [options.health]:
+        raise ConflictError(f"{home.config}: names another health check than {options.health}; change it there")
 
 
 def _label(text: str) -> tuple[str, str]:

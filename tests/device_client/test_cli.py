@@ -1,12 +1,16 @@
 """The device's command line: bad input gets one sentence and an exit code, never a traceback."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from device_client.cli import main
 
+ENV = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
 NEW = ["--id", "gw-1", "--product", "gateway", "--hardware", "rev-a"]
 
 
@@ -52,7 +56,11 @@ def test_enrol_takes_in_what_the_factory_installed(tmp_path: Path) -> None:
         ([*NEW, "--installed", "/nowhere"], 2, "--version"),
         ([*NEW, "--version", "1.0.0"], 2, "--installed"),
         ([*NEW, "--installed", "/nowhere", "--version", "1.0.0"], 3, "/nowhere"),
+        ([*NEW, "--installed", "/etc", "--version", "a/b"], 2, "version 'a/b'"),
+        ([*NEW, "--installed", "/etc/hostname", "--version", "1.0.0"], 1, "not a directory"),
+        ([*NEW, "-o", "/nowhere/request.json"], 3, "/nowhere/request.json"),
         (["--accept", "/nowhere"], 3, "no device here"),
+        (["--nope"], 2, "see 'flagship-device --help'"),
     ],
 )
 def test_bad_words_of_enrol(
@@ -64,6 +72,7 @@ def test_bad_words_of_enrol(
     assert sentence in error
     assert error.count("\n") == 1
     assert error.startswith("flagship-device: ")
+    assert not (tmp_path / "d").exists()  # nothing half done: the corrected command starts afresh
 
 
 def test_another_id_in_one_home_is_refused(tmp_path: Path) -> None:
@@ -107,3 +116,50 @@ def test_inhibit_and_release(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert main(["inhibit", "--home", str(home), "../x"]) == 2
     assert main([*words, "--seconds", "0"]) == 2
     assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--product", "other"], "product gateway, not other"),
+        (["--hardware", "rev-b"], "hardware rev-a, not rev-b"),
+        (["--component", "os"], "component app, not os"),
+        (["--label", "site=lab"], "no label site=lab"),
+        (["--health", "/bin/true"], "another health check"),
+    ],
+)
+def test_other_words_for_a_home_that_is_there_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], says: str
+) -> None:
+    """What is not taken over is said; the words of the home's own settings are no conflict."""
+    assert enrol(tmp_path / "d", *NEW, "--label", "site=berlin") == 0
+    assert enrol(tmp_path / "d", *NEW, "--label", "site=berlin", "--component", "app") == 0
+    assert enrol(tmp_path / "d", *words) == 5
+    assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [[], ["nope"], ["status", "-o", "yaml"], ["defer", "--seconds", "x"]])
+def test_words_that_do_not_parse(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
+    """One sentence with the way to help, as everywhere; no screen of usage."""
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("flagship-device: ")
+    assert error.count("\n") == 1
+    assert "--help'" in error
+
+
+@pytest.mark.parametrize(
+    ("redirection", "code", "says"),
+    [
+        (">&-", 2, "standard output is closed"),
+        ("> /dev/full", 1, "standard output: No space left on device"),
+        ("| true; exit ${PIPESTATUS[0]}", 141, ""),
+    ],
+)
+def test_where_an_answer_cannot_go(tmp_path: Path, redirection: str, code: int, says: str) -> None:
+    """A closed, full or abandoned standard output: a sentence or silence, never a traceback."""
+    command = f"'{sys.executable}' -m device_client.cli enrol --home d {' '.join(NEW)} {redirection}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=30, cwd=tmp_path, env=ENV)
+    assert done.returncode == code, done.stderr
+    assert says in done.stderr
+    assert done.stderr.count("\n") == (1 if says else 0)
