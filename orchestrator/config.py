@@ -19,7 +19,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from orchestrator.errors import NotFoundError, UsageError
+from orchestrator.errors import NotAllowedError, NotFoundError, UsageError
 from protocol.identifiers import IdText
 
 Seconds = Annotated[float, Field(gt=0)]
@@ -136,7 +136,9 @@ class Home:
         try:
             values: dict[str, Any] = tomllib.loads(self.config.read_text())
             return Settings(**values)
-        except tomllib.TOMLDecodeError as error:
+        except OSError as error:
+            raise NotAllowedError(f"{self.config}: cannot be read: {error.strerror or error}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise UsageError(f"{self.config}: not TOML: {error}; mend it") from error
         except ValidationError as error:
             first = error.errors(include_url=False)[0]

@@ -10,7 +10,8 @@ import fcntl
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from orchestrator.config import Home, Settings
 from orchestrator.delivery.broker import ManagedBroker
 from orchestrator.delivery.delivery import Delivery
 from orchestrator.errors import ConflictError, NotAllowedError, OperationError
+from orchestrator.fleet.credentials import check_credentials
 from orchestrator.ingest.ingest import Ingest
 from orchestrator.releases.importer import import_package
 from orchestrator.rollouts.controller import Controller
@@ -28,9 +30,11 @@ from orchestrator.signer.signer import Signer
 from orchestrator.storage.chunk_store import ChunkStore
 from orchestrator.storage.database import Database
 from orchestrator.web.app import create_app
+from orchestrator.web.auth import read_token
 from orchestrator.web.services import Services
-from protocol.clock import SystemClock
+from protocol.clock import Clock, SystemClock
 from protocol.errors import FlagshipError
+from protocol.topics import DELIVERY, INGEST
 
 log = structlog.get_logger(__name__)
 
@@ -42,16 +46,17 @@ async def serve(home: Home) -> None:
     """Run until SIGTERM or SIGINT.
 
     Raises:
-        NotFoundError: There is no home.
+        NotFoundError: There is no home, or something in it is missing.
         ConflictError: Another serve has this home, or a port is in use.
         OperationError: What else keeps it from running.
     """
-    settings = home.load()
+    settings, clock = home.load(), SystemClock()
+    await asyncio.to_thread(_check_home, home, settings, clock.now())
     with _lock(home), _api_socket(settings) as listener:
         database = await Database.open(home.database)
         try:
             signer = await asyncio.to_thread(Signer.open, home, settings)
-            await _run(home, settings, database, signer, listener)
+            await _run(home, settings, database, signer, listener, clock)
         except BaseExceptionGroup as errors:
             first = _first(errors)
             if isinstance(first, FlagshipError | asyncio.CancelledError):
@@ -62,8 +67,19 @@ async def serve(home: Home) -> None:
     log.info("serve ended")
 
 
-async def _run(home: Home, settings: Settings, db: Database, signer: Signer, listener: socket.socket) -> None:
-    clock, chunks = SystemClock(), ChunkStore(home.chunks)
+def _check_home(home: Home, settings: Settings, now: datetime) -> None:
+    """What would fail later, once the broker runs or with nobody looking, is said now."""
+    read_token(home.admin_token)
+    issuers = {home.certificate(name)[0]: home.services_ca for name in (DELIVERY, INGEST)}
+    if settings.broker.managed:
+        issuers[home.certificate("broker")[0]] = home.devices_ca
+    check_credentials(issuers, now)
+
+
+async def _run(
+    home: Home, settings: Settings, db: Database, signer: Signer, listener: socket.socket, clock: Clock
+) -> None:
+    chunks = ChunkStore(home.chunks)
     broker = ManagedBroker(home, settings)
     delivery = Delivery(db, home, settings, signer, chunks, clock)
     controller = Controller(db, clock, settings, delivery.wake)
@@ -85,8 +101,9 @@ async def _run(home: Home, settings: Settings, db: Database, signer: Signer, lis
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(broker.run(), name="broker")]
         with _signals(told):
-            if settings.broker.managed:
-                await broker.ready(BROKER_WAIT_S)
+            if settings.broker.managed and not await _unless(told, broker.ready(BROKER_WAIT_S)):
+                tasks[0].cancel()
+                return
             tasks += [
                 group.create_task(part.run(), name=name)
                 for name, part in (("delivery", delivery), ("ingest", ingest), ("controller", controller))
@@ -99,6 +116,21 @@ async def _run(home: Home, settings: Settings, db: Database, signer: Signer, lis
         for task in reversed(tasks):
             task.cancel()
             await asyncio.wait({task})
+
+
+async def _unless(told: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
+    """Do ``work``, but give it up when ``told``; returns whether it was done."""
+    doing, waiting = asyncio.ensure_future(work), asyncio.ensure_future(told.wait())
+    try:
+        await asyncio.wait({doing, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        if doing.done():
+            await doing
+            return True
+        return False
+    finally:
+        for task in (doing, waiting):
+            task.cancel()
+        await asyncio.gather(doing, waiting, return_exceptions=True)
 
 
 async def _serve_api(services: Services, listener: socket.socket) -> None:
@@ -163,7 +195,8 @@ def _api_socket(settings: Settings) -> Iterator[socket.socket]:
         listener = socket.create_server((settings.api.host, settings.api.port), backlog=128)
     except OSError as error:
         raise ConflictError(
-            f"api: cannot listen on {where}: {error.strerror}; stop what listens there, or set api.port in config.toml"
+            f"api: cannot listen on {where}: {os.strerror(error.errno or 0)}; "
+            "stop what listens there, or set api.port in config.toml"
         ) from error
     with listener:
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -1,4 +1,4 @@
-"""The console script ``flagship``. A plain install is a device and lacks what the command line is made of: it says so."""
+"""The console script ``flagship``. A plain install is a device and lacks what commands are made of: it says so."""
 
 import sys
 

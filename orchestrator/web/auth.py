@@ -22,12 +22,16 @@ def read_token(file: Path) -> str:
 
     Raises:
         NotFoundError: It is missing.
-        NotAllowedError: It is empty: an empty token would open the door to everyone.
+        NotAllowedError: It is empty, which would open the door to everyone, not text, or not this user's to read.
     """
     try:
         token = file.read_text().strip()
     except FileNotFoundError as error:
         raise NotFoundError(f"{file}: the admin token is missing; restore it or make a home anew") from error
+    except UnicodeDecodeError as error:
+        raise NotAllowedError(f"{file}: the admin token is not text; restore it or make a home anew") from error
+    except OSError as error:
+        raise NotAllowedError(f"{file}: the admin token cannot be read: {error.strerror or error}") from error
     if not token:
         raise NotAllowedError(f"{file}: the admin token is empty; restore it or make a home anew")
     return token
@@ -55,7 +59,11 @@ class Door:
         headers, path = Headers(scope=scope), str(scope["path"])
         limit = self._limits.get((scope["method"], path), MAX_BODY_BYTES)
         if path not in self._free and not self._is_admin(headers.get("authorization", "")):
-            answer = problem(401, "expected the home's admin token as a bearer token", NotAllowedError.exit_code)
+            answer = problem(
+                401,
+                "the token is not that of the fleet that is served here; name its home with --home",
+                NotAllowedError.exit_code,
+            )
             answer.headers["WWW-Authenticate"] = "Bearer"
             await answer(scope, receive, send)
         elif _announced(headers) > limit:
