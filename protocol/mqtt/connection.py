@@ -7,7 +7,7 @@ caller waits (``backoff``) and makes a new one.
 
 import asyncio
 import contextlib
-import math
+import re
 import socket
 import ssl
 from collections import deque
@@ -263,10 +263,14 @@ async def connect(settings: ConnectionSettings) -> AsyncIterator[Session]:
     client.pending_calls_threshold = settings.max_inflight + 1
     try:
         await client.__aenter__()
+    except asyncio.CancelledError:
+        client._client._sock_close()  # noqa: SLF001 - aiomqtt keeps socket and task, and fails when they move
+        raise
     except (MqttError, OSError, ssl.SSLError, ValueError) as error:
         # A failed CONNACK wait would keep socket and task for the keepalive time.
         client._client.disconnect()  # noqa: SLF001
-        raise ConnectionLost(f"broker {settings.host}:{settings.port}: {error}") from error
+        why = re.sub(r"^\[Errno -?\d+\] ", "", str(error))
+        raise ConnectionLost(f"broker {settings.host}:{settings.port}: {why}") from error
     inbox = client._queue  # noqa: SLF001 - the queue that queue_type made
     if not isinstance(inbox, _Inbox):
         raise RuntimeError("aiomqtt did not use the queue type that it was given")
@@ -286,5 +290,5 @@ async def connect(settings: ConnectionSettings) -> AsyncIterator[Session]:
 
 def backoff(attempt: int, random: Random, base_s: float = 1.0, cap_s: float = 60.0) -> float:
     """Seconds to wait before the next attempt: full jitter below ``base x 2^attempt``, at least a tenth of the base."""
-    ceiling = min(cap_s, base_s * math.pow(2, min(attempt, 32)))
+    ceiling = min(cap_s, base_s * 2.0 ** min(attempt, 32))
     return max(base_s / 10, random.uniform(0, ceiling))

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from protocol.mqtt.connection import (
     backoff,
     connect,
 )
+from tests.protocol.mqtt.conftest import free_port
 
 DEADLINE_S = 10.0
 
@@ -213,6 +215,39 @@ async def test_a_foreign_client_is_refused(broker: Any, tmp_path: Path) -> None:
 async def test_a_broker_of_another_name_is_refused(broker: Any) -> None:
     """The certificate must hold for the address that was dialled."""
     await lost(replace(broker.settings("one"), host="localhost"))
+
+
+async def test_a_refused_connection_is_said_in_words(broker: Any) -> None:
+    """What the system says, without the number of the error."""
+    port = free_port()
+    assert await lost(replace(broker.settings("one"), port=port)) == f"broker 127.0.0.1:{port}: Connection refused"
+
+
+async def test_a_connect_that_is_given_up_leaves_nothing_behind(broker: Any) -> None:
+    """Cancelled before the CONNACK: the socket is closed, and nothing fails when the peer goes on."""
+    settings, complaints = broker.settings("one"), []
+    certificate, key = broker.authority.issue("silent")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    asked, ended = asyncio.Event(), asyncio.Event()
+
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        asked.set()
+        await reader.read()
+        ended.set()
+        writer.close()
+
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    async with await asyncio.start_server(say_nothing, "127.0.0.1", 0, ssl=context) as server:
+        port = server.sockets[0].getsockname()[1]
+        connecting = asyncio.create_task(connect(replace(settings, port=port)).__aenter__())
+        await asyncio.wait_for(asked.wait(), DEADLINE_S)
+        connecting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await connecting
+        await asyncio.wait_for(ended.wait(), DEADLINE_S)
+    assert complaints == []
 
 
 async def test_missing_files_are_named(broker: Any, tmp_path: Path) -> None:
