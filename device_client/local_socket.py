@@ -16,7 +16,7 @@ from typing import Any
 
 import structlog
 
-from device_client.errors import ConflictError, DeviceError, UnreachableError, UsageError
+from device_client.errors import ConflictError, DeviceError, NotFoundError, UnreachableError, UsageError
 
 log = structlog.get_logger(__name__)
 
@@ -24,6 +24,7 @@ MAX_LINE_BYTES = 16_384
 MAX_ANSWER_BYTES = 1_048_576
 TIMEOUT_S = 10.0
 MAX_PATH_BYTES = 100
+_ERRORS: dict[object, type[DeviceError]] = {kind.exit_code: kind for kind in (UsageError, NotFoundError, ConflictError)}
 
 Handle = Callable[[str, dict[str, Any], str], Awaitable[dict[str, Any]]]
 """(verb, arguments, who asks) -> answer."""
@@ -82,7 +83,7 @@ def request(path: Path, verb: str, **arguments: object) -> dict[str, Any]:
             f"no agent answers on {path}: start it with 'flagship-device run --config {path.parent.parent}'"
         ) from error
     if "error" in data:
-        raise ConflictError(str(data["error"]))
+        raise _ERRORS.get(data.get("exit_code"), ConflictError)(str(data["error"]))
     return dict(data)
 
 
@@ -92,11 +93,11 @@ async def _reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, han
         data = json.loads(line)
         verb = str(data.pop("verb"))
     except (ValueError, TypeError, AttributeError, KeyError, RecursionError):
-        return {"error": 'expected one line of JSON with a "verb"'}
+        return {"error": 'expected one line of JSON with a "verb"', "exit_code": UsageError.exit_code}
     try:
         return await handle(verb, data, _who(writer))
     except DeviceError as error:
-        return {"error": str(error)}
+        return {"error": str(error), "exit_code": error.exit_code}
 
 
 def _who(writer: asyncio.StreamWriter) -> str:

@@ -62,8 +62,12 @@ class LocalVerbs:
         update = self._runner.update
         rollout = str(arguments.get("rollout") or (update.offer.rollout if update else ""))
         known: Offer | Announcement | None = self._runner.offers.get(rollout) or self._runner.announcements.get(rollout)
+        if known is None and not rollout:
+            raise NotFoundError(f"{verb}: no update is open here; see 'flagship-device status'")
         if known is None:
-            raise NotFoundError(f"rollout {rollout[:64]!r}: none of this name is open here; see 'status'")
+            raise NotFoundError(
+                f"rollout {rollout[:64]!r}: none of this name is open here; see 'flagship-device status'"
+            )
         if update and update.offer.rollout == rollout and update.is_over:
             raise ConflictError(f"rollout {rollout}: it is over here ({update.state}); nothing to {verb}")
         now = self._clock.now()

@@ -11,13 +11,18 @@ from typing import Any
 
 import pytest
 
-from device_client.errors import ConflictError, UnreachableError, UsageError
+from device_client.errors import ConflictError, NotFoundError, UnreachableError, UsageError
 from device_client.local_socket import MAX_LINE_BYTES, request, serve
 
 
 async def echo(verb: str, arguments: dict[str, Any], who: str) -> dict[str, Any]:
-    if verb == "fail":
-        raise ConflictError("it is over")
+    match verb:
+        case "fail":
+            raise ConflictError("it is over")
+        case "lose":
+            raise NotFoundError("there is none")
+        case "mumble":
+            raise UsageError("expected a number")
     return {"verb": verb, "arguments": arguments, "who": who}
 
 
@@ -49,9 +54,14 @@ async def test_only_this_user_may_ask(path: Path) -> None:
 
 
 async def test_a_refusal_is_a_sentence(path: Path) -> None:
-    """What the agent refuses is raised with its own words."""
-    with pytest.raises(ConflictError, match="it is over"):
-        await asyncio.to_thread(request, path, "fail")
+    """What the agent refuses is raised with its own words, and ends the command with the code of its kind."""
+    for verb, kind, says in (
+        ("fail", ConflictError, "it is over"),
+        ("lose", NotFoundError, "there is none"),
+        ("mumble", UsageError, "expected a number"),
+    ):
+        with pytest.raises(kind, match=says):
+            await asyncio.to_thread(request, path, verb)
 
 
 @pytest.mark.parametrize("line", [b"\n", b"{}\n", b"[]\n", b"1\n", b"\xff\n", b"{" * 5000 + b"\n"])
