@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from random import Random, SystemRandom
 from typing import Any
 
@@ -44,6 +44,8 @@ _VERBS: dict[str, tuple[frozenset[RolloutState], RolloutState]] = {
 """Verb -> (states it applies to, state it leads to)."""
 _PAST = {"start": "started", "pause": "paused", "resume": "resumed", "halt": "halted", "abort": "aborted"}
 MAX_REASON_CHARS = 500
+JUST_NOW = timedelta(minutes=1)
+"""A start that passed while the command was on its way still counts as now."""
 
 Barrier = Callable[[], Awaitable[None]]
 
@@ -58,9 +60,12 @@ async def create(
 
     Raises:
         NotFoundError: The release or a group does not exist.
+        UsageError: It was to start in the past: a slip in the date, which would start it at once.
         ConflictError: The id is taken, the release is not published, a stage is empty or members are left over.
     """
     now = clock.now()
+    if spec.start_at is not None and spec.start_at < now - JUST_NOW:
+        raise UsageError(f"start_at {spec.start_at:%Y-%m-%dT%H:%M:%S%z}: is past; name a later time, or leave it out")
     async with db.begin() as conn:
         name = rollout_id or await rollouts.next_id(conn)
         if await rollouts.get(conn, name) is not None:

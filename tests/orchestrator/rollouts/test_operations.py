@@ -105,6 +105,15 @@ async def test_create_places_members_and_sends_nothing(yard: Yard) -> None:
     assert (await operations.create(yard.db, yard.clock, later, "night")).state is S.SCHEDULED
 
 
+async def test_a_start_in_the_past_is_refused(yard: Yard) -> None:
+    """Last year's date would start it at once; a time that passed on the way is now."""
+    await yard.add_devices(["d1"])
+    with pytest.raises(UsageError, match="is past"):
+        await operations.create(yard.db, yard.clock, plan(start_at=NOW - timedelta(days=365)), "late")
+    soon = await operations.create(yard.db, yard.clock, plan(start_at=NOW - timedelta(seconds=5)), "soon")
+    assert soon.state is S.SCHEDULED
+
+
 async def test_a_large_fleet_is_read_in_pages(yard: Yard) -> None:
     """Members beyond one page take part as well, and an abort cancels them all."""
     ids = await yard.add_devices([f"d{number:04}" for number in range(1201)])
