@@ -64,6 +64,8 @@ def create_release(source: Path, output: Path, spec: ReleaseSpec, workspace: Wor
     Raises:
         OperationError: What stands in the way; neither the package nor the metadata changed.
     """
+    if not workspace.secret.exists():
+        workspace.load()  # says what is missing; in a folder of something else not even a lock is left
     with _locked(workspace.directory):
         keys = workspace.load()
         repository = load_repository(keys.metadata, now)

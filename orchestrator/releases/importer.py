@@ -79,7 +79,7 @@ async def import_package(
                 known = await releases.get(conn, str(name))
             if known is not None:
                 return await _take_again(known, package, db, chunk_store)
-            with _refused(name):
+            with _refused(name, path):
                 checked = await asyncio.to_thread(_check, package, home.trust, signer, now)
             added = await asyncio.to_thread(_keep_chunks, package, chunk_store, checked.chunks)
         try:
@@ -96,8 +96,8 @@ async def import_package(
 
 
 @contextmanager
-def _refused(name: ReleaseName) -> Iterator[None]:
-    """Name the package in whatever is wrong with it."""
+def _refused(name: ReleaseName, path: Path) -> Iterator[None]:
+    """Name the release in whatever is wrong with its package; ``path``, our own copy, would say nothing to anyone."""
     try:
         yield
     except ContentError as error:
@@ -105,8 +105,9 @@ def _refused(name: ReleaseName) -> Iterator[None]:
     except ProtocolError as error:
         raise OperationError(f"package of {name}: {error.code}: {error.detail}") from error
     except OperationError as error:
-        if str(error).startswith("package"):
-            raise
+        said = str(error).replace(f"package {path}", f"package of {name}", 1)
+        if said.startswith("package"):
+            raise type(error)(said) from error
         raise type(error)(f"package of {name}: {error}; fetch or create it again") from error
 
 

@@ -50,7 +50,7 @@ def device_routes(services: Services) -> APIRouter:
         async with services.db.read() as conn:
             found = await devices.get(conn, device)
             if found is None:
-                raise NotFoundError(f"device {device}: not enrolled here")
+                raise NotFoundError(f"device {device}: not enrolled here; 'flagship device list' names those that are")
             updates = await assignments.of_device(conn, device)
             names = await groups.of_device(conn, device)
         return {**device_view(found), "groups": names, "updates": [update_view(one) for one in updates[:SHOWN_UPDATES]]}

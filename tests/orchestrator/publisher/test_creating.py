@@ -13,6 +13,7 @@ import pytest
 from orchestrator.errors import ConflictError, NotAllowedError, NotFoundError, OperationError
 from orchestrator.package import CEK, CHUNK, PIECE, TRUST, PackageReader
 from orchestrator.publisher.creating import Created, ReleaseSpec, create_release
+from orchestrator.publisher.workspace import Workspace
 from protocol.encryption import PACKAGE_RECIPIENT, open_chunk, open_manifest, unwrap_key
 from protocol.errors import TrustError
 from protocol.identifiers import ReleaseName
@@ -164,6 +165,15 @@ def test_keys_that_do_not_serve(
         create(publisher, tree)
     assert "\n" not in str(refused.value)
     assert not list(tree.parent.glob("*.package*"))
+
+
+def test_a_folder_of_something_else_is_left_alone(publisher: Publisher, tree: Path, tmp_path: Path) -> None:
+    """``--keys`` that names the wrong folder: not even a lock is left in it."""
+    other = tmp_path / "other"
+    other.mkdir()
+    with pytest.raises(NotFoundError, match=r"content\.secret: is missing"):
+        create(replace(publisher, workspace=Workspace(other)), tree)
+    assert list(other.iterdir()) == []
 
 
 def test_expired_metadata_is_not_built_upon(publisher: Publisher, tree: Path) -> None:

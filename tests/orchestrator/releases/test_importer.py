@@ -166,6 +166,7 @@ async def test_what_is_not_as_signed_is_refused(
     with pytest.raises(kind, match=words) as refused:
         await depot.take(rewrite(package, change))
     assert str(refused.value).startswith("package") and "\n" not in str(refused.value)
+    assert str(package) not in str(refused.value)  # our own copy of it
     assert (depot.trust(), depot.stored(), await depot.known()) == (before, set(), [])
     await depot.take(package)
 
