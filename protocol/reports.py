@@ -50,7 +50,7 @@ class Refusal(BaseModel):
 
     code: ErrorCode
     detail: Text = ""
-    count: Annotated[int, Field(ge=1)]
+    count: Ordinal
     last: AwareDatetime
 
 

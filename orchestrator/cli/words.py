@@ -12,6 +12,8 @@ from orchestrator.model.rollout import StageSpec
 from protocol.identifiers import ReleaseName, check_id
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd]?)\Z")
+MAX_DURATION_S = 3660 * 86_400
+"""Ten years: beyond it is a slip, and in the end beyond the calendar."""
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 _SELECTOR = re.compile(r"[=!(]|\sin\s")
 
@@ -53,7 +55,10 @@ def read_duration(text: str, option: str) -> float:
     found = _DURATION.match(text.strip())
     if not found:
         raise UsageError(f"{option} {text[:40]!r}: expected a duration such as 90s, 15m, 2h or 1d")
-    return float(found[1]) * _SECONDS[found[2]]
+    seconds = float(found[1]) * _SECONDS[found[2]]
+    if seconds > MAX_DURATION_S:
+        raise UsageError(f"{option} {text[:40]!r}: expected at most {MAX_DURATION_S // 86_400}d")
+    return seconds
 
 
 def read_ratio(text: str, option: str) -> float:

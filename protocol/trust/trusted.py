@@ -7,9 +7,9 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, cast
+from typing import cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 from securesystemslib.signer import Signature
 from tuf.api import exceptions as tuf_errors
 from tuf.api.metadata import DelegatedRole, Root, TargetFile, Targets
@@ -19,6 +19,7 @@ from protocol.envelopes import Verify
 from protocol.errors import EnvelopeError, ErrorCode, TrustError
 from protocol.identifiers import IdText
 from protocol.manifest import ReleaseInfo
+from protocol.numbers import Counter, Ordinal
 
 _TOP_LEVEL = ("root", "timestamp", "snapshot", "targets")
 
@@ -61,8 +62,8 @@ class CounterReset(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    number: Annotated[int, Field(ge=1)]
-    counter: Annotated[int, Field(ge=0)]
+    number: Ordinal
+    counter: Counter
 
 
 class _TargetsExtra(BaseModel):
