@@ -2,6 +2,8 @@
 
 import sys
 
+INTERRUPTED = 130
+
 
 def main() -> int:
     """Run one command; returns its exit code."""
@@ -15,6 +17,9 @@ def main() -> int:
             "flagship[publisher] where releases are made, flagship[orchestrator] where the fleet is run\n"
         )
         return 1
+    except KeyboardInterrupt:  # while modules load, which a person may find too long already
+        sys.stderr.write("flagship: interrupted\n")
+        return INTERRUPTED
     return run()
 
 

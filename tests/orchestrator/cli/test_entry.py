@@ -28,3 +28,16 @@ def test_with_its_packages_it_is_the_command_line() -> None:
     )
     assert done.returncode == 2
     assert "No such command 'nope'" in done.stderr
+
+
+def test_an_interrupt_while_modules_load_is_one_sentence() -> None:
+    """Ctrl-C in the first tenth of a second is no traceback."""
+    interrupted = (
+        "import sys, builtins; real = builtins.__import__\n"
+        "def stop(name, *rest, **more):\n"
+        "    if name == 'orchestrator.cli.main': raise KeyboardInterrupt\n"
+        "    return real(name, *rest, **more)\n"
+        "from orchestrator.cli.entry import main; builtins.__import__ = stop; sys.exit(main())"
+    )
+    done = subprocess.run([sys.executable, "-c", interrupted], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stderr) == (130, "flagship: interrupted\n")
