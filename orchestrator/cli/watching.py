@@ -4,10 +4,12 @@ import asyncio
 import secrets
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from datetime import UTC, datetime
 from random import SystemRandom
 
 from orchestrator.config import Home
 from orchestrator.errors import UnreachableError
+from orchestrator.fleet.credentials import check_credentials
 from protocol.envelopes import decode
 from protocol.errors import ProtocolError
 from protocol.mqtt.connection import ConnectionLost, ConnectionSettings, Message, RequestRefused, backoff, connect
@@ -32,10 +34,14 @@ class StatusReader:
         """Read the address.
 
         Raises:
-            NotFoundError: There is no home.
+            NotFoundError: There is no home, or it has no viewer certificate.
+            NotAllowedError: The certificate expired, or may not be read by this user.
+            OperationError: The certificate is damaged or not this fleet's.
         """
         settings = home.load()
         certificate, key = home.certificate(VIEWER)
+        # A broker would answer each of these with a word of TLS, and starting serve would not help.
+        check_credentials({certificate: home.services_ca}, datetime.now(UTC))
         self.topics = Topics(settings.fleet)
         self._connection = ConnectionSettings(
             host=settings.broker.host,

@@ -1,6 +1,7 @@
 """Every failure of a command is one sentence on stderr and an exit code."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -203,3 +204,17 @@ def test_a_full_disk_behind_standard_output_is_named() -> None:
     assert done.returncode == 1
     assert_sentence(done.stderr)
     assert "standard output: cannot be written: No space left on device" in done.stderr
+
+
+@pytest.mark.parametrize("words", [["status"], ["rollout", "status", "r-1"], ["rollout", "watch", "r-1"]])
+def test_a_viewer_certificate_that_cannot_work_is_named(
+    home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    """Not "start serve": the key of another certificate will never open the broker's door."""
+    shutil.copytree(home.path, tmp_path / "home")
+    tls = tmp_path / "home" / "tls"
+    shutil.copy(tls / "orch-ingest.key", tls / "viewer.key")
+    code, _, err = run(capsys, *words, "--home", tmp_path / "home")
+    assert code == 1
+    assert_sentence(err)
+    assert "viewer.key: is not the key of" in err

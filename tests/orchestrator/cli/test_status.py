@@ -33,5 +33,5 @@ def test_a_missing_key_is_named(run: Run, served: Home) -> None:
     finally:
         hidden.rename(key)
     assert_sentence(err)
-    assert (code, out) == (9, "")
+    assert (code, out) == (3, "")
     assert "viewer.key" in err
