@@ -19,6 +19,8 @@ READINESS_TYPE = "application/vnd.flagship.readiness+json"
 STATE_TYPE = "application/vnd.flagship.state+json"
 
 MAX_REFUSALS = 16
+MAX_NUMBER = 2**63 - 1
+"""What a database's column holds; beyond it a report could be read but not stored."""
 Text = Annotated[str, StringConstraints(max_length=500)]
 GateCode = Annotated[str, StringConstraints(max_length=40, pattern=r"^[a-z][a-z_]*$")]
 
@@ -27,8 +29,8 @@ class Report(Message):
     """Fields of every signed report."""
 
     device: IdText
-    session: Annotated[int, Field(ge=1)]
-    seq: Annotated[int, Field(ge=1)]
+    session: Annotated[int, Field(ge=1, le=MAX_NUMBER)]
+    seq: Annotated[int, Field(ge=1, le=MAX_NUMBER)]
 
     @property
     def order(self) -> tuple[int, int]:
@@ -87,7 +89,7 @@ class Reason(BaseModel):
     gate: GateCode
     code: GateCode
     detail: Text = ""
-    retry_after_s: Annotated[float, Field(ge=0)] = 0
+    retry_after_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0
 
 
 class Readiness(Report):
@@ -102,7 +104,7 @@ class Readiness(Report):
 
     type: Literal["readiness"] = "readiness"
     rollout: IdText
-    attempt: Annotated[int, Field(ge=0)] = 0
+    attempt: Annotated[int, Field(ge=0, le=MAX_NUMBER)] = 0
     nonce: Nonce
     phase: Phase
     ready: bool
@@ -122,7 +124,7 @@ class StateReport(Report):
 
     type: Literal["state"] = "state"
     rollout: IdText
-    attempt: Annotated[int, Field(ge=0)]
+    attempt: Annotated[int, Field(ge=0, le=MAX_NUMBER)]
     release: ReleaseRef | None = None
     nonce: Nonce
     state: State
@@ -133,7 +135,7 @@ class StateReport(Report):
     from_version: VersionText | None = None
     running_version: VersionText | None = None
     resumed: bool = False
-    bytes_fetched: Annotated[int, Field(ge=0)] = 0
+    bytes_fetched: Annotated[int, Field(ge=0, le=MAX_NUMBER)] = 0
     log: Annotated[str, StringConstraints(max_length=10_240)] = ""
 
     @property
@@ -148,7 +150,7 @@ class Presence(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     v: str = "1.0"
-    session: Annotated[int, Field(ge=1)]
+    session: Annotated[int, Field(ge=1, le=MAX_NUMBER)]
     online: bool
 
 
@@ -161,8 +163,8 @@ class Progress(BaseModel):
     rollout: IdText
     state: State
     percent: Annotated[float, Field(ge=0, le=100)]
-    bytes_fetched: Annotated[int, Field(ge=0)] = 0
-    bytes_total: Annotated[int, Field(ge=0)] = 0
+    bytes_fetched: Annotated[int, Field(ge=0, le=MAX_NUMBER)] = 0
+    bytes_total: Annotated[int, Field(ge=0, le=MAX_NUMBER)] = 0
     at: AwareDatetime | None = None
 
 
