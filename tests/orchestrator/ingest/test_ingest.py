@@ -1,6 +1,7 @@
 """Ingest: what is right is stored, what is wrong is counted, and nothing that a device sends ends it."""
 
 import asyncio
+import base64
 import contextlib
 import json
 import os
@@ -22,7 +23,7 @@ from orchestrator.storage.database import Database
 from protocol.clock import SystemClock
 from protocol.envelopes import sign
 from protocol.mqtt.connection import ConnectionSettings, Message, connect
-from protocol.reports import READINESS_TYPE, STATE_TYPE, Presence, Progress, Readiness, Want
+from protocol.reports import READINESS_TYPE, Presence, Progress, Readiness, Want
 from protocol.states import State
 from protocol.topics import RULES, Kind
 from tests.orchestrator.delivery.lab import Lab, until
@@ -240,37 +241,47 @@ _JSON = st.recursive(
 )
 
 
-def _mutated(data: tuple[Message, str, Any]) -> bytes:
-    """A good payload with one field replaced."""
-    good, name, value = data
-    found = json.loads(good.payload)
-    found[name] = value
-    return json.dumps(found).encode()
+def _altered(data: tuple[Message, int, str, Any]) -> Message:
+    """A good message with one field replaced, below a signature that holds where it has one."""
+    good, seq, name, value = data
+    envelope = json.loads(good.payload)
+    if "payload" not in envelope:
+        return Message(good.topic, json.dumps(envelope | {name: value}).encode(), retain=False, qos=1)
+    fields = json.loads(base64.b64decode(envelope["payload"])) | {"seq": seq} | {name: value}
+    signer = _ONE.signer if "dev1" in good.topic else _OTHER.signer
+    payload = sign(json.dumps(fields).encode(), envelope["payloadType"], signer)
+    return Message(good.topic, payload, retain=False, qos=1)
 
 
-def _signed(data: tuple[Message, str, Any]) -> bytes:
-    """As ``_mutated``, below a signature that holds."""
-    good, name, value = data
-    fields = json.loads(_ONE.payload(Readiness, 1, 9, rollout="r-1", nonce="n" * 8, phase="download", ready=True))
-    fields[name] = value
-    return sign(
-        json.dumps(fields).encode(), STATE_TYPE if good.topic.endswith("state") else READINESS_TYPE, _ONE.signer
-    )
+def _torn(data: tuple[Message, int, str, Any]) -> Message:
+    """A good message whose envelope is cut, or has another field."""
+    good, cut, name, value = data
+    envelope = json.dumps(json.loads(good.payload) | {name: value}).encode()
+    return Message(good.topic, envelope if cut % 2 else good.payload[:cut], retain=True, qos=1)
 
 
-_NAMES = st.sampled_from(
-    ["payload", "payloadType", "signatures", "session", "seq", "percent", "cids", "v", "rollout", "attempt", "reasons",
-     "device", "state", "issued", "bytes_fetched"]
-)  # fmt: skip
-_PIECES = st.tuples(st.sampled_from(_GOOD), _NAMES, st.one_of(_JSON, st.just(2**63), st.just(1e308 * 10)))
-_PAYLOAD = st.one_of(
-    st.binary(max_size=200), _JSON.map(lambda value: json.dumps(value).encode()),
-    _PIECES.map(_mutated), _PIECES.map(_signed),
-    st.tuples(st.sampled_from(_GOOD), st.integers(0, 300)).map(lambda cut: cut[0].payload[: cut[1]]),
-)  # fmt: skip
-_MESSAGES = st.lists(
-    st.one_of(st.sampled_from(_GOOD), st.builds(Message, _TOPIC, _PAYLOAD, st.booleans(), st.just(1))), max_size=12
+_FIELDS = [
+    "session",
+    "seq",
+    "attempt",
+    "bytes_fetched",
+    "percent",
+    "cids",
+    "v",
+    "rollout",
+    "reasons",
+    "device",
+    "state",
+]
+_ODD = st.one_of(_JSON, st.sampled_from([2**63, -1, float("inf"), "\x00", "r-1", 1]))
+_SEQ = st.integers(1, 1000)
+_MESSAGE = st.one_of(
+    st.sampled_from(_GOOD),
+    st.tuples(st.sampled_from(_GOOD), _SEQ, st.sampled_from(_FIELDS), _ODD).map(_altered),
+    st.tuples(st.sampled_from(_GOOD), _SEQ, st.sampled_from(["payload", "payloadType", "signatures"]), _ODD).map(_torn),
+    st.builds(Message, _TOPIC, st.binary(max_size=200), st.booleans(), st.just(1)),
 )
+_MESSAGES = st.lists(_MESSAGE, max_size=12)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
