@@ -15,6 +15,10 @@ from protocol.identifiers import IdText, ReleaseName
 from protocol.manifest import Policy
 
 MAX_STAGES = 32
+MAX_SOAK_S = 365 * 86_400
+MIN_PACE, MAX_PACE = 0.0001, 1e6
+"""Offers per minute: from one a week to more than a broker takes. Beyond it instants would leave the calendar."""
+MAX_SAMPLE = 10**9
 Ratio = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -107,12 +111,12 @@ class RolloutSpec(_Plan):
     members: Members = Members()
     stages: Annotated[list[StageSpec], Field(min_length=1, max_length=MAX_STAGES)]
     success_ratio: Ratio = 0.95
-    min_sample: Annotated[int, Field(ge=1)] = 1
-    soak_s: Annotated[float, Field(ge=0)] = 0
+    min_sample: Annotated[int, Field(ge=1, le=MAX_SAMPLE)] = 1
+    soak_s: Annotated[float, Field(ge=0, le=MAX_SOAK_S)] = 0
     halt_ratio: Ratio = 0.1
-    halt_min_sample: Annotated[int, Field(ge=1)] = 3
-    halt_count: Annotated[int, Field(ge=1)] | None = None
-    pace_per_minute: Annotated[float, Field(gt=0)] | None = None
+    halt_min_sample: Annotated[int, Field(ge=1, le=MAX_SAMPLE)] = 3
+    halt_count: Annotated[int, Field(ge=1, le=MAX_SAMPLE)] | None = None
+    pace_per_minute: Annotated[float, Field(ge=MIN_PACE, le=MAX_PACE)] | None = None
     start_at: AwareDatetime | None = None
     policy: Policy = Policy()
 
