@@ -134,6 +134,8 @@ async def test_hints_are_taken_for_what_they_are(desk: Desk) -> None:
     """Progress moves a percentage, wants mark chunks, presence shows; no hint needs an order."""
     one = Speaker("dev1")
     await admit(desk.db, one, offered=True)
+    async with desk.db.begin() as conn:
+        await conn.execute(text("INSERT INTO release_chunks VALUES ('gateway/1.1.0', :cid, 9)"), {"cid": "a" * 64})
     progress = Progress(rollout="r-1", state=State.DOWNLOADING, percent=12)
     await desk.ingest.take([
         hint(Kind.PROGRESS, "dev1", progress), hint(Kind.WANT, "dev1", Want(rollout="r-1", cids=["a" * 64])),
