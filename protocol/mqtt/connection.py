@@ -23,6 +23,7 @@ from aiomqtt import Message as AiomqttMessage
 from paho.mqtt.reasoncodes import ReasonCode
 
 from protocol.errors import FlagshipError
+from protocol.mqtt.leaving_off import leave_off
 from protocol.mqtt.tls import TlsFilesError, tls_context
 
 log = structlog.get_logger(__name__)
@@ -86,8 +87,7 @@ class Message:
 class _Inbox(asyncio.Queue[Any]):
     """Takes messages from aiomqtt's callback at once; aiomqtt's own reader never sees them.
 
-    aiomqtt makes a task and waits on two futures for every message, which costs three times as much as reading
-    whatever has arrived in one go.
+    aiomqtt makes a task and waits on two futures for every message: three times the cost of reading in one go.
     """
 
     def __init__(self, maxsize: int = 0) -> None:
@@ -267,6 +267,9 @@ async def connect(settings: ConnectionSettings) -> AsyncIterator[Session]:
         # A failed CONNACK wait would keep socket and task for the keepalive time.
         client._client.disconnect()  # noqa: SLF001
         raise ConnectionLost(f"broker {settings.host}:{settings.port}: {error}") from error
+    except asyncio.CancelledError:
+        leave_off(client)
+        raise
     inbox = client._queue  # noqa: SLF001 - the queue that queue_type made
     if not isinstance(inbox, _Inbox):
         raise RuntimeError("aiomqtt did not use the queue type that it was given")
@@ -277,11 +280,12 @@ async def connect(settings: ConnectionSettings) -> AsyncIterator[Session]:
         yield session
     finally:
         watcher.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await watcher
         session._lose("closed")  # noqa: SLF001
-        with contextlib.suppress(MqttError, asyncio.TimeoutError):
-            await client.__aexit__(None, None, None)
+        try:
+            await asyncio.wait({watcher})  # not `await watcher`: our own cancellation would look like its
+        finally:
+            with contextlib.suppress(MqttError, asyncio.TimeoutError):
+                await client.__aexit__(None, None, None)
 
 
 def backoff(attempt: int, random: Random, base_s: float = 1.0, cap_s: float = 60.0) -> float:
