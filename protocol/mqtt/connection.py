@@ -23,7 +23,7 @@ from aiomqtt import Message as AiomqttMessage
 from paho.mqtt.reasoncodes import ReasonCode
 
 from protocol.errors import FlagshipError
-from protocol.mqtt.leaving_off import leave_off
+from protocol.mqtt.cancelling import leave_off, whole
 from protocol.mqtt.tls import TlsFilesError, tls_context
 
 log = structlog.get_logger(__name__)
@@ -135,9 +135,8 @@ class Session:
         """
         self._check()
         try:
-            await self._client.publish(
-                topic, payload, qos=qos, retain=retain, timeout=timeout_s or self._settings.timeout_s
-            )
+            timeout_s = timeout_s or self._settings.timeout_s
+            await whole(self._client.publish(topic, payload, qos=qos, retain=retain, timeout=timeout_s))
         except (MqttError, ValueError) as error:
             raise ConnectionLost(f"publish to {topic}: {error}") from error
         if self._refused:
@@ -153,8 +152,8 @@ class Session:
         """
         self._check()
         try:
-            codes: Sequence[ReasonCode | int] = await self._client.subscribe(
-                list(filters), timeout=self._settings.timeout_s
+            codes: Sequence[ReasonCode | int] = await whole(
+                self._client.subscribe(list(filters), timeout=self._settings.timeout_s)
             )
         except MqttError as error:
             raise ConnectionLost(f"subscribe: {error}") from error
@@ -170,7 +169,7 @@ class Session:
         """
         self._check()
         try:
-            await self._client.unsubscribe(list(filters), timeout=self._settings.timeout_s)
+            await whole(self._client.unsubscribe(list(filters), timeout=self._settings.timeout_s))
         except MqttError as error:
             raise ConnectionLost(f"unsubscribe: {error}") from error
 
@@ -262,7 +261,7 @@ async def connect(settings: ConnectionSettings) -> AsyncIterator[Session]:
     )
     client.pending_calls_threshold = settings.max_inflight + 1
     try:
-        await client.__aenter__()
+        await whole(client.__aenter__())
     except (MqttError, OSError, ssl.SSLError, ValueError) as error:
         # A failed CONNACK wait would keep socket and task for the keepalive time.
         client._client.disconnect()  # noqa: SLF001
