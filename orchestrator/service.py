@@ -10,7 +10,7 @@ import fcntl
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -86,19 +86,34 @@ async def _run(home: Home, settings: Settings, db: Database, signer: Signer, lis
         tasks = [group.create_task(broker.run(), name="broker")]
         with _signals(told):
             if settings.broker.managed:
-                await broker.ready(BROKER_WAIT_S)
-            tasks += [
-                group.create_task(part.run(), name=name)
-                for name, part in (("delivery", delivery), ("ingest", ingest), ("controller", controller))
-            ]
-            tasks.append(group.create_task(_serve_api(services, listener), name="api"))
-            log.info("serving", home=str(home.path), api=settings.api.port, devices=settings.broker.device_port)
+                await _unless(told, broker.ready(BROKER_WAIT_S))
+            if not told.is_set():
+                tasks += [
+                    group.create_task(part.run(), name=name)
+                    for name, part in (("delivery", delivery), ("ingest", ingest), ("controller", controller))
+                ]
+                tasks.append(group.create_task(_serve_api(services, listener), name="api"))
+                log.info("serving", home=str(home.path), api=settings.api.port, devices=settings.broker.device_port)
             await told.wait()
             log.info("stopping")
         # The broker last: farewells still go out.
         for task in reversed(tasks):
             task.cancel()
             await asyncio.wait({task})
+
+
+async def _unless(told: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
+    """Do it to its end, or leave off when told to stop; what it raises is raised."""
+    doing, stop = asyncio.ensure_future(work), asyncio.ensure_future(told.wait())
+    try:
+        await asyncio.wait({doing, stop}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stop.cancel()
+        if not doing.done():
+            doing.cancel()
+        await asyncio.wait({doing, stop})
+    if not doing.cancelled():
+        doing.result()
 
 
 async def _serve_api(services: Services, listener: socket.socket) -> None:
