@@ -17,7 +17,6 @@ from orchestrator.model.rollout import (
     RolloutSpec,
     RolloutState,
     Stage,
-    StageSpec,
     StageState,
 )
 from orchestrator.rollouts.engine import Facts, reconcile
