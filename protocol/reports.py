@@ -51,7 +51,7 @@ class Refusal(BaseModel):
 
     code: ErrorCode
     detail: Text = ""
-    count: Annotated[int, Field(ge=1)]
+    count: Annotated[int, Field(ge=1, le=MAX_NUMBER)]
     last: AwareDatetime
 
 
