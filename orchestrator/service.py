@@ -101,15 +101,15 @@ async def _run(
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(broker.run(), name="broker")]
         with _signals(told):
-            if settings.broker.managed and not await _unless(told, broker.ready(BROKER_WAIT_S)):
-                tasks[0].cancel()
-                return
-            tasks += [
-                group.create_task(part.run(), name=name)
-                for name, part in (("delivery", delivery), ("ingest", ingest), ("controller", controller))
-            ]
-            tasks.append(group.create_task(_serve_api(services, listener), name="api"))
-            log.info("serving", home=str(home.path), api=settings.api.port, devices=settings.broker.device_port)
+            if settings.broker.managed:
+                await _unless(told, broker.ready(BROKER_WAIT_S))
+            if not told.is_set():
+                tasks += [
+                    group.create_task(part.run(), name=name)
+                    for name, part in (("delivery", delivery), ("ingest", ingest), ("controller", controller))
+                ]
+                tasks.append(group.create_task(_serve_api(services, listener), name="api"))
+                log.info("serving", home=str(home.path), api=settings.api.port, devices=settings.broker.device_port)
             await told.wait()
             log.info("stopping")
         # The broker last: farewells still go out.
@@ -118,19 +118,18 @@ async def _run(
             await asyncio.wait({task})
 
 
-async def _unless(told: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
-    """Do ``work``, but give it up when ``told``; returns whether it was done."""
-    doing, waiting = asyncio.ensure_future(work), asyncio.ensure_future(told.wait())
+async def _unless(told: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
+    """Do it to its end, or leave off when told to stop; what it raises is raised."""
+    doing, stop = asyncio.ensure_future(work), asyncio.ensure_future(told.wait())
     try:
-        await asyncio.wait({doing, waiting}, return_when=asyncio.FIRST_COMPLETED)
-        if doing.done():
-            await doing
-            return True
-        return False
+        await asyncio.wait({doing, stop}, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in (doing, waiting):
-            task.cancel()
-        await asyncio.gather(doing, waiting, return_exceptions=True)
+        stop.cancel()
+        if not doing.done():
+            doing.cancel()
+        await asyncio.wait({doing, stop})
+    if not doing.cancelled():
+        doing.result()
 
 
 async def _serve_api(services: Services, listener: socket.socket) -> None:

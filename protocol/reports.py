@@ -88,7 +88,7 @@ class Reason(BaseModel):
     gate: GateCode
     code: GateCode
     detail: Text = ""
-    retry_after_s: Annotated[float, Field(ge=0)] = 0
+    retry_after_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0
 
 
 class Readiness(Report):

@@ -59,7 +59,7 @@ class Directives:
     settings: Settings
     signer: Signer
     _content_keys: OrderedDict[str, bytes] = field(default_factory=OrderedDict)
-    _wraps: OrderedDict[tuple[str, str], str] = field(default_factory=OrderedDict)
+    _wraps: OrderedDict[tuple[str, str, str], str] = field(default_factory=OrderedDict)
 
     def topic_of(self, kind: Kind, key: str) -> str:
         """The topic of a mark; raises ValueError for a key that fits no topic."""
@@ -164,7 +164,7 @@ class Directives:
     def _wrap(self, item: Drafted) -> str:
         """The content key for this device; made once, since an offer is signed about four times."""
         sha256, device = item.draft["release"].sha256, item.draft["device"]
-        name = (sha256, item.content_key)
+        name = (sha256, device, item.content_key)
         if name not in self._wraps:
             try:
                 wrap = self.signer.wrap(self._open(item.wrapped_key, sha256), item.content_key, sha256, device)

@@ -10,6 +10,9 @@ from orchestrator.rollouts.engine import Facts, figures_of, untouched
 from protocol.states import State
 from protocol.status_messages import DeviceStatus, FleetStatus, RolloutStatus, StageStatus
 
+MAX_REASONS = 8
+"""Per stage: devices choose the words, and one message must hold them all."""
+OTHERS = "others"
 _STATE = "state:"
 
 
@@ -49,7 +52,7 @@ def rollout_status(facts: Facts, reasons: Mapping[int, dict[str, int]], now: dat
                 members=stage.members,
                 offered=counts.get("offered", 0),
                 counts={key.removeprefix(_STATE): n for key, n in sorted(counts.items()) if key.startswith(_STATE)},
-                reasons=reasons.get(stage.position, {}),
+                reasons=_most_frequent(reasons.get(stage.position, {})),
                 figures=[figure for position, figure in figures if position == stage.position],
             )
         )
@@ -87,6 +90,12 @@ def device_status(device: Device, newest: Assignment | None, now: datetime) -> D
         reasons=[_reason(reason) for reason in newest.reasons],
         ready=newest.ready if newest.state == PENDING else None,
     )
+
+
+def _most_frequent(reasons: Mapping[str, int]) -> dict[str, int]:
+    ordered = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
+    rest = sum(n for _, n in ordered[MAX_REASONS:])
+    return dict(ordered[:MAX_REASONS]) | ({OTHERS: rest} if rest else {})
 
 
 def _reason(reason: Mapping[str, object]) -> str:

@@ -7,21 +7,22 @@ lost; then a new generation is announced and devices say their level again.
 import asyncio
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from itertools import islice
 from random import Random
+from typing import Any, TypeVar
 
 import structlog
 from securesystemslib.signer import Key
 
 from orchestrator.config import Home, Settings
 from orchestrator.delivery.broker_access import service_connection
-from orchestrator.errors import OperationError
+from orchestrator.errors import ConflictError, OperationError
 from orchestrator.ingest.parse import KINDS, Checked, check, device_of
 from orchestrator.ingest.rejects import Rejects
 from orchestrator.storage import devices, dirty, published
 from orchestrator.storage.database import Database
-from orchestrator.storage.reports import Incoming, apply_batch
+from orchestrator.storage.reports import Applied, Incoming, apply_batch
 from protocol.clock import Clock
 from protocol.envelopes import Verify, verify_with
 from protocol.errors import ProtocolError
@@ -33,7 +34,10 @@ log = structlog.get_logger(__name__)
 MAX_BATCH = 500
 MAX_QUEUED = 20_000
 MAX_KEYS = 50_000
+LEVEL_EVERY_S = 60.0
+"""The least time between two generations of one connection: devices that say their level must not overflow it again."""
 _RETRY_S = 1.0
+T = TypeVar("T")
 
 
 class Ingest:
@@ -57,6 +61,8 @@ class Ingest:
         self._topics = Topics(settings.fleet)
         self._random = Random()
         self._keys: OrderedDict[str, Verify] = OrderedDict()
+        self._dropped = 0
+        self._generation_at = 0.0
         self.rejects = Rejects(clock)
         self.taken = 0
 
@@ -76,7 +82,8 @@ class Ingest:
         target = await asyncio.to_thread(service_connection, self._home, self._settings, INGEST, max_queued=MAX_QUEUED)
         async with connect(target) as session:
             await session.subscribe([(self._topics.filter(kind), RULES[kind].qos) for kind in KINDS])
-            await self._begin_generation()
+            self._dropped = 0
+            await self._insist(self._begin_generation)
             async for message in session.messages():
                 await self._collect(session, message)
 
@@ -86,6 +93,7 @@ class Ingest:
             await published.set_ingest_generation(conn, generation)
             await dirty.mark(conn, Kind.STATUS_SYNC, [""], self._clock.now())
         log.info("ingest listens", generation=generation)
+        self._generation_at = self._clock.monotonic()
         self._wake_delivery()
 
     async def _collect(self, session: Session, first: Message) -> None:
@@ -95,22 +103,50 @@ class Ingest:
         while batch:
             await self.take(batch)
             batch = list(islice(waiting, MAX_BATCH))
+        await self._make_good(session)
+
+    async def _make_good(self, session: Session) -> None:
+        """What came faster than it was read is lost: devices say their level again."""
+        lost = session.dropped - self._dropped
+        if lost and self._clock.monotonic() - self._generation_at >= LEVEL_EVERY_S:
+            self._dropped += lost
+            self.rejects.add("overflow", "up/+", "more came than was taken in", count=lost)
+            await self._insist(self._begin_generation)
 
     async def take(self, messages: Sequence[Message]) -> None:
         """Check and write one batch; waits while the database does not do what it is told."""
         known = self._known(messages)
-        await self._load_keys(device for device, _ in known)
+        await self._insist(lambda: self._load_keys([device for device, _ in known]))
         checked = await asyncio.to_thread(self._check, [message for _, message in known])
-        batch = [Incoming(item.device, item.content, item.digest) for item in checked]
-        while batch:
+        if checked:
+            await self._store([Incoming(item.device, item.content, item.digest) for item in checked])
+
+    async def _insist(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Try until the database does it; what it will never do is raised."""
+        while True:
             try:
-                async with self._db.begin() as conn:
-                    applied = await apply_batch(conn, batch, self._clock.now())
-                break
+                return await work()
+            except ConflictError:
+                raise
             except OperationError as error:
-                log.error("reports not stored", why=str(error), reports=len(batch))
+                log.error("database failed", why=str(error), retry_s=_RETRY_S)
                 await asyncio.sleep(_RETRY_S)
-        else:
+
+    async def _store(self, batch: Sequence[Incoming]) -> None:
+        """Write a batch; a report that the database never takes is found by halving and dropped alone."""
+
+        async def write() -> Applied:
+            async with self._db.begin() as conn:
+                return await apply_batch(conn, batch, self._clock.now())
+
+        try:
+            applied = await self._insist(write)
+        except Exception as error:  # noqa: BLE001 - whatever one report does to the database, the others are stored
+            if len(batch) > 1:
+                await self._store(batch[: len(batch) // 2])
+                await self._store(batch[len(batch) // 2 :])
+            else:
+                self.rejects.add("not_stored", f"up/{batch[0].device}", f"{type(error).__name__}: {error}")
             return
         self.taken += len(batch)
         for reason, device in applied.rejected:
@@ -152,10 +188,17 @@ class Ingest:
             async with self._db.read() as conn:
                 found = await devices.keys(conn, missing)
             for device, (report_key, _) in found.items():
-                fields = dict(report_key)
-                self._keys[device] = verify_with(Key.from_dict(fields.pop("keyid"), fields))
+                try:
+                    self._keys[device] = _verifier(report_key)
+                except Exception as error:  # noqa: BLE001 - a damaged row silences its own device only
+                    log.error("report key not readable", device_id=device, why=type(error).__name__)
         for device in wanted:
             if device in self._keys:
                 self._keys.move_to_end(device)
         while len(self._keys) > MAX_KEYS:
             self._keys.popitem(last=False)
+
+
+def _verifier(report_key: dict[str, Any]) -> Verify:
+    fields = dict(report_key)
+    return verify_with(Key.from_dict(fields.pop("keyid"), fields))

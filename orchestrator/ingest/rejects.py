@@ -20,9 +20,9 @@ class Rejects:
         self._logged: dict[str, float] = {}
         self.counts: Counter[str] = Counter()
 
-    def add(self, reason: str, topic: str, detail: str = "") -> None:
-        """Count one message; log the first of a reason, then one in ``LOG_EVERY_S``."""
-        self.counts[reason] += 1
+    def add(self, reason: str, topic: str, detail: str = "", *, count: int = 1) -> None:
+        """Count messages; log the first of a reason, then one in ``LOG_EVERY_S``."""
+        self.counts[reason] += count
         now = self._clock.monotonic()
         if now - self._logged.get(reason, -LOG_EVERY_S) < LOG_EVERY_S:
             return

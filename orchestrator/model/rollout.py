@@ -15,11 +15,10 @@ from protocol.identifiers import IdText, ReleaseName
 from protocol.manifest import Policy
 
 MAX_STAGES = 32
-MAX_SOAK_S = 366 * 86_400
+MAX_SOAK_S = 365 * 86_400
+MIN_PACE, MAX_PACE = 0.0001, 1e6
+"""Offers per minute: from one a week to more than a broker takes. Beyond it instants would leave the calendar."""
 MAX_SAMPLE = 10**9
-"""More devices than any fleet has; what is larger is a slip, and would not fit the database."""
-MIN_PACE, MAX_PACE = 0.001, 1e6
-"""Offers per minute: one in 17 hours, and more than a broker takes."""
 Ratio = Annotated[float, Field(gt=0, le=1)]
 Sample = Annotated[int, Field(ge=1, le=MAX_SAMPLE)]
 

@@ -9,12 +9,12 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.errors import ConflictError, NotFoundError, UsageError
-from orchestrator.model.assignment import PENDING, Assignment
+from orchestrator.model.assignment import OFFERED, PENDING, Assignment
 from orchestrator.model.device import Device
 from orchestrator.model.rollout import Rollout, RolloutSpec, RolloutState
 from orchestrator.rollouts.members import Groups, Place, place_members, select_members
 from orchestrator.rollouts.rules import stage_counts
-from orchestrator.storage import assignments, devices, dirty, events, groups, releases, rollouts
+from orchestrator.storage import assignments, devices, dirty, events, groups, published, releases, rollouts
 from orchestrator.storage.database import Database
 from orchestrator.storage.releases import PUBLISHED
 from protocol.clock import Clock
@@ -143,7 +143,7 @@ async def order(db: Database, clock: Clock, rollout_id: str, verb: str, reason: 
             values["acknowledged"] = await _acknowledge(conn, rollout)
         await rollouts.save(conn, rollout_id, **values)
         if verb == "abort":
-            await _cancel_pending(conn, rollout_id, now)
+            await _cancel_unreached(conn, rollout_id, now)
         if verb != "pause":
             await dirty.mark(conn, Kind.ANNOUNCE, [rollout_id], now)
         text = f"{_PAST[verb]}: {reason}" if reason else _PAST[verb]
@@ -206,20 +206,23 @@ async def _acknowledge(conn: AsyncConnection, rollout: Rollout) -> dict[str, lis
     return found
 
 
-async def _cancel_pending(conn: AsyncConnection, rollout_id: str, now: datetime) -> None:
-    """Devices that were never offered anything are done; the others say so themselves."""
+async def _cancel_unreached(conn: AsyncConnection, rollout_id: str, now: datetime) -> None:
+    """Devices that no offer has reached are done: they will never say so. The others do.
+
+    One whose offer is on its way just now is among them; it hears of the abort, and its own outcome replaces this.
+    """
+    reached = await published.reached(conn, rollout_id)
     after = ""
     while page := await assignments.of_rollout(conn, rollout_id, after=after, limit=_PAGE):
         after = page[-1].device
-        pending = [row for row in page if row.state == PENDING]
-        await assignments.save_all(
-            conn,
-            [
-                (row, replace(row, state=State.CANCELLED.value, ready=False, asking=False, updated_at=now))
-                for row in pending
-            ],
-        )
-        await dirty.mark(conn, Kind.STATUS_DEVICE, [row.device for row in pending], now)
+        done = [row for row in page if row.state == PENDING or (row.state == OFFERED and row.device not in reached)]
+        await assignments.save_all(conn, [(row, _cancelled(row, now)) for row in done])
+        await dirty.mark(conn, Kind.STATUS_DEVICE, [row.device for row in done], now)
+
+
+def _cancelled(row: Assignment, now: datetime) -> Assignment:
+    done = replace(row, state=State.CANCELLED.value, ready=False, asking=False, updated_at=now)
+    return done if row.state == PENDING else replace(done, grant="closed", grant_nonce=None, close_reason="aborted")
 
 
 async def _mark_status(conn: AsyncConnection, rollout_id: str, now: datetime) -> None:

@@ -8,7 +8,7 @@ from sqlalchemy import insert as plain_insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.model.device import FIELDS, Device, DeviceState
-from orchestrator.storage.tables import devices
+from orchestrator.storage.tables import devices, group_members
 
 _COLUMNS = [devices.c[name] for name in FIELDS]
 _BATCH = 500
@@ -43,10 +43,13 @@ async def get(conn: AsyncConnection, device_id: str) -> Device | None:
     return None if row is None else Device.from_row(row)
 
 
-async def page(conn: AsyncConnection, *, after: str = "", limit: int = 500) -> list[Device]:
-    """Devices by id, beginning behind ``after``."""
-    rows = await conn.execute(select(*_COLUMNS).where(devices.c.id > after).order_by(devices.c.id).limit(limit))
-    return [Device.from_row(row) for row in rows.mappings()]
+async def page(conn: AsyncConnection, *, after: str = "", limit: int = 500, group: str = "") -> list[Device]:
+    """Devices by id, beginning behind ``after``; of one group where it is named."""
+    query = select(*_COLUMNS).where(devices.c.id > after).order_by(devices.c.id).limit(limit)
+    if group:
+        query = query.join(group_members, group_members.c.device == devices.c.id)
+        query = query.where(group_members.c.group_name == group)
+    return [Device.from_row(row) for row in (await conn.execute(query)).mappings()]
 
 
 async def missing(conn: AsyncConnection, ids: Collection[str]) -> list[str]:

@@ -231,6 +231,17 @@ async def unsent_offers(conn: AsyncConnection, broker: str, prefix: str, rollout
     return list(rows)
 
 
+async def reached(conn: AsyncConnection, rollout: str) -> set[str]:
+    """Devices whose offer of a rollout stands on some broker. Looks at every offer that does: for once a rollout."""
+    suffix = f"/{rollout}"
+    topics = await conn.scalars(
+        select(published.c.topic).where(
+            published.c.kind == Kind.OFFER.name, func.substr(published.c.topic, -len(suffix)) == suffix
+        )
+    )
+    return {topic.split("/")[-2] for topic in topics}
+
+
 async def open_offers(conn: AsyncConnection, keys: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
     """Those of (device, rollout) whose offer is still needed: not closed, device enrolled, rollout not ended."""
     found: set[tuple[str, str]] = set()

@@ -1,6 +1,6 @@
 """Releases that were imported, and the chunks that each consists of."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -12,6 +12,7 @@ from orchestrator.storage.tables import release_chunks, releases
 
 IMPORTING, PUBLISHED, WITHDRAWN = "importing", "published", "withdrawn"
 _ROWS_AT_ONCE = 10_000
+_IDS_AT_ONCE = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +63,15 @@ async def chunks(conn: AsyncConnection, release_id: str) -> dict[str, int]:
     """What a release consists of: cid -> ciphertext bytes, pieces of the sealed manifest included."""
     query = select(release_chunks.c.cid, release_chunks.c.length).where(release_chunks.c.release == release_id)
     return {row.cid: row.length for row in await conn.execute(query)}
+
+
+async def existing_chunks(conn: AsyncConnection, cids: Collection[str]) -> set[str]:
+    """Those of these chunks that belong to a release."""
+    wanted, found = sorted(cids), set()
+    for start in range(0, len(wanted), _IDS_AT_ONCE):
+        some = wanted[start : start + _IDS_AT_ONCE]
+        found |= set(await conn.scalars(select(release_chunks.c.cid).where(release_chunks.c.cid.in_(some)).distinct()))
+    return found
 
 
 async def page(conn: AsyncConnection, *, after: str = "", limit: int = 200) -> Sequence[ReleaseRecord]:

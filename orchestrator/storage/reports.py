@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.model.assignment import Assignment
 from orchestrator.model.reporting import apply_progress, apply_readiness, apply_state
-from orchestrator.storage import assignments, dirty
+from orchestrator.storage import assignments, dirty, releases
 from orchestrator.storage.tables import devices, events
 from protocol.reports import Inventory, Presence, Progress, Readiness, Report, StateReport, Want
 from protocol.topics import Kind
@@ -126,6 +126,8 @@ class _Work:
         await assignments.save_all(conn, moved)
         touched = {row.device for _, row in moved} | self.shown
         await dirty.mark(conn, Kind.OFFER, self.offers, self.now)
+        if self.chunks:  # a device may name what does not exist, without end: such marks would crowd out real ones
+            self.chunks = await releases.existing_chunks(conn, self.chunks)
         await dirty.mark(conn, Kind.CHUNK, self.chunks, self.now)
         await dirty.mark(conn, Kind.STATUS_DEVICE, touched, self.now)
         await dirty.mark(conn, Kind.STATUS_ROLLOUT, {row.rollout for _, row in moved}, self.now)

@@ -8,7 +8,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from orchestrator.errors import NotFoundError
 from orchestrator.fleet import enrolment
 from orchestrator.fleet.explaining import Place, explain
-from orchestrator.model.device import Device
 from orchestrator.storage import assignments, devices, groups, rollouts
 from orchestrator.web.pages import Cursor, Limit, Page, page
 from orchestrator.web.requests import EnrolDevices
@@ -38,10 +37,9 @@ def device_routes(services: Services) -> APIRouter:
     async def list_devices(limit: Limit = 100, cursor: Cursor = "", group: OptionalId = "") -> Page:
         """Devices by id, of one group if it is named."""
         async with services.db.read() as conn:
-            if group:
-                found = await _of_group(conn, group, cursor, limit + 1)
-            else:
-                found = await devices.page(conn, after=cursor, limit=limit + 1)
+            if group and not await groups.exists(conn, group):
+                raise NotFoundError(f"group {group}: there is none of that name; 'flagship group list' names them")
+            found = await devices.page(conn, after=cursor, limit=limit + 1, group=group)
         return page([device_view(device) for device in found], limit, "id")
 
     @router.get("/{device}")
@@ -81,10 +79,3 @@ async def _places(conn: AsyncConnection, device: str, rollout: str) -> list[Plac
         stages = await rollouts.load_stages(conn, name)
         places.append(Place(rollout=known, stages=stages, assignment=by_rollout.get(name)))
     return places
-
-
-async def _of_group(conn: AsyncConnection, group: str, after: str, limit: int) -> list[Device]:
-    if not await groups.exists(conn, group):
-        raise NotFoundError(f"group {group}: there is none of that name; 'flagship group list' names them")
-    wanted = [device for device in await groups.members(conn, group) if device > after][:limit]
-    return [found for device in wanted if (found := await devices.get(conn, device)) is not None]

@@ -23,6 +23,7 @@ from aiomqtt import Message as AiomqttMessage
 from paho.mqtt.reasoncodes import ReasonCode
 
 from protocol.errors import FlagshipError
+from protocol.mqtt.cancelling import leave_off, whole
 from protocol.mqtt.tls import TlsFilesError, tls_context
 
 log = structlog.get_logger(__name__)
@@ -86,8 +87,7 @@ class Message:
 class _Inbox(asyncio.Queue[Any]):
     """Takes messages from aiomqtt's callback at once; aiomqtt's own reader never sees them.
 
-    aiomqtt makes a task and waits on two futures for every message, which costs three times as much as reading
-    whatever has arrived in one go.
+    aiomqtt makes a task and waits on two futures for every message: three times the cost of reading in one go.
     """
 
     def __init__(self, maxsize: int = 0) -> None:
@@ -135,9 +135,8 @@ class Session:
         """
         self._check()
         try:
-            await self._client.publish(
-                topic, payload, qos=qos, retain=retain, timeout=timeout_s or self._settings.timeout_s
-            )
+            timeout_s = timeout_s or self._settings.timeout_s
+            await whole(self._client.publish(topic, payload, qos=qos, retain=retain, timeout=timeout_s))
         except (MqttError, ValueError) as error:
             raise ConnectionLost(f"publish to {topic}: {error}") from error
         if self._refused:
@@ -153,8 +152,8 @@ class Session:
         """
         self._check()
         try:
-            codes: Sequence[ReasonCode | int] = await self._client.subscribe(
-                list(filters), timeout=self._settings.timeout_s
+            codes: Sequence[ReasonCode | int] = await whole(
+                self._client.subscribe(list(filters), timeout=self._settings.timeout_s)
             )
         except MqttError as error:
             raise ConnectionLost(f"subscribe: {error}") from error
@@ -170,7 +169,7 @@ class Session:
         """
         self._check()
         try:
-            await self._client.unsubscribe(list(filters), timeout=self._settings.timeout_s)
+            await whole(self._client.unsubscribe(list(filters), timeout=self._settings.timeout_s))
         except MqttError as error:
             raise ConnectionLost(f"unsubscribe: {error}") from error
 
@@ -262,15 +261,15 @@ async def connect(settings: ConnectionSettings) -> AsyncIterator[Session]:
     )
     client.pending_calls_threshold = settings.max_inflight + 1
     try:
-        await client.__aenter__()
-    except asyncio.CancelledError:
-        client._client._sock_close()  # noqa: SLF001 - aiomqtt keeps socket and task, and fails when they move
-        raise
+        await whole(client.__aenter__())
     except (MqttError, OSError, ssl.SSLError, ValueError) as error:
         # A failed CONNACK wait would keep socket and task for the keepalive time.
         client._client.disconnect()  # noqa: SLF001
         why = re.sub(r"^\[Errno -?\d+\] ", "", str(error))
         raise ConnectionLost(f"broker {settings.host}:{settings.port}: {why}") from error
+    except asyncio.CancelledError:
+        leave_off(client)
+        raise
     inbox = client._queue  # noqa: SLF001 - the queue that queue_type made
     if not isinstance(inbox, _Inbox):
         raise RuntimeError("aiomqtt did not use the queue type that it was given")
@@ -281,11 +280,12 @@ async def connect(settings: ConnectionSettings) -> AsyncIterator[Session]:
         yield session
     finally:
         watcher.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await watcher
         session._lose("closed")  # noqa: SLF001
-        with contextlib.suppress(MqttError, asyncio.TimeoutError):
-            await client.__aexit__(None, None, None)
+        try:
+            await asyncio.wait({watcher})  # not `await watcher`: our own cancellation would look like its
+        finally:
+            with contextlib.suppress(MqttError, asyncio.TimeoutError):
+                await client.__aexit__(None, None, None)
 
 
 def backoff(attempt: int, random: Random, base_s: float = 1.0, cap_s: float = 60.0) -> float:

@@ -15,6 +15,7 @@ from protocol.reports import (
     Progress,
     Readiness,
     Reason,
+    Refusal,
     StateReport,
     Want,
     outcome_digest,
@@ -74,6 +75,15 @@ def test_a_report_reads_back(model: type[BaseModel], fields: dict[str, Any]) -> 
         (Want, {"rollout": "r1", "cids": ["ab" * 32] * 65}),
         (Want, {"rollout": "r1", "cids": ["+"]}),
         (Presence, {"session": 0, "online": True}),
+        (Presence, {"session": 2**63, "online": True}),
+        (Refusal, {"code": "E_FORMAT", "count": 2**63, "last": NOW}),
+        (StateReport, {**STATE, "session": 2**63}),
+        (StateReport, {**STATE, "seq": 2**63}),
+        (StateReport, {**STATE, "attempt": 2**63}),
+        (StateReport, {**STATE, "bytes_fetched": 2**63}),
+        (Progress, {"rollout": "r1", "state": "downloading", "percent": 1, "bytes_fetched": 2**63}),
+        (Progress, {"rollout": "r1", "state": "downloading", "percent": 1, "bytes_total": 2**63}),
+        (Readiness, {**READINESS, "reasons": [{**REASON, "retry_after_s": float("inf")}]}),
     ],
 )
 def test_a_report_out_of_bounds_is_refused(model: type[BaseModel], fields: dict[str, Any]) -> None:

@@ -53,3 +53,11 @@ async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
         running.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await running
+
+
+@pytest.fixture
+async def db(tmp_path: Path) -> AsyncIterator[Database]:
+    """An empty database, where no broker is needed."""
+    database = await Database.open(tmp_path / "alone.sqlite")
+    yield database
+    await database.close()

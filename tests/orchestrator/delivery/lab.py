@@ -155,7 +155,8 @@ async def until(condition: Callable[[], Awaitable[bool]], what: str) -> None:
 def make_certificates(home: Home) -> None:
     """Both authorities and what they issue for a broker and its services."""
     devices_ca, services_ca = Authority(home.devices_ca, "devices"), Authority(home.services_ca, "services")
-    devices_ca.issue(*home.certificate("broker"), "broker")
+    for name in ("broker", "dev1"):
+        devices_ca.issue(*home.certificate(name), name)
     for name in (DELIVERY, INGEST, "viewer"):
         services_ca.issue(*home.certificate(name), name)
 

@@ -241,6 +241,7 @@ async def test_an_aborted_rollout_ends_when_the_last_device_says_so(yard: Yard) 
     rollout = await yard.run()
     await yard.ready(rollout, "d1")
     await yard.look()
+    await yard.deliver(rollout, "d1")
     await operations.abort(yard.db, yard.clock, rollout, barrier=_nothing_in_flight)
     await yard.look()
     assert (await yard.row(rollout, "d2")).state == State.CANCELLED
@@ -249,6 +250,41 @@ async def test_an_aborted_rollout_ends_when_the_last_device_says_so(yard: Yard) 
     await yard.look()
     found = await yard.rollout(rollout)
     assert (found.state, found.ended_at) == (RolloutState.ABORTED, NOW)
+
+
+async def test_an_aborted_rollout_does_not_wait_for_who_was_never_reached(yard: Yard) -> None:
+    """An offer that was decided and never sent gets no answer; that of another rollout counts for nothing."""
+    await yard.add_devices(["d1", "d2"])
+    rollout = await yard.run()
+    await yard.ready(rollout, "d1")
+    await yard.ready(rollout, "d2")
+    await yard.look()
+    await yard.deliver("x-" + rollout, "d1")
+    await yard.deliver(rollout, "d2")
+    await operations.abort(yard.db, yard.clock, rollout, barrier=_nothing_in_flight)
+    assert [(row.state, row.grant) for row in await yard.rows(rollout)] == [
+        (State.CANCELLED, "closed"),
+        ("offered", "download"),
+    ]
+    await yard.report(rollout, "d2", State.CANCELLED)
+    await yard.look()
+    assert (await yard.rollout(rollout)).ended_at == NOW
+
+
+async def test_an_offer_that_left_with_the_abort_is_still_answered(yard: Yard) -> None:
+    """It was not recorded yet: the outcome of the device that took it replaces what the abort assumed."""
+    await yard.add_devices(["d1"])
+    rollout = await yard.run()
+    await yard.ready(rollout, "d1")
+    await yard.look()
+    await operations.abort(yard.db, yard.clock, rollout, barrier=_nothing_in_flight)
+    await yard.look()
+    await yard.marks(Kind.OFFER)
+    await yard.report(rollout, "d1", State.ROLLED_BACK)
+    await yard.check_counts()
+    row = await yard.row(rollout, "d1")
+    assert (row.state, row.grant) == (State.ROLLED_BACK, "closed")
+    assert await yard.marks(Kind.OFFER) == {f"d1/{rollout}"}, "it is heard"
 
 
 async def test_a_scheduled_rollout_starts_by_the_clock(yard: Yard) -> None:

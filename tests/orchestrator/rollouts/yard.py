@@ -14,15 +14,16 @@ from orchestrator.model.device import Device, DeviceState
 from orchestrator.model.rollout import Rollout, RolloutSpec, StageSpec
 from orchestrator.rollouts import operations
 from orchestrator.rollouts.controller import Controller
-from orchestrator.storage import assignments, devices, dirty, events, groups, releases, rollouts
+from orchestrator.storage import assignments, devices, dirty, events, groups, published, releases, rollouts
 from orchestrator.storage.database import Database
+from orchestrator.storage.published import Publication
 from orchestrator.storage.releases import PUBLISHED, ReleaseRecord
 from orchestrator.storage.reports import Applied, Incoming, apply_batch
 from protocol.clock import ManualClock
 from protocol.manifest import ReleaseInfo
 from protocol.reports import Readiness, Reason, StateReport, outcome_digest
 from protocol.states import Phase, State
-from protocol.topics import Kind
+from protocol.topics import Kind, Topics
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 RELEASE = "gateway/1.1.0"
@@ -104,6 +105,13 @@ class Yard:
         return await self._take(
             device, StateReport(**self._head(device, rollout), **{"attempt": 1, "state": state, **changes})
         )
+
+    async def deliver(self, rollout: str, *ids: str) -> None:
+        """These devices' offers stand on the broker, as delivery records it."""
+        topics = [Topics("harbour").build(Kind.OFFER, device=name, rollout=rollout) for name in ids]
+        items = [Publication(kind=Kind.OFFER, topic=topic, digest="0" * 64) for topic in topics]
+        async with self.db.begin() as conn:
+            await published.record(conn, "main", items)
 
     def _head(self, device: str, rollout: str) -> dict[str, Any]:
         self._seq += 1

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import text
+from sqlalchemy import insert, text
 
 from orchestrator.model.assignment import Assignment
 from orchestrator.model.device import Device, DeviceState
 from orchestrator.storage import assignments, devices, dirty, events
 from orchestrator.storage.database import Database
 from orchestrator.storage.reports import Applied, Incoming, apply_batch
+from orchestrator.storage.tables import release_chunks
 from protocol.reports import Inventory, Presence, Progress, Readiness, StateReport, Want
 from protocol.states import Phase, State
 from protocol.topics import Kind
@@ -181,12 +182,16 @@ async def test_an_inventory_is_what_selectors_see(db: Database) -> None:
 
 
 async def test_chunks_are_sent_again_to_who_may_have_them(db: Database) -> None:
-    """A want of a device without an offer, or one that is done, costs nothing."""
+    """A want of a device without an offer, or one that is done, costs nothing; nor does a chunk that nobody made."""
     await fill(db)
-    want = Want(rollout="r-1", cids=[CID])
+    want = Want(rollout="r-1", cids=[CID, "b" * 64])
+    async with db.begin() as conn:
+        await conn.execute(insert(release_chunks).values(release="gateway/1.1.0", cid=CID, length=9))
     assert not (await take(db, Incoming("d3", want))).for_delivery
     assert (await take(db, Incoming("d1", want))).for_delivery
     assert await marks(db) == {(Kind.CHUNK, CID)}
+    invented = Want(rollout="r-1", cids=["b" * 64])
+    assert not (await take(db, Incoming("d1", invented))).for_delivery
     await take(db, state("d1", 1, 1, State.FAILED))
     await marks(db)
     assert not (await take(db, Incoming("d1", want))).for_delivery

@@ -195,6 +195,54 @@ async def test_a_silent_broker_times_out(broker: Any, silent_port: int) -> None:
     await lost(broker.settings("one", port=silent_port, timeout_s=0.5))
 
 
+async def test_a_cancellation_while_a_session_ends_is_not_lost(broker: Any) -> None:
+    """The connection fails and the owner is cancelled at once: it ends, instead of connecting again for ever."""
+
+    async def own() -> None:
+        async with connect(broker.settings("owner")):
+            asyncio.get_running_loop().call_soon(owner.cancel)
+            raise ConnectionLost("the broker died")
+
+    owner = asyncio.create_task(own())
+    async with asyncio.timeout(DEADLINE_S):
+        await asyncio.wait({owner})
+    assert owner.cancelled()
+
+
+async def test_a_connect_that_is_left_off_leaves_nothing(broker: Any) -> None:
+    """Cancelled while the broker has not answered: the socket is closed, and no callback fails later."""
+    certificate, key = broker.authority.issue("server")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
+    heard, closed, failures = asyncio.Event(), asyncio.Event(), []
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        heard.set()
+        while await reader.read(1000):
+            pass
+        closed.set()
+        writer.transport.abort()
+
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
+    async with await asyncio.start_server(accept, "127.0.0.1", 0, ssl=context) as server:
+        port = server.sockets[0].getsockname()[1]
+
+        async def enter() -> None:
+            async with connect(broker.settings("patient", port=port)):
+                raise AssertionError("nobody answered")
+
+        entering = asyncio.create_task(enter())
+        async with asyncio.timeout(10):
+            await heard.wait()
+        entering.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await entering
+        async with asyncio.timeout(5):
+            await closed.wait()
+    assert failures == []
+
+
 async def test_a_broker_without_tls_is_not_talked_to(broker: Any) -> None:
     """There is no way down from TLS: the listener without it is refused."""
     await lost(broker.settings("one", port=broker.plain_port, timeout_s=2.0))

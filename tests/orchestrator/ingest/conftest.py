@@ -1,0 +1,46 @@
+"""An ingest over an empty database; and the running broker of delivery's tests."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from orchestrator.config import Home, Settings
+from orchestrator.ingest.ingest import Ingest
+from orchestrator.storage.database import Database
+from protocol.clock import ManualClock
+from tests.orchestrator.delivery.conftest import lab
+from tests.orchestrator.ingest.speakers import FLEET, NOW
+
+__all__ = ["lab"]
+
+
+@dataclass
+class Desk:
+    """An ingest, and what it woke."""
+
+    db: Database
+    home: Home
+    clock: ManualClock = field(default_factory=lambda: ManualClock(NOW))
+    delivery: int = 0
+    controller: int = 0
+
+    def __post_init__(self) -> None:
+        """Make the ingest."""
+        settings = Settings(fleet=FLEET)
+        self.ingest = Ingest(self.db, self.home, settings, self.clock, self._wake_delivery, self._wake_controller)
+
+    def _wake_delivery(self) -> None:
+        self.delivery += 1
+
+    def _wake_controller(self) -> None:
+        self.controller += 1
+
+
+@pytest.fixture
+async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
+    """An ingest that is handed its messages."""
+    db = await Database.open(tmp_path / "db.sqlite")
+    yield Desk(db, Home(tmp_path))
+    await db.close()
