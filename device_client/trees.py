@@ -3,7 +3,7 @@
 import hashlib
 import os
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from protocol.executables import HEAD_BYTES
@@ -11,13 +11,16 @@ from protocol.executables import HEAD_BYTES
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A regular file. ``mode`` has all twelve bits, so that a setuid bit is a difference; ``head`` is its beginning."""
+    """A regular file. ``mode`` has all twelve bits, so that a setuid bit is a difference.
+
+    ``head`` is its beginning, for whoever asks what kind of file it is; the hash says all of it, so it is not compared.
+    """
 
     path: str
     mode: int
     length: int
     sha256: str
-    head: bytes = b""
+    head: bytes = field(default=b"", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
