@@ -1,10 +1,16 @@
-"""The agent's log: one JSON object a line on stderr, for journald or a file."""
+"""The agent's log: one JSON object a line on stderr, for journald or a file.
+
+A traceback names places only: structlog would print every frame's variables too, and some of them are keys.
+"""
 
 import logging
 import os
 import sys
 
 import structlog
+from structlog.tracebacks import ExceptionDictTransformer
+
+_TRACEBACKS = structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False))
 
 
 def log_to_stderr() -> None:
@@ -15,7 +21,7 @@ def log_to_stderr() -> None:
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.dict_tracebacks,
+            _TRACEBACKS,
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
