@@ -10,19 +10,22 @@ from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
+import structlog
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from device_client.agent.journal import Update
 from device_client.config import DeviceSettings
-from device_client.download.downloader import DownloadSettings, Listeners, Transfer, fetch
+from device_client.download.downloader import DownloadSettings, Listeners, Transfer, fetch_artifact, fetch_pieces
 from device_client.download.sources import ChunkSource
-from device_client.download.store import ArtifactStore, PieceStore, clear_staging, stream_path
+from device_client.download.store import PieceStore, clear_staging, stream_path
 from device_client.reporter import Reporter
 from device_client.verification.release import Verifier
 from protocol.encryption import open_manifest, unwrap_key
 from protocol.errors import ContentError, ErrorCode
 from protocol.manifest import Artifact, Manifest
 from protocol.trust.trusted import ReleaseTarget
+
+log = structlog.get_logger(__name__)
 
 
 class Fetcher:
@@ -50,6 +53,7 @@ class Fetcher:
         self._refused = refused
         self._random = random
         self._progress_at = 0.0
+        self._hint: asyncio.Task[None] | None = None  # one at a time, and none outlives its transfer
         self.last: Transfer | None = None
 
     async def fetch(self, update: Update) -> int:
@@ -64,16 +68,24 @@ class Fetcher:
         target = await asyncio.to_thread(self._verifier.check, update.offer.release, update.offer.attempt)
         settings = DownloadSettings.of(self._settings.download, self._settings.timing)
         listeners = self._listeners(update)
-        pieces = self._pieces(target)
-        sealed = await fetch(pieces, self._source, settings, listeners, self._random)
-        artifact = await asyncio.to_thread(self._artifact, update, target)
-        store = ArtifactStore(self._staging, artifact)
+        info = target.info
         try:
-            body = await fetch(store, self._source, settings, listeners, self._random)
-            await asyncio.to_thread(store.complete)
+            sealed, listed = await fetch_pieces(
+                self._staging,
+                info.pieces,
+                target.length,
+                target.sha256,
+                self._source,
+                settings,
+                listeners,
+                self._random,
+            )
+            artifact = await asyncio.to_thread(self._open, sealed, update, target)
+            _, body = await fetch_artifact(self._staging, artifact, self._source, settings, listeners, self._random)
         finally:
-            store.close()
-        return update.bytes_fetched + sealed.fetched_bytes + body.fetched_bytes
+            if self._hint:
+                self._hint.cancel()
+        return update.bytes_fetched + listed.fetched_bytes + body.fetched_bytes
 
     def staged(self, update: Update, target: ReleaseTarget) -> tuple[Artifact, Path]:
         """The artifact and its verified stream, for installing. Blocking.
@@ -88,18 +100,21 @@ class Fetcher:
         """Remove what was staged. Blocking."""
         clear_staging(self._staging)
 
-    def _pieces(self, target: ReleaseTarget) -> PieceStore:
-        return PieceStore(self._staging, target.info.pieces, target.length, target.sha256)
-
     def _artifact(self, update: Update, target: ReleaseTarget) -> Artifact:
-        pieces = self._pieces(target)
+        pieces = PieceStore(self._staging, target.info.pieces, target.length, target.sha256)
         try:
             if pieces.resume():
                 raise ContentError(ErrorCode.CHUNK, "sealed manifest: what was staged is damaged")
             sealed = pieces.complete()
         finally:
             pieces.close()
-        wrap = base64.b64decode(update.offer.key_wrap or "", validate=True)
+        return self._open(sealed, update, target)
+
+    def _open(self, sealed: bytes, update: Update, target: ReleaseTarget) -> Artifact:
+        try:
+            wrap = base64.b64decode(update.offer.key_wrap or "", validate=True)
+        except ValueError as error:
+            raise ContentError(ErrorCode.KEY, "key wrap: not base64") from error
         cek = unwrap_key(wrap, self._content_key, release=target.sha256, device=self._device)
         manifest = Manifest.from_json(open_manifest(cek, sealed))
         if (manifest.product, manifest.version) != (target.info.product, target.info.version):
@@ -116,22 +131,20 @@ class Fetcher:
         async def want(cids: tuple[str, ...]) -> None:
             await self._reporter.want(update.offer.rollout, list(cids))
 
-        loop = asyncio.get_running_loop()
-
         def progress(transfer: Transfer) -> None:
             self.last = transfer
             now = time.monotonic()
-            if now >= self._progress_at:
-                self._progress_at = now + self._settings.timing.progress_interval_s
-                percent = 100 * transfer.present_bytes / max(1, transfer.total_bytes)
-                report = self._reporter.progress(
-                    update, percent, update.bytes_fetched + transfer.fetched_bytes, transfer.total_bytes
-                )
-                _running.add(task := loop.create_task(report))
-                task.add_done_callback(_running.discard)
+            if now < self._progress_at or (self._hint and not self._hint.done()):
+                return
+            self._progress_at = now + self._settings.timing.progress_interval_s
+            self._hint = asyncio.create_task(self._say_progress(update, transfer))
 
         return Listeners(progress=progress, want=want, refused=self._refused)
 
-
-_running: set[asyncio.Task[None]] = set()
-"""Progress hints under way; the loop keeps only weak references to tasks."""
+    async def _say_progress(self, update: Update, transfer: Transfer) -> None:
+        percent = 100 * transfer.present_bytes / max(1, transfer.total_bytes)
+        fetched = update.bytes_fetched + transfer.fetched_bytes
+        try:
+            await self._reporter.progress(update, percent, fetched, transfer.total_bytes)
+        except Exception:  # a hint: its failure is nobody's
+            log.exception("progress not said", rollout_id=update.offer.rollout)

@@ -128,16 +128,19 @@ async def fetch_pieces(
     settings: DownloadSettings,
     listeners: Listeners,
     random: Random,
-) -> bytes:
+) -> tuple[bytes, Transfer]:
     """Fetch a sealed manifest; ``pieces``, ``length`` and ``sha256`` as the release names them.
+
+    Returns:
+        The sealed manifest, with the hash that was signed, and what it took.
 
     Raises:
         ContentError: E_SPACE, E_CHUNK, or E_FORMAT and E_OVERSIZE where the release names something that cannot be.
     """
     store = await asyncio.to_thread(PieceStore, staging, pieces, length, sha256)
     try:
-        await fetch(store, source, settings, listeners, random)
-        return await asyncio.to_thread(store.complete)
+        transfer = await fetch(store, source, settings, listeners, random)
+        return await asyncio.to_thread(store.complete), transfer
     finally:
         store.close()
 

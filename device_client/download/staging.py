@@ -25,6 +25,7 @@ class Stage:
         self.path = path
         self.length = length
         self._lock = threading.Lock()
+        self._descriptor = -1
         with explained(path):
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             found = os.fstat(self._descriptor).st_size
@@ -65,6 +66,10 @@ class Stage:
                 os.close(self._descriptor)
                 self._descriptor = -1
 
+    def __del__(self) -> None:
+        # A download that is cancelled while a thread opens its stage leaves it to nobody.
+        self.close()
+
     def _opened(self) -> int:
         if self._descriptor < 0:
             raise ValueError(f"{self.path} is closed")
@@ -79,6 +84,6 @@ def explained(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise ContentError(
-                ErrorCode.SPACE, f"{path.parent}: the disk is full; free some space and it goes on by itself"
+                ErrorCode.SPACE, f"{path.parent}: the disk is full; free some space and retry the device"
             ) from error
         raise ContentError(ErrorCode.SPACE, f"{path}: cannot be read or written: {error.strerror or error}") from error
