@@ -1,11 +1,13 @@
 """What comes down the connection, sorted: trust metadata, directives, chunks, the marker of ingest.
 
 Retained messages arrive in any order, so a directive that cannot be judged yet is kept, newest per topic, and judged
-again when trust was refreshed. Verification runs in a thread, one batch at a time. What is refused is counted, logged
-and told to the operator with the next readiness; it never moves the machine.
+again when trust was refreshed or time has passed; one that nobody known has signed may be by a key that the next trust
+bundle lists. Verification runs in a thread, one at a time. What is refused is counted, logged and told to the operator
+with the next readiness; it never moves the machine.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 
 import structlog
@@ -13,7 +15,7 @@ import structlog
 from device_client.download.sources import MqttSource
 from device_client.errors import DeviceError
 from device_client.refusals import Refusals
-from device_client.verification.release import Verifier
+from device_client.verification.release import Accepted, Verifier
 from protocol.directives import Announcement, Offer
 from protocol.envelopes import decode
 from protocol.errors import ErrorCode, ProtocolError
@@ -26,9 +28,50 @@ log = structlog.get_logger(__name__)
 
 MAX_WAITING = 256
 """Directives kept until they can be judged; more rollouts than that at once is a flood."""
+MAX_UNPROVEN = 16
+"""Directives with a signature of nobody known that are kept until the next trust; the oldest go first."""
+MAX_ROOTS = 256
+"""Root versions kept; as many rotations are walked in one go, and the nearest are walked first."""
 _NOT_YET = frozenset({ErrorCode.WITHHELD, ErrorCode.FREEZE})
 
 Take = Callable[[Offer | Announcement], Awaitable[None]]
+Accept = Callable[[str, bytes], Accepted[Offer] | Accepted[Announcement]]
+
+
+class _Pile:
+    """Directives of one kind that wait to be judged: the newest of each rollout."""
+
+    def __init__(self) -> None:
+        self.waiting: dict[str, bytes] = {}
+        self._unproven: dict[str, bytes] = {}
+
+    def keep(self, rollout: str, raw: bytes) -> None:
+        """Let it wait.
+
+        Raises:
+            ProtocolError: E_OVERSIZE: too many wait already.
+        """
+        if len(self.waiting) >= MAX_WAITING and rollout not in self.waiting:
+            raise ProtocolError(ErrorCode.OVERSIZE, f"more than {MAX_WAITING} rollouts at once")
+        self.waiting[rollout] = raw
+
+    def done(self, rollout: str, raw: bytes) -> None:
+        """It was judged; what came meanwhile still waits."""
+        if self.waiting.get(rollout) is raw:
+            del self.waiting[rollout]
+        self._unproven.pop(rollout, None)
+
+    def set_aside(self, rollout: str, raw: bytes) -> None:
+        """Nobody known has signed it: wait for other keys."""
+        self.done(rollout, raw)
+        if len(self._unproven) >= MAX_UNPROVEN:
+            self._unproven.pop(next(iter(self._unproven)))
+        self._unproven[rollout] = raw
+
+    def bring_back(self) -> None:
+        """There may be other keys now."""
+        self.waiting = {**self._unproven, **self.waiting}
+        self._unproven = {}
 
 
 class Inbox:
@@ -42,17 +85,27 @@ class Inbox:
         take: Take,
         on_generation: Callable[[], None],
         refusals: Refusals,
+        again_s: float,
     ) -> None:
+        """Listen.
+
+        Args:
+            take: Is handed what was accepted; may be the very same once more.
+            on_generation: Called when ingest began anew.
+            again_s: How often what could not be judged is looked at again: a clock that was wrong may be right by now.
+        """
         self._topics = topics
         self._verifier = verifier
         self._source = source
         self._take = take
         self._on_generation = on_generation
+        self._again_s = again_s
         self._files: dict[str, bytes] = {}
-        self._roots: dict[str, bytes] = {}
+        self._roots: dict[int, bytes] = {}
         self._trust_changed = True
-        self._announcements: dict[str, bytes] = {}
-        self._offers: dict[str, bytes] = {}
+        self._late = False
+        self._announcements = _Pile()
+        self._offers = _Pile()
         self._changed = asyncio.Event()
         self._changed.set()
         self._ingest = ""
@@ -77,19 +130,17 @@ class Inbox:
             self.refusals.add("", error)
 
     async def run(self) -> None:
-        """Judge what came, whenever something did."""
+        """Judge what came whenever something did, and what is left when some time has passed."""
         while True:
-            await self._changed.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._again_s):
+                    await self._changed.wait()
             self._changed.clear()
-            if self._trust_changed:
+            if self._trust_changed or self._late:
                 self._trust_changed = False
                 await self._refresh()
-            await self._judge_announcements()
-            await self._judge_offers()
-
-    def judge_again(self) -> None:
-        """Time has passed or trust was restored: look at what is kept once more."""
-        self._changed.set()
+            await self._judge(self._announcements, self._verifier.accept_announcement)
+            await self._judge(self._offers, self._verifier.accept_offer)
 
     def _sort(self, kind: Kind, values: dict[str, str], payload: bytes) -> None:
         match kind:
@@ -97,7 +148,7 @@ class Inbox:
                 self._source.deliver(values["cid"], payload)
                 return
             case Kind.TRUST_ROOT:
-                self._roots[f"{values['n']}.root.json"] = payload
+                self._keep_root(int(values["n"]), payload)
                 self._trust_changed = True
             case Kind.TRUST_BUNDLE:
                 self._files = {**unpack_bundle(payload), **_timestamp(self._files)}
@@ -106,15 +157,23 @@ class Inbox:
                 self._files = {**self._files, "timestamp.json": payload}
                 self._trust_changed = True
             case Kind.ANNOUNCE:
-                _keep(self._announcements, values["rollout"], payload)
+                self._announcements.keep(values["rollout"], payload)
             case Kind.OFFER:
-                _keep(self._offers, values["rollout"], payload)
+                self._offers.keep(values["rollout"], payload)
             case Kind.STATUS_SYNC:
                 self._note_generation(payload)
                 return
             case _:
                 raise ProtocolError(ErrorCode.SCOPE, f"{kind.value}: not for a device")
         self._changed.set()
+
+    def _keep_root(self, number: int, payload: bytes) -> None:
+        """Roots are never cleared, and a broker may invent any number of them: those behind us are of no use."""
+        if number <= self._verifier.root_version:
+            return
+        self._roots[number] = payload
+        if len(self._roots) > MAX_ROOTS:
+            del self._roots[max(self._roots)]
 
     def _note_generation(self, payload: bytes) -> None:
         ingest = decode(payload, Sync).ingest
@@ -123,59 +182,48 @@ class Inbox:
         self._ingest = ingest
 
     async def _refresh(self) -> None:
+        roots = {f"{number}.root.json": data for number, data in self._roots.items()}
+        self._late = False
         try:
-            await asyncio.to_thread(self._verifier.refresh, {**self._roots, **self._files})
+            await asyncio.to_thread(self._verifier.refresh, {**roots, **self._files})
             self.refusals.accepted("")
         except ProtocolError as error:
+            self._late = error.code in (ErrorCode.FREEZE, ErrorCode.SPACE)
             if not (error.code is ErrorCode.WITHHELD and not self._files):
                 self.refusals.add("", error)
+            return
         except DeviceError as error:
+            self._late = True
             log.error("trust not stored", why=str(error))
+            return
+        self._roots = {n: data for n, data in self._roots.items() if n > self._verifier.root_version}
+        self._announcements.bring_back()
+        self._offers.bring_back()
 
-    async def _judge_announcements(self) -> None:
-        for rollout, raw in list(self._announcements.items()):
+    async def _judge(self, pile: _Pile, accept: Accept) -> None:
+        for rollout, raw in list(pile.waiting.items()):
             try:
-                accepted = await asyncio.to_thread(self._verifier.accept_announcement, rollout, raw)
+                accepted = await asyncio.to_thread(accept, rollout, raw)
             except ProtocolError as error:
-                self._refused(self._announcements, rollout, raw, error)
+                self._refused(pile, rollout, raw, error)
                 continue
             except DeviceError as error:
-                log.error("announcement not stored", rollout_id=rollout, why=str(error))
+                log.error("directive not stored", rollout_id=rollout, why=str(error))
                 continue
-            _done(self._announcements, rollout, raw)
+            pile.done(rollout, raw)
             self.refusals.accepted(rollout)
             await self._take(accepted.message)
 
-    async def _judge_offers(self) -> None:
-        for rollout, raw in list(self._offers.items()):
-            try:
-                accepted = await asyncio.to_thread(self._verifier.accept_offer, rollout, raw)
-            except ProtocolError as error:
-                self._refused(self._offers, rollout, raw, error)
-                continue
-            except DeviceError as error:
-                log.error("offer not stored", rollout_id=rollout, why=str(error))
-                continue
-            _done(self._offers, rollout, raw)
-            self.refusals.accepted(rollout)
-            await self._take(accepted.message)
-
-    def _refused(self, kept: dict[str, bytes], rollout: str, raw: bytes, error: ProtocolError) -> None:
-        if error.code in _NOT_YET or (error.code is ErrorCode.SIGNATURE and self._trust_changed):
+    def _refused(self, pile: _Pile, rollout: str, raw: bytes, error: ProtocolError) -> None:
+        if error.code in _NOT_YET:
             return  # judged again when trust was refreshed
-        _done(kept, rollout, raw)
+        if error.code is ErrorCode.SIGNATURE:
+            pile.set_aside(rollout, raw)
+            if self._trust_changed:
+                return  # other keys are here already
+        else:
+            pile.done(rollout, raw)
         self.refusals.add(rollout, error)
-
-
-def _keep(kept: dict[str, bytes], rollout: str, payload: bytes) -> None:
-    if len(kept) >= MAX_WAITING and rollout not in kept:
-        raise ProtocolError(ErrorCode.OVERSIZE, f"more than {MAX_WAITING} rollouts at once")
-    kept[rollout] = payload
-
-
-def _done(kept: dict[str, bytes], rollout: str, raw: bytes) -> None:
-    if kept.get(rollout) is raw:
-        del kept[rollout]
 
 
 def _timestamp(files: dict[str, bytes]) -> dict[str, bytes]:

@@ -102,7 +102,13 @@ class Agent:
         self._keeper = GateKeeper(self._gates(book, believed), settings, self._verifier, self.runner.announcements)
         self._refusals = Refusals(clock)
         self.inbox = Inbox(
-            self._topics, self._verifier, self._source, self.runner.post, self._say_again, self._refusals
+            self._topics,
+            self._verifier,
+            self._source,
+            self.runner.post,
+            self._say_again,
+            self._refusals,
+            timing.gate_interval_s,
         )
         self._self_report = SelfReport(settings, self._installer, self._verifier, self._refusals, self._reporter, clock)
         self._answers = AnnouncementAnswers(
@@ -227,8 +233,6 @@ class Agent:
             if self._reporter.is_connected:
                 await self._answers.answer()
                 await self._self_report.send_news()
-            if self._verifier.stale:
-                self.inbox.judge_again()
 
     def _watch_clock(self) -> None:
         """A clock that cannot be right is told once, and again when it was right in between."""

@@ -103,6 +103,11 @@ class Verifier:
         """When freshness ran out; None while it lasts, and where nothing was ever fresh."""
         return self._trusted.timestamp_expires if self._trusted and self.stale else None
 
+    @property
+    def root_version(self) -> int:
+        """Of the root that is trusted; 0 before anything was verified."""
+        return self._trusted.roles["root"].version if self._trusted else 0
+
     def refresh(self, files: Mapping[str, bytes]) -> None:
         """Take in trust metadata from the topics, or verify the stored set again when ``files`` is empty.
 

@@ -256,3 +256,16 @@ def test_the_stored_set_holds_only_what_is_current(store: TrustStore, repository
     repository.bump()
     store.refresh(repository.files(), NOW, products=(PRODUCT,))
     assert set(json.loads((tmp_path / "verified.json").read_text())) == set(repository.files())
+
+
+@pytest.mark.parametrize("blocked", ["tuf", "verified.json.new"])
+def test_a_disk_that_refuses_has_a_code(tmp_path: Path, repository: Repository, blocked: str) -> None:
+    """Where the store cannot be written it says E_SPACE, like anything else that is refused; nobody crashes."""
+    (tmp_path / "trust").mkdir()
+    place = tmp_path / "trust" / blocked
+    if blocked == "tuf":
+        place.write_bytes(b"in the way")
+    else:
+        place.mkdir()
+    store = TrustStore(tmp_path / "trust", repository.root_bytes())
+    assert refused(store, repository.files()) is ErrorCode.SPACE
