@@ -47,9 +47,14 @@ class GrantEnded:
 
 @dataclass(frozen=True, slots=True)
 class Announced:
-    """The rollout's announcement changed, or its lease ran out (``action`` hold)."""
+    """The rollout's announcement changed."""
 
     action: Action
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseEnded:
+    """The rollout's announcement ran out in mid-transfer, and none newer came."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +153,7 @@ Event = (
     | OfferRenewed
     | GrantEnded
     | Announced
+    | LeaseEnded
     | Closed
     | Heard
     | GatesOpen

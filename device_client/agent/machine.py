@@ -32,7 +32,7 @@ from device_client.agent.machine_table import (
     WAIT_INSTALL,
     Place,
 )
-from protocol.directives import Action
+from protocol.directives import Action, Grant
 from protocol.errors import ErrorCode
 from protocol.states import OUTCOMES, TOUCHED, Phase, State
 
@@ -87,18 +87,19 @@ def advance(update: Update, event: ev.Event, nonce: str) -> Step:
             return _by_table(update, event, nonce)
 
 
-def recover(update: Update, boot_id: str, *, runs_new_version: bool) -> Step:
+def recover(update: Update, boot_id: str, nonce: str, *, runs_new_version: bool) -> Step:
     """Where to go on after a restart: a function of what was saved, the boot and what runs.
 
     Args:
         update: As it was saved last.
         boot_id: Of this boot; a grant does not survive a reboot, its clock started anew.
+        nonce: A fresh one: what is on trial must be answered anew, what was heard before may have been another version.
         runs_new_version: Whether the offered release is the active one.
     """
     # A grant ends with the process that received it: its deadline stands on that process's clock.
     update = update.model_copy(update={"boot_id": boot_id, "granted": False, "resumes": update.resumes + 1})
     if update.is_over:
-        return Step(update, (Effect.REPORT_STATE,))
+        return Step(update, (Effect.CLEAN_UP, Effect.REPORT_STATE))
     place: Place = (update.state, update.phase)
     match update.state:
         case State.EVALUATING | State.INSTALLED | State.COMMITTING | State.ROLLING_BACK | State.ACTIVATING:
@@ -117,7 +118,8 @@ def recover(update: Update, boot_id: str, *, runs_new_version: bool) -> Step:
             return _go(update, ROLLING_BACK, {"code": ErrorCode.INSTALL, "detail": "installing was cut off twice"})
         case State.VERIFYING:
             if runs_new_version:
-                return Step(update.model_copy(update={"healthy": False}), ENTER[VERIFYING])
+                unproven = {"healthy": False, "heard": False, "nonce": nonce}
+                return Step(update.model_copy(update=unproven), ENTER[VERIFYING])
             return _go(
                 update, ROLLING_BACK, {"code": ErrorCode.HEALTH, "detail": "the former version was found running"}
             )
@@ -143,17 +145,17 @@ def _by_table(update: Update, event: ev.Event, nonce: str) -> Step:
                 changes["detail"] = f"rolling back failed: {event.detail}; before it: {update.detail}"[:500]
         case ev.VerifyTimedOut():
             changes = {"code": ErrorCode.TIMEOUT, "detail": event.detail}
-        case ev.Closed():
-            changes = {"detail": event.reason}
-        case ev.Declined():
-            changes = {"detail": event.detail}
+        case ev.Closed(why) | ev.Declined(why):
+            changes = {"detail": why}
         case ev.Fetched():
             changes = {"bytes_fetched": event.bytes_fetched}
         case ev.FetchInterrupted():
             return Step(update.model_copy(update={"resumed": True, "resumes": update.resumes + 1}), ())
         case ev.HealthPassed():
             return _verified(update.model_copy(update={"healthy": True, "log": event.log}))
-        case ev.Installed() | ev.Activated() | ev.Committed() | ev.RolledBack():
+        case ev.Installed() if update.offer.grant is Grant.CLOSED:
+            place, changes = ROLLING_BACK, {"detail": update.offer.reason or "closed"}  # while it was being written
+        case ev.Installed() | ev.LeaseEnded() | ev.Activated() | ev.Committed() | ev.RolledBack():
             pass
         case ev.OfferRenewed() | ev.GrantEnded() | ev.Announced() | ev.Heard() | ev.GatesOpen() | ev.GatesShut():
             raise RuntimeError("advance() routes these elsewhere")
@@ -173,8 +175,8 @@ def _go(update: Update, place: Place, changes: dict[str, object], nonce: str = "
     effects = ENTER.get(place, ())
     if state in OUTCOMES:
         effects = (Effect.CLEAN_UP, Effect.REPORT_STATE)
-        if update.state is State.DOWNLOADING:
-            effects = (Effect.STOP_FETCHING, *effects)
+    if update.state is State.DOWNLOADING and place != FETCHED:
+        effects = (Effect.STOP_FETCHING, *effects)
     if (place in REPORTED or state in OUTCOMES) and nonce:
         changes |= {"nonce": nonce, "heard": False}
     if state in TOUCHED or update.state in TOUCHED:

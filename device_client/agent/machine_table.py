@@ -41,6 +41,7 @@ TABLE: dict[tuple[Place, type], Place] = {
     (WAIT_DOWNLOAD, ev.Closed): _end(State.CANCELLED),
     (DOWNLOADING, ev.Fetched): FETCHED,
     (DOWNLOADING, ev.FetchInterrupted): DOWNLOADING,
+    (DOWNLOADING, ev.LeaseEnded): WAIT_DOWNLOAD,
     (DOWNLOADING, ev.Failed): _end(State.FAILED),
     (DOWNLOADING, ev.Declined): _end(State.DECLINED),
     (DOWNLOADING, ev.Closed): _end(State.CANCELLED),
@@ -56,7 +57,7 @@ TABLE: dict[tuple[Place, type], Place] = {
     (WAIT_INSTALL, ev.Failed): _end(State.FAILED),
     (WAIT_INSTALL, ev.Declined): _end(State.DECLINED),
     (WAIT_INSTALL, ev.Closed): _end(State.CANCELLED),
-    (INSTALLING, ev.Installed): INSTALLED,
+    (INSTALLING, ev.Installed): INSTALLED,  # unless it was closed meanwhile; see machine._by_table
     (INSTALLING, ev.Failed): ROLLING_BACK,
     (INSTALLED, ev.GatesOpen): ACTIVATING,  # with a live grant; see machine._open
     (INSTALLED, ev.GatesShut): WAIT_ACTIVATE,

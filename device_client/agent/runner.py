@@ -15,13 +15,18 @@ from device_client.agent import events as ev
 from device_client.agent.effects import Effect
 from device_client.agent.journal import Journal, Update, boot_id
 from device_client.agent.machine import IllegalEvent, Step, advance, begin, recover
+from device_client.agent.orders import Orders
+from device_client.config import TimingSection
+from device_client.errors import DeviceError
 from protocol.clock import Clock
 from protocol.directives import Action, Announcement, Grant, Offer
-from protocol.states import Phase, State
+from protocol.states import State
 
 log = structlog.get_logger(__name__)
 
 QUEUE_BOUND = 256
+SAVE_RETRY_S = 0.5
+MAX_SAVE_RETRY_S = 30.0
 _JUDGED = frozenset({State.WAITING, State.FETCHED, State.INSTALLED})
 """A judgement that was dropped, or could not be made yet, is made again."""
 
@@ -38,43 +43,14 @@ class Performer(Protocol):
         ...
 
     def abandon_trial(self) -> None:
-        """Return to the former version if one is on trial: its journal was lost. Blocking."""
-        ...
-
-
-class Timing(Protocol):
-    """The waits that the runner keeps, seconds."""
-
-    @property
-    def readiness_retry_s(self) -> float:
-        """Base of the back-off of repeats."""
-        ...
-
-    @property
-    def readiness_level_s(self) -> float:
-        """The longest time between two repeats."""
-        ...
-
-    @property
-    def gate_interval_s(self) -> float:
-        """How often shut gates are judged again."""
-        ...
-
-    @property
-    def verify_timeout_s(self) -> float:
-        """How long a healthy new version waits for an answer."""
-        ...
-
-    @property
-    def network_deadline_s(self) -> float:
-        """How long it tries to reach a broker."""
+        """No update is open: what is on trial, or staged, has lost its journal and is nobody's. Blocking."""
         ...
 
 
 class Runner:
     """One device's open update, if any."""
 
-    def __init__(self, journal: Journal, timing: Timing, clock: Clock, random: Random) -> None:
+    def __init__(self, journal: Journal, timing: TimingSection, clock: Clock, random: Random) -> None:
         self._journal = journal
         self._timing = timing
         self._clock = clock
@@ -82,8 +58,8 @@ class Runner:
         self._queue: asyncio.Queue[ev.Event | Offer | Announcement] = asyncio.Queue(QUEUE_BOUND)
         self._performer: Performer | None = None
         self.update: Update | None = None
-        self.offers: dict[str, Offer] = {}
-        self.announcements: dict[str, Announcement] = {}
+        self._orders = Orders()
+        self.offers, self.announcements = self._orders.offers, self._orders.announcements
         self._grant_until = 0.0
         self._verifying_since = 0.0
         self._connected_at = 0.0
@@ -129,7 +105,7 @@ class Runner:
             runs = await asyncio.to_thread(self._perform.runs_offered, self.update)
             self.offers[self.update.offer.rollout] = self.update.offer
             log.info("update recovered", rollout_id=self.update.offer.rollout, state=self.update.state.value)
-            await self._apply(recover(self.update, boot_id(), runs_new_version=runs))
+            await self._apply(recover(self.update, boot_id(), _nonce(), runs_new_version=runs))
         while True:
             item = await self._queue.get()
             try:
@@ -146,6 +122,8 @@ class Runner:
             await self.post(ev.GrantEnded())
         if update.state is State.VERIFYING:
             await self._watch_verifying(update, now)
+        if update.state is State.DOWNLOADING and self._lease_ended(update):
+            await self.post(ev.LeaseEnded())
         if update.state in _JUDGED and now >= self._judge_at:
             self._judge_at = now + self._timing.gate_interval_s
             self._perform.start(Effect.JUDGE_GATES, update)
@@ -153,6 +131,10 @@ class Runner:
             self._repeats += 1
             self._schedule_repeat()
             self._perform.start(self._report, update)
+
+    def _lease_ended(self, update: Update) -> bool:
+        announced = self.announcements.get(update.offer.rollout)
+        return announced is not None and announced.expires <= self._clock.now()
 
     async def _watch_verifying(self, update: Update, now: float) -> None:
         if self._connected and now - self._verifying_since > self._timing.verify_timeout_s:
@@ -174,8 +156,8 @@ class Runner:
                 log.info("event dropped", why=f"{type(item).__name__} without an update")
 
     async def _take_offer(self, offer: Offer) -> None:
-        self.offers[offer.rollout] = offer
         update = self.update
+        self._orders.note(offer, self._clock.now(), update.offer.rollout if update else None)
         if update is None or self._supersedes(offer, update):
             await self._begin(offer)
         elif update.offer.rollout == offer.rollout and offer.attempt == update.offer.attempt:
@@ -197,10 +179,13 @@ class Runner:
         fresh = Update(offer=offer, boot_id=boot_id(), action=action)
         log.info("offer taken", rollout_id=offer.rollout, release=offer.release.path)
         await self._apply(begin(fresh))
+        if action is Action.ABORT:
+            await self._advance(ev.Announced(action))  # the announcement overtook the offer
 
     async def _renew(self, offer: Offer, update: Update) -> None:
         granted = offer.grant is Grant.ACTIVATE and offer.nonce == update.nonce and not update.is_over
-        if granted:
+        # The very same offer once more (a reconnect, a replay) must not make a grant last longer.
+        if granted and not (update.granted and offer.order == update.offer.order):
             self._grant_until = self._clock.monotonic() + (offer.grant_s or 0)
         if not update.is_over:
             await self._advance(ev.OfferRenewed(offer, granted))
@@ -212,8 +197,8 @@ class Runner:
             await self._advance(ev.Closed(offer.reason or "closed"))
 
     async def _take_announcement(self, announcement: Announcement) -> None:
-        self.announcements[announcement.rollout] = announcement
         update = self.update
+        self._orders.note(announcement, self._clock.now(), update.offer.rollout if update else None)
         if update and update.offer.rollout == announcement.rollout:
             await self._advance(ev.Announced(announcement.action))
             if self.update and self.update.state is State.WAITING:
@@ -222,14 +207,17 @@ class Runner:
     async def _advance(self, event: ev.Event) -> None:
         if self.update is None:
             return
-        await self._apply(advance(self.update, event, secrets.token_urlsafe(12)))
+        if self.update.granted and self._clock.monotonic() >= self._grant_until:
+            # A tick would say so, a moment too late for the event at hand.
+            await self._apply(advance(self.update, ev.GrantEnded(), _nonce()))
+        await self._apply(advance(self.update, event, _nonce()))
 
     async def _apply(self, step: Step) -> None:
         """Save before acting: what is acted on twice is harmless, what is not saved is lost."""
         before = self.update
         if step.update != before or Effect.FORGET in step.effects:
             forgotten = Effect.FORGET in step.effects
-            await asyncio.to_thread(self._journal.save, None if forgotten else step.update)
+            await self._save(None if forgotten else step.update)
         self.update = step.update
         self._note(before, step.update)
         for effect in step.effects:
@@ -242,6 +230,20 @@ class Runner:
                     self._perform.start(effect, step.update)
                 case _:
                     self._perform.start(effect, step.update)
+
+    async def _save(self, update: Update | None) -> None:
+        """Try until the disk takes it: nothing is done that was not saved, and nothing that happened is lost."""
+        retry_s = SAVE_RETRY_S
+        while True:
+            try:
+                await asyncio.to_thread(self._journal.save, update)
+                return
+            except (DeviceError, OSError) as error:
+                log.error("journal not saved", why=str(error)[:500], retry_s=retry_s)
+            if update and update.is_over:
+                self._perform.start(Effect.CLEAN_UP, update)  # makes room; it is due anyway
+            await asyncio.sleep(retry_s)
+            retry_s = min(2 * retry_s, MAX_SAVE_RETRY_S)
 
     def _note(self, before: Update | None, after: Update) -> None:
         if before and (before.state, before.phase) == (after.state, after.phase):
@@ -257,12 +259,10 @@ class Runner:
         )
 
     async def _forget(self) -> None:
-        self.update, self._report = None, None
-        now = self._clock.now()
-        for offer in sorted(self.offers.values(), key=lambda o: o.order):
-            if offer.grant is not Grant.CLOSED and offer.expires > now:
-                await self._begin(offer)
-                return
+        done, self.update, self._report = self.update, None, None
+        following = self._orders.next_offer(self._clock.now(), done.offer) if done else None
+        if following:
+            await self._begin(following)
 
     def _schedule_repeat(self) -> None:
         ceiling = min(self._timing.readiness_level_s, self._timing.readiness_retry_s * 2 ** min(self._repeats, 16))
@@ -274,7 +274,6 @@ class Runner:
             raise RuntimeError("attach a performer before running")
         return self._performer
 
-    @property
-    def phase_to_judge(self) -> Phase:
-        """The phase whose gates decide what comes next."""
-        return (self.update.phase if self.update else None) or Phase.DOWNLOAD
+
+def _nonce() -> str:
+    return secrets.token_urlsafe(12)

@@ -33,6 +33,7 @@ SAMPLES: dict[type, ev.Event] = {
     ev.OfferRenewed: ev.OfferRenewed(OFFER, granted=False),
     ev.GrantEnded: ev.GrantEnded(),
     ev.Announced: ev.Announced(Action.INSTALL),
+    ev.LeaseEnded: ev.LeaseEnded(),
     ev.Closed: ev.Closed("why"),
     ev.Heard: ev.Heard("other", outcome=False),
     ev.GatesOpen: ev.GatesOpen(),
@@ -210,9 +211,9 @@ def test_a_loop_ends() -> None:
 def test_installing_cut_off_too_often_goes_back() -> None:
     """The second restart in mid-install is the last."""
     update = _at((State.INSTALLING, None), installs=1)
-    again = recover(update, "b", runs_new_version=False)
+    again = recover(update, "b", "again-01", runs_new_version=False)
     assert again.effects == (Effect.INSTALL,)
-    assert recover(again.update, "b", runs_new_version=False).update.state is State.ROLLING_BACK
+    assert recover(again.update, "b", "again-01", runs_new_version=False).update.state is State.ROLLING_BACK
 
 
 @pytest.mark.parametrize("place", PLACES, ids=str)
@@ -220,7 +221,7 @@ def test_installing_cut_off_too_often_goes_back() -> None:
 def test_a_restart_keeps_what_runs(place: Place, runs_new: bool) -> None:
     """A restart loses the grant, switches nothing that was not decided before it, and always does something."""
     update = _at(place, granted=True, offer=ACTIVATE_OFFER, nonce="asked-01", heard=True, healthy=True)
-    step = recover(update, "boot-2", runs_new_version=runs_new)
+    step = recover(update, "boot-2", "again-01", runs_new_version=runs_new)
     assert not step.update.granted
     assert step.update.boot_id == "boot-2"
     assert step.effects
@@ -240,7 +241,9 @@ def test_shut_gates_are_said_once_and_again_after_a_restart(phase: Phase) -> Non
     assert advance(shut.update, ev.GatesShut(SHUT), "shut-002").effects == ()
     other = advance(shut.update, ev.GatesShut((Reason(gate="disk", code="disk_full"),)), "shut-002")
     assert (other.update.nonce, other.effects) == ("shut-002", (Effect.REPORT_READINESS,))
-    again = advance(recover(shut.update, "b", runs_new_version=False).update, ev.GatesShut(SHUT), "shut-003")
+    again = advance(
+        recover(shut.update, "b", "again-01", runs_new_version=False).update, ev.GatesShut(SHUT), "shut-003"
+    )
     assert (again.update.nonce, again.effects) == ("shut-003", (Effect.REPORT_READINESS,))
 
 
@@ -255,9 +258,51 @@ def test_gates_that_shut_take_the_grant_back() -> None:
 
 @pytest.mark.parametrize("state", sorted(OUTCOMES))
 def test_an_outcome_is_reported_again_after_a_restart(state: State) -> None:
-    """It is repeated until heard."""
-    step = recover(_at((state, None)), "b", runs_new_version=True)
-    assert (step.update.state, step.effects) == (state, (Effect.REPORT_STATE,))
+    """It is repeated until heard; what was staged is cleared, for a kill may have come between outcome and clearing."""
+    step = recover(_at((state, None), nonce="outcome1"), "b", "again-01", runs_new_version=True)
+    assert (step.update.state, step.effects) == (state, (Effect.CLEAN_UP, Effect.REPORT_STATE))
+    assert step.update.nonce == "outcome1"
+
+
+def test_a_restart_while_verifying_asks_anew() -> None:
+    """An answer that was heard before the restart proves nothing of what runs now: a new nonce must come back."""
+    verifying = _at((State.VERIFYING, None), nonce="before-1", heard=True, healthy=True)
+    step = recover(verifying, "boot-2", "again-01", runs_new_version=True)
+    assert (step.update.nonce, step.update.heard, step.update.healthy) == ("again-01", False, False)
+    healthy = advance(step.update, ev.HealthPassed(), "n").update
+    assert healthy.state is State.VERIFYING
+    assert advance(healthy, ev.Heard("before-1", outcome=False), "n").update.state is State.VERIFYING
+    assert advance(healthy, ev.Heard("again-01", outcome=False), "n").update.state is State.COMMITTING
+
+
+def test_an_offer_that_is_closed_while_its_files_are_written() -> None:
+    """There is no stopping in mid-write; as soon as it is written the device goes back, whatever the gates say."""
+    closed = OFFER.model_copy(update={"grant": Grant.CLOSED, "reason": "the rollout has ended"})
+    installing = advance(_at((State.INSTALLING, None)), ev.OfferRenewed(closed, granted=False), "n").update
+    with pytest.raises(IllegalEvent):
+        advance(installing, ev.Closed("the rollout has ended"), "n")
+    step = advance(installing, ev.Installed(), "n")
+    assert (step.update.state, step.effects) == (State.ROLLING_BACK, (Effect.ROLL_BACK,))
+    assert (step.update.code, step.update.detail) == (None, "the rollout has ended")
+
+
+def test_a_lease_that_ends_in_mid_transfer() -> None:
+    """The transfer stops and waits with what it has; an open gate (a new lease) lets it go on."""
+    step = advance(_at((State.DOWNLOADING, None)), ev.LeaseEnded(), "n")
+    assert (step.update.state, step.update.phase) == (State.WAITING, Phase.DOWNLOAD)
+    assert step.effects == (Effect.STOP_FETCHING, Effect.JUDGE_GATES)
+    assert advance(step.update, ev.GatesOpen(), "n").effects == (Effect.FETCH,)
+
+
+@pytest.mark.parametrize(
+    "place", [(State.INSTALLING, None), (State.INSTALLED, Phase.ACTIVATE), (State.VERIFYING, None)], ids=str
+)
+def test_an_abort_is_no_failure_of_the_release(place: Place) -> None:
+    """A device that goes back because it was told to names no code: nothing failed, and nothing is set aside."""
+    back = advance(_at(place), ev.Announced(Action.ABORT), "n").update
+    assert (back.state, back.code, back.detail) == (State.ROLLING_BACK, None, "the rollout was aborted")
+    over = advance(back, ev.RolledBack(), "over-001").update
+    assert (over.state, over.code, over.detail) == (State.ROLLED_BACK, None, "the rollout was aborted")
 
 
 @dataclass
@@ -294,8 +339,9 @@ class World:
     def restart(self) -> None:
         """Everything under way is lost, the journal stays."""
         self.under_way.clear()
-        self.live = self.healthy = False
-        step = recover(self.update, "boot", runs_new_version=self.runs_new)
+        self.live = self.healthy = self.answered = False
+        self.nonces.append(f"nonce-{len(self.nonces):04}")
+        step = recover(self.update, "boot", self.nonces[-1], runs_new_version=self.runs_new)
         assert Effect.INSTALL not in step.effects or self.update.state is State.INSTALLING
         assert Effect.ACTIVATE not in step.effects or self.update.state is State.ACTIVATING
         self._follow(step)
@@ -317,6 +363,7 @@ class World:
             offer = OFFER.model_copy(update={"grant": grant, "seq": 2, "nonce": nonce or None})
             self.happens(ev.OfferRenewed(offer, granted))
         if heard and nonce:
+            self.answered = self.answered or nonce == self.update.nonce
             self.happens(ev.Heard(nonce, outcome=outcome))
         if grant is Grant.CLOSED and not self.update.is_over:
             self.happens(ev.Closed("closed"))
@@ -397,7 +444,7 @@ class World:
             self.healthy = self.answered = False
         if Effect.COMMIT in step.effects:
             assert self.healthy, "without a passed health check since the last start"
-            assert after.heard
+            assert self.answered, "without an answer to the version that runs"
             assert self.runs_new
         if after.nonce != before.nonce and after.state is State.WAITING:
             assert not after.granted, "a new question, and an old answer"

@@ -37,7 +37,7 @@ class Device:
     done: list[Effect] = field(default_factory=list)
     runs_new: bool = False
     seq: int = 0
-    trials_abandoned: int = 0
+    idle_begun: int = 0
 
     def __post_init__(self) -> None:
         self.journal = Journal(self.path)
@@ -58,7 +58,7 @@ class Device:
 
     def abandon_trial(self) -> None:
         """Note that it was asked."""
-        self.trials_abandoned += 1
+        self.idle_begun += 1
 
     @property
     def update(self) -> Update:
@@ -298,14 +298,14 @@ async def test_a_restart_goes_on(tmp_path: Path) -> None:
 async def test_a_trial_without_a_journal_is_given_up(tmp_path: Path) -> None:
     """A lost or damaged journal leaves nobody who knows whether what runs was verified; a whole one leaves it alone."""
     async with _running(tmp_path) as device:
-        await device.until(lambda: device.trials_abandoned == 1)
+        await device.until(lambda: device.idle_begun == 1)
         await device.comes_to_verify()
     async with _running(tmp_path, runs_new=True) as device:
         await device.until(lambda: Effect.CHECK_HEALTH in device.done)
-        assert device.trials_abandoned == 0
+        assert device.idle_begun == 0
     (tmp_path / "journal.json").write_bytes(b"{")
     async with _running(tmp_path) as device:
-        await device.until(lambda: device.trials_abandoned == 1)
+        await device.until(lambda: device.idle_begun == 1)
         assert device.runner.update is None
 
 
@@ -348,3 +348,110 @@ async def test_a_higher_attempt_after_an_outcome(tmp_path: Path) -> None:
         await device.runner.post(device.offer(attempt=1))
         await device.settles()
         assert device.update.offer.attempt == 2
+
+
+async def test_the_same_grant_again_lasts_no_longer(tmp_path: Path) -> None:
+    """A network that repeats one grant again and again cannot hide a halt for longer than its seconds."""
+    async with _running(tmp_path) as device:
+        await device.comes_to_ask()
+        grant = device.offer(Grant.ACTIVATE, nonce=device.update.nonce, grant_s=60)
+        for _ in range(3):
+            await device.runner.post(grant)
+            await device.settles()
+            assert device.update.granted
+            device.clock.advance(25)
+        await device.runner.tick()
+        await device.until(lambda: not device.update.granted)
+        await device.runner.post(grant)
+        await device.runner.post(ev.GatesOpen())
+        await device.settles()
+        assert Effect.INSTALL not in device.done
+
+
+async def test_a_grant_that_ran_out_opens_nothing(tmp_path: Path) -> None:
+    """Gates that open after the grant's last second install nothing, even before a tick has noticed."""
+    async with _running(tmp_path) as device:
+        await device.comes_to_ask()
+        await device.runner.post(device.offer(Grant.ACTIVATE, nonce=device.update.nonce, grant_s=60))
+        await device.until(lambda: device.update.granted)
+        device.clock.advance(60)
+        await device.runner.post(ev.GatesOpen())
+        await device.settles()
+        assert (device.state, device.update.granted) == (State.WAITING, False)
+        assert Effect.INSTALL not in device.done
+
+
+async def test_an_abort_that_overtakes_the_offer(tmp_path: Path) -> None:
+    """An offer of a rollout that is known to be aborted ends as cancelled at once; it does not wait for ever."""
+    async with _running(tmp_path) as device:
+        await device.runner.post(device.announcement(Action.ABORT))
+        await device.posts(device.offer(), State.CANCELLED)
+        assert device.update.detail == "the rollout was aborted"
+        assert Effect.REPORT_STATE in device.done
+
+
+async def test_a_lease_that_ends_stops_the_transfer(tmp_path: Path) -> None:
+    """An orchestrator that is silent, or is kept silent, stops what it began; a renewed lease lets it go on."""
+    async with _running(tmp_path) as device:
+        await device.runner.post(device.announcement(Action.INSTALL))
+        await device.posts(device.offer(), State.EVALUATING)
+        await device.posts(ev.Fits("app", "1.1.0", "1.0.0"), State.WAITING)
+        await device.posts(ev.GatesOpen(), State.DOWNLOADING)
+        await device.ticks()
+        assert device.state is State.DOWNLOADING
+        device.clock.advance(86_400)
+        await device.runner.tick()
+        await device.until(lambda: (device.state, device.update.phase) == (State.WAITING, Phase.DOWNLOAD))
+        assert Effect.STOP_FETCHING in device.done
+
+
+async def test_a_closed_offer_in_mid_install(tmp_path: Path) -> None:
+    """The rollout's end reaches a device that is writing: when it has written it goes back, without being asked."""
+    async with _running(tmp_path) as device:
+        await device.comes_to_ask()
+        await device.runner.post(device.offer(Grant.ACTIVATE, nonce=device.update.nonce, grant_s=60))
+        await device.until(lambda: device.update.granted)
+        await device.posts(ev.GatesOpen(), State.INSTALLING)
+        await device.posts(device.offer(Grant.CLOSED, reason="ended"), State.INSTALLING)
+        await device.posts(ev.Installed(), State.ROLLING_BACK)
+        assert device.done[-1] is Effect.ROLL_BACK
+
+
+async def test_a_finished_attempt_is_not_begun_again(tmp_path: Path) -> None:
+    """An outcome that was heard by an offer that is not closed: the device is idle, and does not start from the top."""
+    async with _running(tmp_path) as device:
+        await device.posts(device.offer(), State.EVALUATING)
+        await device.posts(ev.Refused(ErrorCode.HARDWARE, "no"), State.REJECTED)
+        heard = Heard(nonce=device.update.nonce, outcome="cd" * 32)
+        await device.posts(device.offer(Grant.DOWNLOAD, heard=heard), State.IDLE)
+        assert device.done.count(Effect.EVALUATE) == 1
+
+
+async def test_a_disk_that_takes_no_journal(tmp_path: Path) -> None:
+    """Nothing is done that could not be saved, nothing that happened is lost, and the agent lives on."""
+    async with _running(tmp_path) as device:
+        await device.posts(device.offer(), State.EVALUATING)
+        blocked = tmp_path / ".journal.json.new"
+        blocked.mkdir()
+        before = list(device.done)
+        await device.runner.post(ev.Fits("app", "1.1.0", "1.0.0"))
+        await asyncio.sleep(0.1)
+        assert (device.state, device.done) == (State.EVALUATING, before)
+        blocked.rmdir()
+        await device.until(lambda: device.state is State.WAITING)
+        assert device.done[-1] is Effect.JUDGE_GATES
+
+
+async def test_an_outcome_that_does_not_fit_the_disk_makes_room(tmp_path: Path) -> None:
+    """A disk that staging has filled: what is staged for an update that is over is cleared before it is saved."""
+    async with _running(tmp_path) as device:
+        await device.posts(device.offer(), State.EVALUATING)
+        await device.posts(ev.Fits("app", "1.1.0", "1.0.0"), State.WAITING)
+        await device.posts(ev.GatesOpen(), State.DOWNLOADING)
+        blocked = tmp_path / ".journal.json.new"
+        blocked.mkdir()
+        await device.runner.post(ev.Failed(ErrorCode.SPACE, "the disk is full"))
+        await device.until(lambda: Effect.CLEAN_UP in device.done)
+        assert device.state is State.DOWNLOADING
+        blocked.rmdir()
+        await device.until(lambda: device.state is State.FAILED)
