@@ -14,6 +14,7 @@ from device_client.agent.runner import Runner
 from device_client.announcement_answers import AnnouncementAnswers
 from device_client.approval import ApprovalBook
 from device_client.availability import Availability
+from device_client.changes import Changes
 from device_client.clock import FlooredClock
 from device_client.config import DeviceHome, DeviceSettings
 from device_client.download.sources import MqttSource
@@ -153,13 +154,13 @@ class Agent:
             await asyncio.to_thread(self._verifier.refresh, {})
         except ProtocolError as error:
             log.info("no trust stored yet", code=error.code.value)
+        installer = self.settings.installer
+        changes = Changes(installer, self._verifier, self._installer, self._last_update, self._fetcher)
         async with asyncio.TaskGroup() as group:
             self._handlers = EffectHandlers(
-                self.settings,
                 self.runner,
                 self._verifier,
-                self._installer,
-                self._last_update,
+                changes,
                 self._keeper,
                 self._fetcher,
                 self._reporter,

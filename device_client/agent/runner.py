@@ -42,7 +42,7 @@ class Performer(Protocol):
         """Whether the offered release is the active one. Blocking."""
         ...
 
-    def abandon_trial(self) -> None:
+    def begin_idle(self) -> None:
         """No update is open: what is on trial, or staged, has lost its journal and is nobody's. Blocking."""
         ...
 
@@ -100,7 +100,7 @@ class Runner:
         self._verifying_since = self._connected_at = self._clock.monotonic()
         self.update = await asyncio.to_thread(self._journal.load)
         if self.update is None:
-            await asyncio.to_thread(self._perform.abandon_trial)
+            await asyncio.to_thread(self._perform.begin_idle)
         else:
             runs = await asyncio.to_thread(self._perform.runs_offered, self.update)
             self.offers[self.update.offer.rollout] = self.update.offer

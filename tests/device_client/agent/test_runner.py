@@ -56,7 +56,7 @@ class Device:
         """As the test says."""
         return self.runs_new
 
-    def abandon_trial(self) -> None:
+    def begin_idle(self) -> None:
         """Note that it was asked."""
         self.idle_begun += 1
 

@@ -1,0 +1,156 @@
+"""What changes the device, step by step: a disk that fails for a moment undoes nothing, one that stays so is told."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from device_client.agent.journal import Update
+from device_client.changes import Changes
+from device_client.config import InstallerSection
+from device_client.errors import DeviceError
+from device_client.last_update import LastUpdate
+from protocol.errors import ContentError, ErrorCode, ProtocolError
+from protocol.states import State
+from tests.device_client.lab import Lab, SealedRelease, until
+
+
+class Bench:
+    """A device that has fetched 1.1.0."""
+
+    def __init__(self, path: Path, **section: Any) -> None:
+        self.lab = lab = Lab(path)
+        lab.factory()
+        self.release: SealedRelease = lab.publish(files={"app": b"new"}, counter=3)
+        lab.refresh()
+        last = LastUpdate(lab.home.state / "last-update")
+        section = {"health": ["/bin/sh", "-c", "cat app; echo $FLAGSHIP_VERSION"]} | section
+        self.changes = Changes(InstallerSection(**section), lab.verifier, lab.installer, last, lab.fetcher)
+        self.update = Update(
+            offer=lab.offer(self.release),
+            state=State.INSTALLING,
+            component="app",
+            version="1.1.0",
+            from_version="1.0.0",
+        )
+
+    async def activated(self) -> "Bench":
+        """The new version runs, on trial."""
+        await self.lab.fetcher.fetch(self.update)
+        await self.changes.install(self.update)
+        assert self.changes.running_version() == "1.0.0"
+        await self.changes.activate(self.update)
+        assert self.changes.running_version() == "1.1.0"
+        return self
+
+    async def proven(self) -> Any:
+        """What the check says."""
+        return await self.changes.prove(self.update, self.lab.verifier.check(self.release.ref))
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> Bench:
+    """On trial."""
+    return await Bench(tmp_path / "home").activated()
+
+
+async def test_the_whole_way(bench: Bench) -> None:
+    """The check runs in the new version's folder and is told its version; a commit notes counter and time."""
+    result = await bench.proven()
+    assert (result.ok, result.log) == (True, "new1.1.0\n")
+    await bench.changes.commit(bench.update)
+    assert bench.lab.verifier.floors.counters == {"app": 3}
+    assert bench.lab.installer.status().pending is None
+    assert bench.changes.runs(bench.release.ref)
+    await bench.changes.clean_up(bench.update)
+    assert list(bench.lab.home.staging.iterdir()) == []
+
+
+async def test_what_runs_is_not_what_was_installed(bench: Bench) -> None:
+    """One changed byte, or another version that runs, is E_POSTINSTALL before any check is asked."""
+    app = bench.lab.home.current / "app"
+    app.write_bytes(b"New")
+    with pytest.raises(ContentError) as error:
+        await bench.proven()
+    assert error.value.code is ErrorCode.POSTINSTALL
+    bench.lab.installer.rollback()
+    with pytest.raises(ContentError, match="is not what runs") as error:
+        await bench.proven()
+    assert error.value.code is ErrorCode.POSTINSTALL
+
+
+async def test_the_keys_are_asked_again(tmp_path: Path) -> None:
+    """A release that was withdrawn after it was fetched is neither written nor switched to."""
+    bench = Bench(tmp_path / "home")
+    await bench.lab.fetcher.fetch(bench.update)
+    await bench.changes.install(bench.update)
+    bench.lab.repository.releases.targets.clear()
+    bench.lab.repository.bump()
+    bench.lab.refresh()
+    for step in (bench.changes.install, bench.changes.activate):
+        with pytest.raises(ProtocolError) as error:
+            await step(bench.update)
+        assert error.value.code is ErrorCode.NOT_RELEASED
+    assert bench.changes.running_version() == "1.0.0"
+
+
+@pytest.mark.parametrize("code", [ErrorCode.HEALTH, None])
+async def test_the_way_back(bench: Bench, code: ErrorCode | None) -> None:
+    """What failed is set aside; what was called back is not."""
+    await bench.changes.return_to_former(bench.update.model_copy(update={"code": code}))
+    assert bench.changes.running_version() == "1.0.0"
+    set_aside = {bench.release.ref.sha256: 1} if code else {}
+    assert bench.lab.verifier.floors.quarantine == set_aside
+
+
+async def test_a_disk_that_fails_for_a_moment(bench: Bench) -> None:
+    """A link that cannot be switched just now is switched a moment later; notes are tried until they are kept."""
+    link = bench.lab.home.path / ".current.new"
+    note = bench.lab.home.state / ".floors-a.json.new"
+    for blocked in (link, note):
+        blocked.mkdir()
+    work = asyncio.create_task(
+        bench.changes.return_to_former(bench.update.model_copy(update={"code": ErrorCode.HEALTH}))
+    )
+    await asyncio.sleep(0.1)
+    link.rmdir()
+    await until(lambda: bench.changes.running_version() == "1.0.0")
+    assert not work.done()
+    note.rmdir()
+    await work
+    assert bench.lab.verifier.floors.quarantine == {bench.release.ref.sha256: 1}
+
+
+async def test_a_way_back_that_stays_shut(bench: Bench) -> None:
+    """After some tries it is said, and what runs goes on running."""
+    (bench.lab.home.path / ".current.new").mkdir()
+    with pytest.raises(DeviceError, match="current"):
+        await bench.changes.return_to_former(bench.update)
+    assert bench.changes.running_version() == "1.1.0"
+
+
+async def test_a_former_version_that_is_another(bench: Bench) -> None:
+    """What runs after the way back must be what ran before; anything else is named."""
+    with pytest.raises(ContentError, match=r"1\.0\.0 runs, expected 0\.9\.0") as error:
+        await bench.changes.return_to_former(bench.update.model_copy(update={"from_version": "0.9.0"}))
+    assert error.value.code is ErrorCode.INSTALL
+
+
+async def test_an_idle_device_gives_up_a_trial(bench: Bench) -> None:
+    """Without a journal a trial is ended and what is staged is cleared; what was committed stays as it is."""
+    bench.changes.begin_idle()
+    assert bench.changes.running_version() == "1.0.0"
+    assert list(bench.lab.home.staging.iterdir()) == []
+    bench.changes.begin_idle()
+    assert bench.changes.running_version() == "1.0.0"
+
+
+async def test_a_device_that_cannot_tell(bench: Bench) -> None:
+    """A damaged link or state: nothing is claimed, nothing raised where nobody could help."""
+    bench.lab.home.installer.write_bytes(b"{")
+    bench.changes.begin_idle()
+    assert bench.changes.running_version() == "1.1.0"
+    bench.lab.home.current.unlink()
+    bench.lab.home.current.mkdir()
+    assert not bench.changes.runs(bench.release.ref)
