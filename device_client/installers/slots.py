@@ -15,17 +15,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+import structlog
 
-from device_client.durable import (
-    explained,
-    read_capped,
-    switch_link,
-    sync_directory,
-    sync_tree,
-    write_durably,
-)
-from device_client.errors import ConflictError, NotFoundError, StorageError
+from device_client.durable import explained, switch_link, sync_directory, sync_tree
+from device_client.errors import ConflictError, DeviceError, StorageError
+from device_client.installers import slots_state
 from device_client.installers.installer import Running, Status
 from device_client.installers.records import (
     DIRECTORY,
@@ -36,31 +30,16 @@ from device_client.installers.records import (
     record_artifact,
     record_tree,
 )
+from device_client.installers.slots_state import SlotsState
 from device_client.trees import read_tree
 from protocol.errors import ContentError, ErrorCode
 from protocol.identifiers import check_digest, check_version
 from protocol.manifest import Artifact
 
+log = structlog.get_logger(__name__)
+
 DIGEST_LETTERS = 12
 PARTIAL = ".partial"
-MAX_STATE_BYTES = 4096
-
-
-class SlotsState(BaseModel):
-    """``state/installer.json``: names below ``releases/``.
-
-    Attributes:
-        installed: In place, waiting to be activated.
-        pending: Activated, on trial; ``pending_from`` is what ran before it.
-        former: What ran before the last commit.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    installed: str | None = None
-    pending: str | None = None
-    pending_from: str | None = None
-    former: str | None = None
 
 
 class SlotInstaller(ABC):
@@ -139,15 +118,16 @@ class SlotInstaller(ABC):
             StorageError: The link cannot be switched.
         """
         state = self._load()
-        if state.pending is None:
-            if state.installed is None:
-                raise ConflictError(f"{self._releases}: nothing was installed that could be activated")
-            state = SlotsState(pending=state.installed, pending_from=self._link(), former=state.former)
+        if state.installed is not None:
+            # Where a trial was never ended, what it came from is still the way back.
+            came_from = state.pending_from if state.pending is not None else self._link()
+            state = SlotsState(pending=state.installed, pending_from=came_from, former=state.former)
             self._save(state)
-        if state.pending is not None:
-            if not os.path.lexists(self._releases / state.pending):
-                raise StorageError(f"{self._releases / state.pending}: is gone; it cannot be activated")
-            self._switch(state.pending)
+        if state.pending is None:
+            raise ConflictError(f"{self._releases}: nothing was installed that could be activated")
+        if not os.path.lexists(self._releases / state.pending):
+            raise StorageError(f"{self._releases / state.pending}: is gone; it cannot be activated")
+        self._switch(state.pending)
 
     def commit(self) -> None:
         """Keep the running version and the one before it; repeated, it changes nothing.
@@ -242,10 +222,14 @@ class SlotInstaller(ABC):
         return partial
 
     def _clean(self, state: SlotsState) -> None:
+        """What cannot be removed stays until the next time: it must not undo what was decided."""
         named = {self._link(), state.installed, state.pending, state.pending_from, state.former, DIRECTORY}
-        for path in self._releases.iterdir():
+        for path in list(self._releases.iterdir()):
             if path.name not in named:
-                self._remove(path.name)
+                try:
+                    self._remove(path.name)
+                except (DeviceError, OSError) as error:
+                    log.warning("old release not removed", name=path.name, why=str(error)[:500])
 
     def _remove(self, name: str) -> None:
         with explained(self._releases / name, "removed"):
@@ -253,16 +237,11 @@ class SlotInstaller(ABC):
             (self._releases / DIRECTORY / f"{name}.json").unlink(missing_ok=True)
 
     def _load(self) -> SlotsState:
-        try:
-            return SlotsState.model_validate_json(read_capped(self._state_file, MAX_STATE_BYTES))
-        except NotFoundError:
-            return SlotsState()
-        except ValidationError as error:
-            raise StorageError(f"{self._state_file}: damaged; the installer cannot tell what was pending") from error
+        return slots_state.load(self._state_file)
 
     def _save(self, state: SlotsState) -> None:
         if state != self._load():
-            write_durably(self._state_file, state.model_dump_json(exclude_none=True).encode())
+            slots_state.save(self._state_file, state)
 
 
 def slot_name(version: str, digest: str) -> str:
