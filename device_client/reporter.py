@@ -1,6 +1,7 @@
 """What this device says: built, ordered, signed and sent over whatever connection there is.
 
-Nothing is queued: without a connection a report is not sent, and the runner repeats what must be heard.
+Nothing is queued: without a connection a report is not sent, and the runner repeats what must be heard. A report that
+is too large is cut, never dropped: an outcome that cannot be said would be repeated for ever and block the next update.
 """
 
 from collections.abc import Sequence
@@ -107,7 +108,7 @@ class Reporter:
                 reasons=reasons[:32],
                 stale=stale,
             )
-            await self._send(Kind.READINESS, sign(encode(report), READINESS_TYPE, self._signer))
+            await self._send(Kind.READINESS, self._sealed(Kind.READINESS, READINESS_TYPE, report))
 
     async def state(self, update: Update, running_version: str | None) -> None:
         """Say where the update stands."""
@@ -129,7 +130,7 @@ class Reporter:
                 bytes_fetched=update.bytes_fetched,
                 log=update.log[-LOG_TAIL_CHARACTERS:],
             )
-            await self._send(Kind.STATE, sign(encode(report), STATE_TYPE, self._signer))
+            await self._send(Kind.STATE, self._sealed(Kind.STATE, STATE_TYPE, report))
 
     async def progress(self, update: Update, percent: float, bytes_fetched: int, bytes_total: int) -> None:
         """A hint for people."""
@@ -150,6 +151,14 @@ class Reporter:
     async def presence(self, *, online: bool) -> None:
         """A hint: here, or leaving."""
         await self._send(Kind.PRESENCE, encode(Presence(session=self._number, online=online)))
+
+    def _sealed(self, kind: Kind, payload_type: str, report: Readiness | StateReport) -> bytes:
+        """Signed, and cut until it fits: the log first, then the reasons' details, then the reasons."""
+        signed = sign(encode(report), payload_type, self._signer)
+        while len(signed) > RULES[kind].max_bytes and (smaller := _cut(report)) is not None:
+            report = smaller
+            signed = sign(encode(report), payload_type, self._signer)
+        return signed
 
     def _header(self) -> dict[str, Any]:
         self._seq += 1
@@ -184,3 +193,19 @@ def _said(update: Update) -> State:
     if update.state is State.WAITING and update.phase is Phase.INSTALL:
         return State.FETCHED
     return update.state
+
+
+def _cut(report: Readiness | StateReport) -> Readiness | StateReport | None:
+    """The same report with about half of its longest part; None when there is nothing left to leave out."""
+    log_text = report.log if isinstance(report, StateReport) else ""
+    if log_text:
+        return report.model_copy(update={"log": log_text[len(log_text) // 2 + 1 :]})
+    longest = max((len(reason.detail) for reason in report.reasons), default=0)
+    if longest:
+        shorter = [r.model_copy(update={"detail": r.detail[: longest // 2]}) for r in report.reasons]
+        return report.model_copy(update={"reasons": shorter})
+    if report.reasons:
+        return report.model_copy(update={"reasons": report.reasons[: len(report.reasons) // 2]})
+    if isinstance(report, StateReport) and report.detail:
+        return report.model_copy(update={"detail": report.detail[: len(report.detail) // 2]})
+    return None
