@@ -10,7 +10,7 @@ from device_client.reporter import Reporter
 from device_client.verification.release import Verifier
 from protocol.clock import Clock
 from protocol.directives import Action, Announcement, Grant
-from protocol.errors import ErrorCode, ProtocolError
+from protocol.errors import ErrorCode, FlagshipError, ProtocolError
 from protocol.reports import Reason
 from protocol.states import Phase
 
@@ -79,6 +79,8 @@ class AnnouncementAnswers:
             if error.code is ErrorCode.HARDWARE:
                 return [], False  # for other devices
             reasons.append(Reason(gate="trust", code=error.code.value.lower(), detail=error.detail[:500]))
+        except (FlagshipError, OSError) as error:
+            reasons.append(Reason(gate="device", code="broken", detail=str(error)[:500]))
         if self._runner.update is not None and not self._runner.update.is_over:
             other = self._runner.update.offer.rollout
             reasons.append(Reason(gate="busy", code="busy", detail=f"rollout {other} is under way here"))

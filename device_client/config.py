@@ -3,7 +3,7 @@
 device.toml                settings, no secret
 identity/                  device.key, content.key (0600), certificate.pem, ca.pem, root.json, fleet.json
 trust/                     verified TUF metadata
-state/                     journal.json, floors-a.json, floors-b.json, session, installer.json
+state/                     journal.json, floors-a.json, floors-b.json, session, installer.json, lock
 staging/                   what is being fetched
 releases/<version>-<digest12>/     current -> releases/...
 run/                       agent.sock, inhibit.d/           approvals/    drop files
@@ -176,6 +176,7 @@ class DeviceHome:
         self.state = path / "state"
         self.journal = self.state / "journal.json"
         self.session = self.state / "session"
+        self.lock = self.state / "lock"
         self.installer = self.state / "installer.json"
         self.staging = path / "staging"
         self.releases = path / "releases"

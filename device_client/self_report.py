@@ -6,12 +6,17 @@ News of the last kind is sent at a limited rate: who floods a device with forger
 import asyncio
 from datetime import datetime
 
+import structlog
+
 from device_client.config import DeviceSettings
+from device_client.errors import DeviceError
 from device_client.installers.installer import Installer
 from device_client.refusals import Refusals
 from device_client.reporter import Reporter
 from device_client.verification.release import Verifier
 from protocol.clock import Clock
+
+log = structlog.get_logger(__name__)
 
 
 class SelfReport:
@@ -37,7 +42,11 @@ class SelfReport:
 
     async def send(self) -> None:
         """Say it now; without a connection nothing is said, and the next session begins with it."""
-        running = await asyncio.to_thread(self._installer.running)
+        try:
+            running = await asyncio.to_thread(self._installer.running)
+        except (DeviceError, OSError) as error:  # what is wrong with it is worth more than silence
+            log.error("running version unknown", why=str(error)[:500])
+            running = None
         self._said = self._now()
         self._next_at = self._clock.monotonic() + self._settings.timing.refusal_interval_s
         await self._reporter.inventory(

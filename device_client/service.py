@@ -19,6 +19,7 @@ from device_client.clock import FlooredClock
 from device_client.config import DeviceHome, DeviceSettings
 from device_client.download.sources import MqttSource
 from device_client.effect_handlers import EffectHandlers
+from device_client.errors import DeviceError
 from device_client.floors_file import FloorsFile
 from device_client.gate_keeper import GateKeeper
 from device_client.gates.approval import ApprovalGate
@@ -29,6 +30,7 @@ from device_client.gates.interval import IntervalGate
 from device_client.gates.power import PowerGate
 from device_client.gates.way_back import WayBackGate
 from device_client.gates.window import WindowGate
+from device_client.home_lock import alone
 from device_client.inbox import Inbox
 from device_client.installers.directory import DirectoryInstaller
 from device_client.installers.file import FileInstaller
@@ -42,7 +44,7 @@ from device_client.transfer import Fetcher
 from device_client.verification.release import Verifier
 from protocol.clock import Clock
 from protocol.envelopes import encode
-from protocol.errors import ErrorCode, ProtocolError
+from protocol.errors import ErrorCode, FlagshipError, ProtocolError
 from protocol.mqtt.connection import (
     ConnectionLost,
     ConnectionSettings,
@@ -148,12 +150,20 @@ class Agent:
         self._doubted = False
 
     async def run(self) -> None:
-        """Run until cancelled."""
+        """Run until cancelled.
+
+        Raises:
+            ConflictError: Another agent runs on this home; nothing of it was touched.
+        """
         structlog.contextvars.bind_contextvars(device_id=self.settings.device.id)
+        with alone(self.home.lock):
+            await self._run()
+
+    async def _run(self) -> None:
         try:
             await asyncio.to_thread(self._verifier.refresh, {})
-        except ProtocolError as error:
-            log.info("no trust stored yet", code=error.code.value)
+        except (FlagshipError, OSError) as error:
+            log.info("no trust stored yet", why=str(error)[:500])
         installer = self.settings.installer
         changes = Changes(installer, self._verifier, self._installer, self._last_update, self._fetcher)
         async with asyncio.TaskGroup() as group:
@@ -173,19 +183,22 @@ class Agent:
             group.create_task(self.inbox.run())
             group.create_task(self._keep_connected())
             group.create_task(self._tick())
+            group.create_task(self._answer())
 
     async def _keep_connected(self) -> None:
         attempt, timing = 0, self.settings.timing
         while True:
             for address in self._enrolment.brokers:
                 self._watch_clock()  # so that the first inventory says it
-                number = await asyncio.to_thread(identity.next_session, self.home)
                 try:
+                    number = await asyncio.to_thread(identity.next_session, self.home)
                     async with connect(self._connection(address.host, address.port, number)) as session:
                         attempt = 0
                         await self._converse(session, number)
                 except (ConnectionLost, RequestRefused) as error:
                     log.info("connection lost", why=str(error))
+                except (DeviceError, OSError) as error:  # a disk that is full or damaged must not end what runs
+                    log.error("not connected", why=str(error)[:500])
                 await asyncio.sleep(
                     backoff(attempt, self._random, timing.connect_backoff_s, timing.connect_backoff_cap_s)
                 )
@@ -231,6 +244,11 @@ class Agent:
             await asyncio.sleep(TICK_S)
             await self.runner.tick()
             self._watch_clock()
+
+    async def _answer(self) -> None:
+        # Apart from the tick: a gate may take its time, and a deadline may not wait for it.
+        while True:
+            await asyncio.sleep(TICK_S)
             if self._reporter.is_connected:
                 await self._answers.answer()
                 await self._self_report.send_news()

@@ -1,0 +1,139 @@
+"""The agent as a whole on its own home: what ends it and what must not. With a broker: tests/integration."""
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from device_client import identity, local_socket
+from device_client.agent.journal import Journal, Update
+from device_client.config import DeviceHome, DeviceSettings
+from device_client.errors import ConflictError
+from device_client.service import Agent, make_installer, run_agents
+from protocol.clock import SystemClock
+from protocol.directives import Grant, Offer, ReleaseRef
+from protocol.enrolment import BrokerAddress
+from tests.certificates import Authority, free_ports
+from tests.device_client.lab import open_below, until
+from tests.protocol.trust.repository import FLEET, NOW, PRODUCT, Repository
+
+TIMES = {"connect_backoff_s": 0.01, "connect_backoff_cap_s": 0.05, "gate_interval_s": 0.05}
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A folder whose path leaves room for a socket's name."""
+    path = Path(tempfile.mkdtemp(prefix="fs-"))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def make_device(place: Path, name: str = "d1", **sections: Any) -> tuple[DeviceHome, DeviceSettings]:
+    """An enrolled device that runs 1.0.0, whose broker nobody has started."""
+    home = DeviceHome(place / name)
+    device = {"id": name, "product": PRODUCT, "hardware": "rev-a"}
+    settings = DeviceSettings.model_validate({"device": device, "timing": TIMES} | sections)
+    identity.make_keys(home)
+    files = identity.IdentityFiles(home)
+    Authority(files.ca, "test CA").issue(files.certificate, home.path / "unused.key", name)
+    files.root.write_bytes(Repository().root_bytes())
+    enrolment = identity.Enrolment(
+        fleet=FLEET, device=name, brokers=[BrokerAddress(host="127.0.0.1", port=free_ports()[0])]
+    )
+    files.enrolment.write_text(enrolment.model_dump_json())
+    factory = place / f"factory-{name}"
+    factory.mkdir()
+    (factory / "app").write_text("1.0.0")
+    make_installer(home, settings).install_factory(factory, "1.0.0")
+    return home, settings
+
+
+@asynccontextmanager
+async def running(*agents: Agent) -> AsyncIterator[None]:
+    """Agents at work until the end of the block; they must still be there then, and end without an error."""
+    task = asyncio.create_task(run_agents(agents))
+    try:
+        for agent in agents:
+            await until(agent.home.socket.exists)
+        yield
+        assert not task.done(), "the agents ended"
+    finally:
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+async def _status(home: DeviceHome) -> dict[str, Any]:
+    return await asyncio.to_thread(local_socket.request, home.socket, "status")
+
+
+async def test_without_a_broker_it_answers_people(place: Path) -> None:
+    """A device that reaches nobody runs what it runs and says so; each attempt to connect has a higher session."""
+    home, settings = make_device(place)
+    async with running(Agent(home, settings, SystemClock())):
+        status = await _status(home)
+        assert (status["connected"], status["stale"], status["running"]) == (False, True, {"app": "1.0.0"})
+        await until(lambda: home.session.exists() and int(home.session.read_text()) > 2)
+
+
+async def test_a_second_agent_touches_nothing(place: Path) -> None:
+    """Started by hand beside the service it is told so; journal, session and the first one's socket are left alone."""
+    home, settings = make_device(place)
+    first, second = Agent(home, settings, SystemClock()), Agent(home, settings, SystemClock())
+    release = ReleaseRef(path="gateway/1.1.0/manifest", length=1, sha256="ab" * 32, counter=0)
+    async with running(first):
+        offer = Offer(
+            fleet=FLEET, issued=NOW, rollout="r", expires=NOW, epoch=1, seq=1, device="d1", grant=Grant.DOWNLOAD,
+            release=release,
+        )  # fmt: skip
+        Journal(home.journal).save(Update(offer=offer, nonce="asked-001"))
+        before = home.journal.read_bytes()
+        with pytest.raises(ConflictError, match="another agent runs on this home"):
+            await second.run()
+        assert second.runner.update is None
+        assert home.journal.read_bytes() == before
+        assert (await _status(home))["device"] == "d1"
+    async with running(second):
+        await until(lambda: second.runner.update is not None)
+
+
+async def test_a_session_that_cannot_be_raised(place: Path) -> None:
+    """Without a higher session number there is no connection, but the agent stays: a full disk may have room again."""
+    home, settings = make_device(place)
+    blocked = home.state / ".session.new"
+    blocked.mkdir()
+    async with running(Agent(home, settings, SystemClock())):
+        await asyncio.sleep(0.2)
+        assert not home.session.exists()
+        blocked.rmdir()
+        await until(home.session.exists)
+
+
+@pytest.mark.parametrize("spoil", ["trust", "current"])
+async def test_a_damaged_home_does_not_end_it(place: Path, spoil: str) -> None:
+    """What it cannot read it says; a person can still ask, and what runs is left as it is."""
+    home, settings = make_device(place)
+    if spoil == "trust":
+        (home.trust / "tuf").write_bytes(b"in the way")
+    else:
+        home.current.unlink()
+        home.current.mkdir()
+    async with running(Agent(home, settings, SystemClock())):
+        await until(lambda: home.session.exists() and int(home.session.read_text()) > 1)
+
+
+async def test_many_agents_share_a_process(place: Path) -> None:
+    """Each has its own home and socket; when they are told to stop they leave nothing open and no socket behind."""
+    homes = [make_device(place, f"d{number}") for number in range(4)]
+    for _ in range(2):
+        agents = [Agent(home, settings, SystemClock()) for home, settings in homes]
+        async with running(*agents):
+            names = [(await _status(home))["device"] for home, _ in homes]
+            assert names == [f"d{number}" for number in range(4)]
+        await until(lambda: open_below(place) == [])
+        assert not any(home.socket.exists() for home, _ in homes)
