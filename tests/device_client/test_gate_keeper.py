@@ -1,0 +1,102 @@
+"""The strictest policy of three, and the order's own gate: hold, lease, or asking for less."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from device_client.gate_keeper import GateKeeper
+from device_client.gates.gate import GateContext, Ready, Verdict
+from protocol.directives import Action, Announcement
+from protocol.errors import ErrorCode, ProtocolError
+from protocol.manifest import Policy
+from protocol.states import Phase
+from tests.device_client.lab import Lab, SealedRelease
+
+
+@dataclass
+class Asked:
+    """A gate that keeps what it was asked with."""
+
+    name: str = "asked"
+    contexts: list[GateContext] = field(default_factory=list)
+
+    async def judge(self, context: GateContext) -> Verdict:
+        """Open."""
+        self.contexts.append(context)
+        return Ready()
+
+
+@dataclass
+class Gates:
+    """A keeper and what it knows."""
+
+    lab: Lab
+    asked: Asked = field(default_factory=Asked)
+    announcements: dict[str, Announcement] = field(default_factory=dict)
+
+    async def codes(self, release: SealedRelease, phase: Phase = Phase.INSTALL) -> list[str]:
+        """Why not."""
+        keeper = GateKeeper([self.asked], self.lab.settings, self.lab.verifier, self.announcements)
+        return [reason.code for reason in (await keeper.judge("r", release.ref, phase)).reasons]
+
+
+async def test_the_order_is_a_gate(tmp_path: Path) -> None:
+    """No announcement, a hold, an abort and a lease that ran out each keep the device waiting, by their names."""
+    gates = Gates(Lab(tmp_path / "home"))
+    lab = gates.lab
+    release = lab.publish()
+    lab.refresh()
+    assert await gates.codes(release) == ["lease"]
+    for action, expected in ((Action.INSTALL, []), (Action.HOLD, ["hold"]), (Action.ABORT, ["hold"])):
+        gates.announcements["r"] = lab.announcement(release, action)
+        assert await gates.codes(release) == expected
+    gates.announcements["r"] = lab.announcement(release)
+    lab.clock.advance(86_400)
+    assert await gates.codes(release) == ["lease"]
+
+
+async def test_the_strictest_of_three(tmp_path: Path) -> None:
+    """Device, manifest and announcement are taken together; who asks for more is heard, whoever it is."""
+    lab = Lab(tmp_path / "home", {"gates": {"min_battery_percent": 30, "disk_reserve_bytes": 0}})
+    gates = Gates(lab)
+    release = lab.publish(policy=Policy(min_battery_percent=50))
+    lab.refresh()
+    gates.announcements["r"] = lab.announcement(release, policy=Policy(min_battery_percent=70, require_approval=True))
+    assert await gates.codes(release) == []
+    context = gates.asked.contexts[0]
+    assert (context.policy.min_battery_percent, context.policy.require_approval) == (70, True)
+    assert (context.manifest_digest, context.rollout) == (release.ref.sha256, "r")
+
+
+async def test_an_order_that_asks_for_less(tmp_path: Path) -> None:
+    """A stolen director cannot make a device laxer: it is deferred, told, and judged by the stricter words."""
+    lab = Lab(tmp_path / "home", {"gates": {"require_approval": True, "disk_reserve_bytes": 0}})
+    gates = Gates(lab)
+    release = lab.publish()
+    lab.refresh()
+    gates.announcements["r"] = lab.announcement(release, policy=Policy(require_approval=False))
+    assert await gates.codes(release) == ["e_unsafe"]
+    assert gates.asked.contexts[0].policy.require_approval
+
+
+async def test_room_is_asked_for_while_it_is_needed(tmp_path: Path) -> None:
+    """For download and install; what is activated lies on the disk already."""
+    gates = Gates(Lab(tmp_path / "home"))
+    release = gates.lab.publish()
+    gates.lab.refresh()
+    for phase in Phase:
+        await gates.codes(release, phase)
+    assert [context.need_bytes for context in gates.asked.contexts] == [1000, 1000, 0]
+
+
+async def test_a_release_that_is_gone_is_not_judged(tmp_path: Path) -> None:
+    """The offline keys come before any gate."""
+    gates = Gates(Lab(tmp_path / "home"))
+    release = gates.lab.publish()
+    gates.lab.repository.releases.targets.clear()
+    gates.lab.refresh()
+    with pytest.raises(ProtocolError) as error:
+        await gates.codes(release)
+    assert error.value.code is ErrorCode.NOT_RELEASED
+    assert gates.asked.contexts == []

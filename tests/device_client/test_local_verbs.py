@@ -1,0 +1,109 @@
+"""What people at the device may ask and say, and what they never see."""
+
+import json
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from device_client.agent.journal import Journal, Update
+from device_client.agent.runner import Runner
+from device_client.approval import ApprovalBook
+from device_client.errors import ConflictError, NotFoundError, UsageError
+from device_client.gates.approval import Answer
+from device_client.local_verbs import LocalVerbs
+from device_client.refusals import Refusals
+from protocol.errors import ErrorCode, ProtocolError
+from protocol.states import Phase, State
+from tests.device_client.lab import Lab
+
+
+class Desk:
+    """A device with one open update."""
+
+    def __init__(self, path: Path) -> None:
+        self.lab = lab = Lab(path)
+        lab.factory()
+        self.release = lab.publish()
+        lab.refresh()
+        self.runner = Runner(Journal(lab.home.journal), lab.settings.timing, lab.clock, Random(1))
+        self.book = ApprovalBook(lab.home.state / "approvals.json", lab.home.approvals)
+        self.refusals = Refusals(lab.clock)
+        self.verbs = LocalVerbs(
+            lab.settings,
+            self.runner,
+            lab.installer,
+            lab.verifier,
+            lab.fetcher,
+            lab.reporter,
+            self.refusals,
+            self.book,
+            lab.clock,
+        )
+
+    def opens(self, state: State = State.WAITING) -> None:
+        """An update is open."""
+        offer = self.lab.offer(self.release)
+        self.runner.offers["r"] = offer
+        self.runner.update = Update(offer=offer, state=state, phase=Phase.INSTALL, nonce="asked-001")
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    """Of a lab's device."""
+    return Desk(tmp_path / "home")
+
+
+async def test_status_shows_all_but_keys(desk: Desk) -> None:
+    """What runs, what is open, what was refused, the floors; never the content key that the offer carries."""
+    assert (await desk.verbs.answer("status", {}, "anna"))["update"] is None
+    desk.opens()
+    desk.refusals.add("r", ProtocolError(ErrorCode.REPLAY, "old"))
+    desk.lab.verifier.committed("app", 3)
+    status = await desk.verbs.answer("status", {}, "anna")
+    assert status["running"] == {"app": "1.0.0"}
+    assert (status["connected"], status["stale"]) == (False, False)
+    assert (status["refused"], status["floors"]) == ({"E_REPLAY": 1}, {"app": 3})
+    assert status["update"]["state"] == "waiting"
+    wrap = desk.lab.wrap(desk.release)
+    assert "key_wrap" not in json.dumps(status)
+    assert wrap[:20] not in json.dumps(status)
+
+
+@pytest.mark.parametrize(
+    ("verb", "said"), [("approve", Answer.APPROVED), ("decline", Answer.DECLINED), ("defer", Answer.DEFERRED)]
+)
+async def test_an_answer_is_kept_for_this_very_release(desk: Desk, verb: str, said: Answer) -> None:
+    """With the open rollout as the default, with who said it, and durable."""
+    desk.opens()
+    assert await desk.verbs.answer(verb, {}, "anna") == {"rollout": "r", "answer": verb, "who": "anna"}
+    kept = ApprovalBook(desk.lab.home.state / "approvals.json", desk.lab.home.approvals)
+    assert kept.answer("r", desk.release.ref.sha256, Phase.INSTALL)[0] is said
+    assert kept.answer("r", "cd" * 32, Phase.INSTALL)[0] is Answer.NONE
+
+
+async def test_what_is_announced_may_be_answered_early(desk: Desk) -> None:
+    """A person need not wait for the offer."""
+    desk.runner.announcements["next"] = desk.lab.announcement(desk.release, rollout="next")
+    assert (await desk.verbs.answer("approve", {"rollout": "next"}, "anna"))["rollout"] == "next"
+
+
+async def test_what_cannot_be_answered(desk: Desk) -> None:
+    """An unknown verb or rollout, and an update that is over: one sentence each."""
+    with pytest.raises(UsageError, match="expected status, approve"):
+        await desk.verbs.answer("reboot", {}, "anna")
+    for words in ({}, {"rollout": "nobody"}, {"rollout": "../x"}):
+        with pytest.raises(NotFoundError, match="none of this name" if words else "no update is open"):
+            await desk.verbs.answer("approve", words, "anna")
+    desk.opens(State.ROLLED_BACK)
+    with pytest.raises(ConflictError, match="nothing to approve"):
+        await desk.verbs.answer("approve", {}, "anna")
+
+
+@pytest.mark.parametrize("seconds", [0, -1, 31 * 86_400, "soon", None, [], float("nan"), float("inf")])
+async def test_a_deferral_has_bounds(desk: Desk, seconds: object) -> None:
+    """More than nothing, at most a month; nothing is kept of one that is refused."""
+    desk.opens()
+    with pytest.raises(UsageError, match="defer: expected"):
+        await desk.verbs.answer("defer", {"seconds": seconds}, "anna")
+    assert desk.book.answer("r", desk.release.ref.sha256, Phase.INSTALL)[0] is Answer.NONE
