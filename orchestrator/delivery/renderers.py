@@ -74,7 +74,10 @@ def offer_draft(
         },
     }
     if grant is Grant.ACTIVATE:
+        # It runs out by itself as soon as it would on the device: who holds it back can hide a halt no longer.
+        soon = now + timedelta(seconds=grant_s)
         draft |= {"nonce": assignment.grant_nonce, "grant_s": max(1, round(grant_s))}
+        draft |= {"expires": min(draft["expires"], soon)}
     if grant is Grant.CLOSED:
         draft["reason"] = assignment.close_reason[:_REASON_CHARS]
     return draft

@@ -74,6 +74,15 @@ def test_an_activate_grant_answers_one_nonce() -> None:
     assert draft and (draft["grant"], draft["nonce"], draft["grant_s"]) == (Grant.ACTIVATE, "nonce-1234", 900)
 
 
+def test_an_activate_grant_is_void_when_it_is_held_back() -> None:
+    """Its signature ends with its life on the device, not with the lease: a halt is hidden no longer than that."""
+    assignment = _assignment(grant="activate", nonce="nonce-9999", grant_nonce="nonce-1234", offer_expires=NOW + LEASE)
+    draft = _offer(assignment, RolloutState.RUNNING)
+    assert draft and draft["expires"] == NOW + timedelta(seconds=900)
+    download = _offer(_assignment(grant="download", offer_expires=NOW + LEASE), RolloutState.RUNNING)
+    assert download and download["expires"] == NOW + LEASE
+
+
 def test_a_closed_offer_names_the_outcome() -> None:
     """So the device knows that its outcome was heard, even when the rollout has halted or ended."""
     assignment = _assignment(
