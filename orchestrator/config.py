@@ -5,7 +5,8 @@ admin.token          0600, the key to the HTTP API
 flagship.sqlite      the database          serve.lock   held by the one serve
 ca/                  development CAs: devices-ca.{pem,key}, services-ca.{pem,key}
 tls/                 broker, orch-delivery, orch-ingest, viewer: NAME.{pem,key}
-signer/              timestamp.key, director.key, package.key (X25519), high-water.json
+signer/              timestamp.key, director.key, package.key (X25519), high-water.json, facts.json,
+                     requests.log (.1, .2, ...), signer.lock: the signer's alone, which may be another process
 trust/               published TUF metadata: N.root.json, N.targets.json, ... timestamp.json
 publisher/           release keys, DK and TUF working copy: the orchestrator never reads it
 chunks/              chunk store           incoming/    packages being imported
@@ -63,6 +64,29 @@ class TimingSettings(BaseModel):
     read_back_s: Seconds = 5.0
 
 
+class SignerSettings(BaseModel):
+    """Where signing happens, and how fast.
+
+    Attributes:
+        socket: Of a ``flagship signer`` that runs by itself; "" signs inside ``serve``. A relative path begins at the
+            home.
+        deadline_s: The longest that one request may take.
+        offers_per_minute: Offers that grant something; beyond it delivery waits.
+        offers_burst: How many of them may come at once.
+        log_bytes: At which size the log of requests begins a new file.
+        log_files: How many of these are kept.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    socket: str = ""
+    deadline_s: Annotated[float, Field(gt=0, le=600)] = 10.0
+    offers_per_minute: Annotated[float, Field(gt=0)] = 120_000
+    offers_burst: Annotated[int, Field(ge=1)] = 20_000
+    log_bytes: Annotated[int, Field(ge=4096)] = 64 * 2**20
+    log_files: Annotated[int, Field(ge=1, le=1000)] = 10
+
+
 class Settings(BaseSettings):
     """``config.toml``, overridden by ``FLAGSHIP_<SECTION>__<NAME>``."""
 
@@ -75,6 +99,7 @@ class Settings(BaseSettings):
     api: ApiSettings = ApiSettings()
     broker: BrokerSettings = BrokerSettings()
     timing: TimingSettings = TimingSettings()
+    signer: SignerSettings = SignerSettings()
 
     @classmethod
     def settings_customise_sources(
@@ -106,6 +131,10 @@ class Home:
         self.chunks = path / "chunks"
         self.incoming = path / "incoming"
         self.broker = path / "broker"
+
+    def signer_socket(self, settings: Settings) -> Path | None:
+        """Where a ``flagship signer`` is asked; None when ``serve`` signs by itself."""
+        return self.path / settings.signer.socket if settings.signer.socket else None
 
     def certificate(self, name: str) -> tuple[Path, Path]:
         """(certificate, key) of a service under ``tls/``."""

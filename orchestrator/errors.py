@@ -8,6 +8,7 @@ FlagshipError
     ├── ConflictError      5  the state of things does not allow it now
     ├── HaltedError        6  a rollout is halted or failed
     └── UnreachableError   9  serve, a broker or a program does not answer
+        └── SignerAwayError   the signer's process does not answer; what was asked is asked again
 """
 
 from protocol.errors import FlagshipError
@@ -65,3 +66,7 @@ class UnreachableError(OperationError):
     """Serve, a broker or a program does not answer."""
 
     exit_code = 9
+
+
+class SignerAwayError(UnreachableError):
+    """The signer's process does not answer; what was asked is asked again."""

@@ -1,6 +1,6 @@
 """``serve``: owns the database, keeps the broker, runs engine, delivery, ingest and the API in one task group.
 
-Order: lock, database, signer, API port, broker, then everything else. Whatever ends by an error ends all with its
+Order: lock, API port, signer, database, broker, then everything else. Whatever ends by an error ends all with its
 sentence; SIGTERM and SIGINT end all in order.
 """
 
@@ -26,7 +26,8 @@ from orchestrator.fleet.credentials import check_credentials
 from orchestrator.ingest.ingest import Ingest
 from orchestrator.releases.importer import import_package
 from orchestrator.rollouts.controller import Controller
-from orchestrator.signer.signer import Signer
+from orchestrator.signer.opening import open_room
+from orchestrator.signer.seam import SigningRoom
 from orchestrator.storage.chunk_store import ChunkStore
 from orchestrator.storage.database import Database
 from orchestrator.web.app import create_app
@@ -52,10 +53,9 @@ async def serve(home: Home) -> None:
     """
     settings, clock = home.load(), SystemClock()
     await asyncio.to_thread(_check_home, home, settings, clock.now())
-    with _lock(home), _api_socket(settings) as listener:
+    with _lock(home), _api_socket(settings) as listener, open_room(home, settings) as signer:
         database = await Database.open(home.database)
         try:
-            signer = await asyncio.to_thread(Signer.open, home, settings)
             await _run(home, settings, database, signer, listener, clock)
         except BaseExceptionGroup as errors:
             first = _first(errors)
@@ -77,7 +77,7 @@ def _check_home(home: Home, settings: Settings, now: datetime) -> None:
 
 
 async def _run(
-    home: Home, settings: Settings, db: Database, signer: Signer, listener: socket.socket, clock: Clock
+    home: Home, settings: Settings, db: Database, signer: SigningRoom, listener: socket.socket, clock: Clock
 ) -> None:
     chunks = ChunkStore(home.chunks)
     broker = ManagedBroker(home, settings)

@@ -107,10 +107,27 @@ def open_manifest(cek: bytes, sealed: bytes) -> bytes:
     Raises:
         ContentError: E_KEY when the key does not fit, E_CHUNK when the content is not a frame within bounds.
     """
+    return unpack_manifest(unseal_manifest(cek, sealed))
+
+
+def unseal_manifest(cek: bytes, sealed: bytes) -> bytes:
+    """The manifest, still packed: whoever holds the key need not parse what it opens.
+
+    Raises:
+        ContentError: E_KEY: the key does not fit.
+    """
     try:
-        packed = AESGCM(cek).decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], _SEAL_LABEL)
+        return AESGCM(cek).decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], _SEAL_LABEL)
     except (InvalidTag, ValueError) as error:
         raise ContentError(ErrorCode.KEY, "sealed manifest: the content key does not open it") from error
+
+
+def unpack_manifest(packed: bytes) -> bytes:
+    """The manifest's JSON text.
+
+    Raises:
+        ContentError: E_CHUNK: not a frame within bounds.
+    """
     return _decompress(packed, MAX_MANIFEST_BYTES, "sealed manifest", window_log=27)
 
 

@@ -13,7 +13,11 @@ class _Status(BaseModel):
 
 
 class FleetStatus(_Status):
-    """``status/fleet``: the whole fleet in one message."""
+    """``status/fleet``: the whole fleet in one message.
+
+    Attributes:
+        signer: What keeps the signer from signing; absent when all is well.
+    """
 
     fleet: str
     devices: int
@@ -22,6 +26,7 @@ class FleetStatus(_Status):
     versions: dict[str, int] = {}
     rollouts: dict[str, str] = {}
     halted: bool = False
+    signer: str | None = None
 
 
 class RuleFigure(BaseModel):

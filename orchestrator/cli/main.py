@@ -36,6 +36,7 @@ class Noun:
 NOUNS = {
     "init": Noun("orchestrator.cli.init:init", "Make a fleet's home: keys, certificates, settings, database."),
     "serve": Noun("orchestrator.cli.serve:serve", "Run the orchestrator: API, engine, delivery, ingest, broker."),
+    "signer": Noun("orchestrator.cli.signer:app", "Sign in a process of its own; lift halts; check the signer's log."),
     "demo": Noun("orchestrator.demo.cli:demo", "Play a staged rollout with mishaps on this machine."),
     "status": Noun("orchestrator.cli.status:status", "Show the fleet as dashboards see it."),
     "release": Noun("orchestrator.cli.release:app", "Make, publish and list releases."),

@@ -19,11 +19,11 @@ def serve(home: HomeOption = HERE) -> None:
     """Run the orchestrator: API, engine, delivery, ingest and, if it is managed, the broker."""
     from orchestrator.service import serve as run
 
-    _log_to_stderr()
+    log_to_stderr()
     asyncio.run(run(Home(home)))
 
 
-def _log_to_stderr() -> None:
+def log_to_stderr() -> None:
     """One JSON object a line; a person at a terminal gets columns. ``FLAGSHIP_LOG`` names the least level (info)."""
     level = logging.getLevelNamesMapping().get(os.environ.get("FLAGSHIP_LOG", "info").upper(), logging.INFO)
     person = sys.stderr.isatty()

@@ -26,7 +26,8 @@ def status(output: FormatOption = Format.TABLE, home: HomeOption = HERE) -> None
         return
     head = Text(
         f"fleet {fleet.fleet}: {fleet.devices} devices, {fleet.online} online, {fleet.revoked} revoked"
-        f"{', A ROLLOUT IS HALTED' if fleet.halted else ''}\nversions: {cell(fleet.versions)}"
+        f"{', A ROLLOUT IS HALTED' if fleet.halted else ''}"
+        f"{f'{chr(10)}SIGNER: {cell(fleet.signer)}' if fleet.signer else ''}\nversions: {cell(fleet.versions)}"
     )
     console().print(Group(head, table(_COLUMNS, [_row(rollout) for rollout in rollouts])) if rollouts else head)
 

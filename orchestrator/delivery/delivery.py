@@ -10,26 +10,25 @@ import asyncio
 from random import Random
 
 import structlog
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.config import Home, Settings
 from orchestrator.delivery.broker_access import service_connection
 from orchestrator.delivery.chunk_publishing import ChunkPublishing, Chunks
-from orchestrator.delivery.directives import Directives
+from orchestrator.delivery.directives import Directives, SignedBatch
 from orchestrator.delivery.healing import TRUST, mark_later
 from orchestrator.delivery.latch import Latch
 from orchestrator.delivery.marker import published_up_to
 from orchestrator.delivery.publisher import Outgoing, send_all
 from orchestrator.delivery.readback import WINDOW, ReadBack
+from orchestrator.delivery.recording import record_batch
+from orchestrator.delivery.signer_watch import SignerWatch
 from orchestrator.delivery.status_topics import StatusTopics
 from orchestrator.delivery.trust_publishing import TrustPublishing
-from orchestrator.delivery.trust_topics import newest, read_timestamp
 from orchestrator.delivery.upkeep import sweep
-from orchestrator.errors import NotFoundError, OperationError, UnreachableError
-from orchestrator.signer.signer import Signer
+from orchestrator.errors import NotFoundError, OperationError, SignerAwayError, UnreachableError
+from orchestrator.signer.seam import SigningRoom
 from orchestrator.storage import dirty, published
 from orchestrator.storage.database import Database
-from orchestrator.storage.dirty import Mark
 from protocol.clock import Clock
 from protocol.mqtt.connection import ConnectionLost, RequestRefused, Session, backoff, connect
 from protocol.topics import DELIVERY, Kind, Topics
@@ -50,21 +49,21 @@ class Delivery:
     """One broker's delivery session."""
 
     def __init__(
-        self, db: Database, home: Home, settings: Settings, signer: Signer, chunk_store: Chunks, clock: Clock
+        self, db: Database, home: Home, settings: Settings, signer: SigningRoom, chunk_store: Chunks, clock: Clock
     ) -> None:
         self._db = db
         self._home = home
         self._settings = settings
-        self._signer = signer
         self._clock = clock
         self._broker = settings.broker.name
         self._topics = Topics(settings.fleet)
         self._readback = ReadBack()
         self._latch = Latch()
+        self._watch = SignerWatch(db, home, signer, clock)
         self._directives = Directives(self._topics, settings, signer)
         self._chunks = ChunkPublishing(db, settings, chunk_store, self._topics, self._readback)
         self._trust = TrustPublishing(db, home, settings, signer, self._topics, self._readback, clock)
-        self._status = StatusTopics(db, settings, self._topics, clock)
+        self._status = StatusTopics(db, settings, self._topics, clock, lambda: self.signer_trouble)
         self._random = Random()
         self._woken = asyncio.Event()
         self._connected = asyncio.Event()
@@ -75,6 +74,11 @@ class Delivery:
     def connected(self) -> bool:
         """Whether the broker is reached and what it holds is known."""
         return self._connected.is_set()
+
+    @property
+    def signer_trouble(self) -> str:
+        """What keeps the signer from signing, for people; "" when all is well."""
+        return self._watch.trouble
 
     def wake(self) -> None:
         """There are new marks: look at once."""
@@ -90,7 +94,7 @@ class Delivery:
         Raises:
             OperationError: The signer's marks are below what was published, or the home's trust folder is incomplete.
         """
-        await self._check_marks()
+        await self._watch.until_begun(self._settings.timing.tick_s)
         attempt = 0
         while True:
             connected_at = self._clock.monotonic()
@@ -186,10 +190,14 @@ class Delivery:
         while True:
             self._woken.clear()
             await self._latch.take()
-            sent = await self._send_batch(session)
-            if self._clock.monotonic() >= upkeep_at:
-                await self._keep_up(session)
-                upkeep_at = self._clock.monotonic() + self._upkeep_s
+            try:
+                sent = await self._send_batch(session)
+                if self._clock.monotonic() >= upkeep_at:
+                    await self._keep_up(session)
+                    upkeep_at = self._clock.monotonic() + self._upkeep_s
+            except SignerAwayError as error:  # what is marked stays marked; nothing is on its way
+                await self._watch.away(error)
+                sent = 0
             self._latch.settle()  # only here: after a failure it is held until the connection is closed
             if not sent:
                 try:
@@ -199,7 +207,7 @@ class Delivery:
                     pass
 
     async def _send_batch(self, session: Session) -> int:
-        """Render, sign, publish and record one batch; returns how many marks it took."""
+        """Render, sign, publish and record one batch; returns how many marks it is done with."""
         async with self._db.read() as conn:
             marks = await dirty.take(conn, DIRECTIVE_KINDS, BATCH)
             orders = [mark for mark in marks if mark[0] not in TRUST]
@@ -208,29 +216,24 @@ class Delivery:
             return 0
         if len(orders) < len(marks):
             await self._trust.publish(session, force=True)
-        signed = await self._directives.sign(self._directives.draft(orders, rows, self._clock.now()))
-        await send_all(session, signed)
-        await self._record(signed, marks)
-        log.debug("directives sent", marks=len(marks), sent=len(signed))
-        return len(marks)
-
-    async def _record(self, sent: list[Outgoing], marks: list[Mark]) -> None:
+        batch = SignedBatch()
+        if drafted := self._directives.draft(orders, rows, self._clock.now()):
+            batch = await self._directives.sign(drafted)
+            await self._watch.answered(batch.refused, batch.announced)
+        await send_all(session, batch.messages)
+        done = [mark for mark in marks if mark not in set(batch.later)]
         async with self._db.begin() as conn:
-            await published.record(conn, self._broker, [item.publication(keep_payload=True) for item in sent])
-            await dirty.done(conn, marks)
-            for item in sent:
-                if item.kind is Kind.ANNOUNCE:
-                    await self._mark_withheld(conn, self._topics.parse(item.topic).rollout)
-
-    async def _mark_withheld(self, conn: AsyncConnection, rollout: str) -> None:
-        """Offers that a halt kept back are looked at again whenever the rollout is announced."""
-        waiting = await published.unsent_offers(conn, self._broker, f"{self._topics.root}/offer/", rollout)
-        keys = [dirty.offer_key(device, rollout) for device in waiting]
-        await dirty.mark(conn, Kind.OFFER, keys, self._clock.now())
+            await record_batch(conn, self._broker, self._topics, batch, done, self._clock.now())
+        if batch.later:
+            log.info("offers wait for the signer's limit", marks=len(batch.later), retry_s=round(batch.retry_s, 3))
+        log.debug("directives sent", marks=len(done), sent=len(batch.messages))
+        return len(done)
 
     async def _keep_up(self, session: Session) -> None:
         """Renew the timestamp before it runs out; clear topics when all that was signed for them has expired."""
+        await self._watch.try_again()
         await self._trust.keep_fresh(session)
+        await self._watch.answered()
         async with self._db.begin() as conn:
             cleared = await sweep(conn, self._broker, self._topics, self._clock.now())
         if cleared:
@@ -260,14 +263,6 @@ class Delivery:
                 async with self._db.begin() as conn:
                     await dirty.done(conn, marks)
             await asyncio.sleep(self._settings.timing.tick_s)
-
-    async def _check_marks(self) -> None:
-        """Refuse to sign below what was published."""
-        async with self._db.read() as conn:
-            order = await published.highest_order(conn)
-        timestamp = await asyncio.to_thread(read_timestamp, self._home.trust)
-        self._signer.marks.check_above(order, timestamp.version)
-        await asyncio.to_thread(newest, self._home.trust)
 
     async def _require_release(self, release_id: str) -> None:
         async with self._db.read() as conn:

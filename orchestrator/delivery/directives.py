@@ -1,9 +1,8 @@
-"""From marks to signed messages: load rows in a few queries, draft, wrap and sign in a thread."""
+"""From marks to signed messages: load rows in a few queries, draft, and have a batch signed in one request."""
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 import structlog
@@ -11,22 +10,17 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.config import Settings
 from orchestrator.delivery.publisher import Outgoing
-from orchestrator.delivery.renderers import Draft, announcement_draft, offer_draft
-from orchestrator.errors import OperationError
+from orchestrator.delivery.renderers import announcement_draft, offer_draft
 from orchestrator.model.assignment import Assignment
 from orchestrator.model.rollout import Rollout
-from orchestrator.signer.signer import Signer
+from orchestrator.signer.seam import AnnouncementRequest, OfferRequest, Refusal, Refused, Request, Signed, SigningRoom
 from orchestrator.storage import assignments, devices, published, rollouts
 from orchestrator.storage.dirty import Mark
 from orchestrator.storage.published import Publication, ReleaseFacts
 from protocol.directives import Grant
-from protocol.errors import ContentError
 from protocol.topics import Kind, Topics
 
 log = structlog.get_logger(__name__)
-
-MAX_WRAPS = 50_000
-MAX_CONTENT_KEYS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,24 +36,46 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Drafted:
-    """One message before it is signed; ``content_key`` is the device's, where the offer carries a key."""
+    """One message before it is signed: its mark, its topic, and what the signer is asked."""
 
-    kind: Kind
+    mark: Mark
     topic: str
-    draft: Draft
-    wrapped_key: bytes = b""
-    content_key: str = ""
+    request: Request
+
+    @property
+    def kind(self) -> Kind:
+        """Announcement or offer."""
+        return self.mark[0]
+
+
+@dataclass(frozen=True, slots=True)
+class SignedBatch:
+    """What became of a batch of drafts.
+
+    Attributes:
+        messages: To be sent, in the order of the marks.
+        later: Marks whose turn has not come: the signer's limit is reached.
+        retry_s: When it will have come; 0.0 when there are none.
+        refused: Why the signer does not announce a rollout, by its id.
+        announced: Rollouts whose announcement was signed.
+        lifted: Rollouts that go on after a halt.
+    """
+
+    messages: list[Outgoing] = field(default_factory=list)
+    later: list[Mark] = field(default_factory=list)
+    retry_s: float = 0.0
+    refused: dict[str, str] = field(default_factory=dict)
+    announced: list[str] = field(default_factory=list)
+    lifted: list[str] = field(default_factory=list)
 
 
 @dataclass
 class Directives:
-    """Renders and signs announcements and offers."""
+    """Renders announcements and offers, and has them signed."""
 
     topics: Topics
     settings: Settings
-    signer: Signer
-    _content_keys: OrderedDict[str, bytes] = field(default_factory=OrderedDict)
-    _wraps: OrderedDict[tuple[str, str, str], str] = field(default_factory=OrderedDict)
+    signer: SigningRoom
 
     def topic_of(self, kind: Kind, key: str) -> str:
         """The topic of a mark; raises ValueError for a key that fits no topic."""
@@ -91,35 +107,42 @@ class Directives:
     def draft(self, marks: Iterable[Mark], rows: Rows, now: datetime) -> list[Drafted]:
         """What must be said, in the order of the marks. Pure."""
         drafted = (
-            self._announcement(key, rows, now) if kind is Kind.ANNOUNCE else self._offer(key, rows, now)
-            for kind, key, _ in marks
+            self._announcement(mark, rows, now) if mark[0] is Kind.ANNOUNCE else self._offer(mark, rows, now)
+            for mark in marks
         )
         return [item for item in drafted if item is not None]
 
-    async def sign(self, drafted: Sequence[Drafted]) -> list[Outgoing]:
-        """Wrap and sign, in a thread; what cannot be signed is logged and left out.
+    async def sign(self, drafted: Sequence[Drafted]) -> SignedBatch:
+        """Wrap and sign, in a thread and one request; what is refused for good is logged and left out.
 
         Raises:
+            SignerAwayError: The signer does not answer; nothing was lost.
             OperationError: The signer cannot sign anything.
         """
-        return await asyncio.to_thread(self._sign_all, drafted)
+        if not drafted:
+            return SignedBatch()
+        answers = await asyncio.to_thread(self.signer.sign, [item.request for item in drafted])
+        return _sorted(drafted, answers)
 
-    def _announcement(self, key: str, rows: Rows, now: datetime) -> Drafted | None:
-        rollout = rows.rollouts.get(key)
+    def _announcement(self, mark: Mark, rows: Rows, now: datetime) -> Drafted | None:
+        rollout = rows.rollouts.get(mark[1])
         release = rows.releases.get(rollout.release) if rollout else None
         if rollout is None or release is None:
             return None
         draft = announcement_draft(rollout, release.ref, now, self._lease)
-        return None if draft is None else Drafted(Kind.ANNOUNCE, self.topic_of(Kind.ANNOUNCE, key), draft)
+        if draft is None:
+            return None
+        request = AnnouncementRequest(draft, rollout.halts, rollout.reason)
+        return Drafted(mark, self.topic_of(Kind.ANNOUNCE, mark[1]), request)
 
-    def _offer(self, key: str, rows: Rows, now: datetime) -> Drafted | None:
-        device, rollout_id = key.split("/")
+    def _offer(self, mark: Mark, rows: Rows, now: datetime) -> Drafted | None:
+        device, rollout_id = mark[1].split("/")
         rollout, assignment = rows.rollouts.get(rollout_id), rows.assignments.get((rollout_id, device))
         release = rows.releases.get(rollout.release) if rollout else None
         content_key = rows.content_keys.get(device)
         if rollout is None or assignment is None or release is None or content_key is None:
             return None  # a revoked device has no key here and gets no offer
-        topic = self.topic_of(Kind.OFFER, key)
+        topic = self.topic_of(Kind.OFFER, mark[1])
         draft = offer_draft(
             assignment,
             rollout,
@@ -132,56 +155,41 @@ class Directives:
         if draft is None:
             return None
         if draft["grant"] is Grant.CLOSED:
-            return Drafted(Kind.OFFER, topic, draft)
-        return Drafted(Kind.OFFER, topic, draft, release.wrapped_key, content_key)
-
-    def _sign_all(self, drafted: Sequence[Drafted]) -> list[Outgoing]:
-        signed = []
-        for item in drafted:
-            try:
-                signed.append(self._sign(item))
-            except (ValueError, ContentError) as error:
-                log.error("directive not signed", topic=item.topic, why=str(error)[:300])
-        return signed
-
-    def _sign(self, item: Drafted) -> Outgoing:
-        if item.kind is Kind.ANNOUNCE:
-            done = self.signer.sign_announcement(item.draft)
-        else:
-            draft = item.draft
-            if item.content_key:
-                draft = {**draft, "key_wrap": self._wrap(item)}
-            done = self.signer.sign_offer(draft)
-        return Outgoing(
-            kind=item.kind,
-            topic=item.topic,
-            payload=done.envelope,
-            epoch=done.epoch,
-            seq=done.seq,
-            expires=item.draft["expires"],
-        )
-
-    def _wrap(self, item: Drafted) -> str:
-        """The content key for this device; made once, since an offer is signed about four times."""
-        sha256, device = item.draft["release"].sha256, item.draft["device"]
-        name = (sha256, device, item.content_key)
-        if name not in self._wraps:
-            try:
-                wrap = self.signer.wrap(self._open(item.wrapped_key, sha256), item.content_key, sha256, device)
-            except OperationError as error:
-                raise ValueError(str(error)) from error
-            self._wraps[name] = wrap
-            if len(self._wraps) > MAX_WRAPS:
-                self._wraps.popitem(last=False)
-        return self._wraps[name]
-
-    def _open(self, wrapped: bytes, sha256: str) -> bytes:
-        if sha256 not in self._content_keys:
-            self._content_keys[sha256] = self.signer.open_package_key(wrapped, sha256)
-            if len(self._content_keys) > MAX_CONTENT_KEYS:
-                self._content_keys.popitem(last=False)
-        return self._content_keys[sha256]
+            return Drafted(mark, topic, OfferRequest(draft))
+        return Drafted(mark, topic, OfferRequest(draft, release.wrapped_key, content_key))
 
     @property
     def _lease(self) -> timedelta:
         return timedelta(seconds=self.settings.timing.lease_s)
+
+
+def _sorted(drafted: Sequence[Drafted], answers: Sequence[Signed | Refusal]) -> SignedBatch:
+    batch, retry_s = SignedBatch(), 0.0
+    for item, answer in zip(drafted, answers, strict=True):
+        rollout = item.request.draft["rollout"]
+        match answer:
+            case Signed():
+                batch.messages.append(_outgoing(item, answer))
+                if item.kind is Kind.ANNOUNCE:
+                    batch.announced.append(rollout)
+                if answer.lifted:
+                    batch.lifted.append(rollout)
+            case Refusal(code=Refused.LATER):
+                batch.later.append(item.mark)
+                retry_s = max(retry_s, answer.retry_s)
+            case Refusal():
+                log.error("directive not signed", topic=item.topic, code=answer.code, why=answer.why[:300])
+                if item.kind is Kind.ANNOUNCE:
+                    batch.refused[rollout] = answer.why
+    return replace(batch, retry_s=retry_s)
+
+
+def _outgoing(item: Drafted, signed: Signed) -> Outgoing:
+    return Outgoing(
+        kind=item.kind,
+        topic=item.topic,
+        payload=signed.envelope,
+        epoch=signed.epoch,
+        seq=signed.seq,
+        expires=item.request.draft["expires"],
+    )

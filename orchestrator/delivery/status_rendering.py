@@ -17,13 +17,19 @@ _STATE = "state:"
 
 
 def fleet_status(
-    fleet: str, figures: tuple[int, int, int], versions: dict[str, int], states: dict[str, str], now: datetime
+    fleet: str,
+    figures: tuple[int, int, int],
+    versions: dict[str, int],
+    states: dict[str, str],
+    now: datetime,
+    signer_trouble: str = "",
 ) -> FleetStatus:
     """The whole fleet.
 
     Args:
         figures: (enrolled, online, revoked).
         states: State by rollout id.
+        signer_trouble: What keeps the signer from signing; "" for nothing.
     """
     enrolled, online, revoked = figures
     return FleetStatus(
@@ -35,6 +41,7 @@ def fleet_status(
         versions=versions,
         rollouts=states,
         halted=RolloutState.HALTED in states.values(),
+        signer=signer_trouble[:500] or None,
     )
 
 

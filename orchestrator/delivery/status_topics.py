@@ -1,7 +1,7 @@
 """What dashboards read, rendered from rows when it changed, at most once per interval and topic; and the marker."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -29,12 +29,15 @@ _TEXT_CHARS = 1000
 class StatusTopics:
     """One broker's status topics."""
 
-    def __init__(self, db: Database, settings: Settings, topics: Topics, clock: Clock) -> None:
+    def __init__(
+        self, db: Database, settings: Settings, topics: Topics, clock: Clock, signer_trouble: Callable[[], str]
+    ) -> None:
         self._db = db
         self._fleet = settings.fleet
         self._broker = settings.broker.name
         self._topics = topics
         self._clock = clock
+        self._signer_trouble = signer_trouble
         self._generation = secrets.token_hex(4)
         self._event_id: int | None = None
         self._sync: tuple[int, str] | None = None
@@ -72,7 +75,9 @@ class StatusTopics:
         match kind:
             case Kind.STATUS_FLEET:
                 figures, states = await devices.figures(conn), await rollouts.states(conn)
-                fleet = fleet_status(self._fleet, figures, await devices.versions(conn), states, now)
+                fleet = fleet_status(
+                    self._fleet, figures, await devices.versions(conn), states, now, self._signer_trouble()
+                )
                 return Outgoing(kind=kind, topic=self._topics.build(kind), payload=encode(fleet))
             case Kind.STATUS_ROLLOUT:
                 rollout = await rollouts.get(conn, key)

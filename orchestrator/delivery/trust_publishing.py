@@ -13,7 +13,7 @@ from orchestrator.delivery.publisher import send_proven
 from orchestrator.delivery.readback import ReadBack, windows
 from orchestrator.delivery.trust_topics import renew_timestamp, trust_messages
 from orchestrator.errors import OperationError
-from orchestrator.signer.signer import Signer
+from orchestrator.signer.seam import SigningRoom
 from orchestrator.storage import published
 from orchestrator.storage.database import Database
 from protocol.clock import Clock
@@ -32,7 +32,7 @@ class TrustPublishing:
         db: Database,
         home: Home,
         settings: Settings,
-        signer: Signer,
+        signer: SigningRoom,
         topics: Topics,
         readback: ReadBack,
         clock: Clock,

@@ -11,7 +11,8 @@ from tuf.api.metadata import Metadata, Timestamp
 
 from orchestrator.delivery.publisher import Outgoing
 from orchestrator.errors import NotFoundError, OperationError
-from orchestrator.signer.signer import TIMESTAMP_LIFE, Signer
+from orchestrator.signer.seam import SigningRoom
+from orchestrator.signer.signer import TIMESTAMP_LIFE
 from protocol.topics import Kind, Topics
 from protocol.trust.bundle import pack_bundle
 
@@ -66,19 +67,20 @@ def renewal_due(facts: TimestampFacts, newest_snapshot: int, highest: int, now: 
     return stale or facts.snapshot != newest_snapshot or facts.version < highest
 
 
-def renew_timestamp(directory: Path, signer: Signer, now: datetime, renew: timedelta) -> bool:
+def renew_timestamp(directory: Path, signer: SigningRoom, now: datetime, renew: timedelta) -> bool:
     """Sign the timestamp again where that is due; durable when this returns True.
 
     Raises:
+        SignerAwayError: The signer does not answer; the former timestamp stays.
         OperationError: The metadata is not there, or cannot be written.
     """
     roles = newest(directory)
     if "snapshot" not in roles:
         raise NotFoundError(f"{directory}: no snapshot metadata; restore the home's trust folder")
     snapshot = roles["snapshot"][0]
-    if not renewal_due(read_timestamp(directory), snapshot, signer.marks.timestamp, now, renew):
+    if not renewal_due(read_timestamp(directory), snapshot, signer.highest_timestamp(), now, renew):
         return False
-    data = signer.bump_timestamp(snapshot, now)
+    data = signer.bump_timestamp(snapshot)
     _replace(directory / TIMESTAMP_FILE, data)
     return True
 

@@ -163,6 +163,7 @@ class Rollout:
     offers_made: int = 0
     pace_credit: float = 0.0
     pace_at: datetime | None = None
+    halts: int = 0
     acknowledged: dict[int, tuple[int, int]] = field(default_factory=dict)
 
     @classmethod
@@ -181,6 +182,7 @@ class Rollout:
             offers_made=row["offers_made"],
             pace_credit=row["pace_credit"],
             pace_at=row["pace_at"],
+            halts=row["halts"],
             acknowledged={int(stage): (seen[0], seen[1]) for stage, seen in row["acknowledged"].items()},
         )
 

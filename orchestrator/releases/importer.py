@@ -1,6 +1,6 @@
 """Taking in a package: checked as a device would check it, then kept. All of it, or nothing that counts.
 
-    frame -> fleet -> trust metadata -> content key -> sealed manifest -> every chunk -> every file -> keep
+    frame -> fleet -> trust metadata -> sealed manifest (opened by the signer) -> every chunk -> every file -> keep
 
 Chunks are kept first, the metadata next, the database row last; whatever is cut off before is found again by the next
 import of the same package, and no device is told of it.
@@ -28,7 +28,7 @@ from orchestrator.storage.chunk_store import ChunkStore
 from orchestrator.storage.database import Database
 from orchestrator.storage.releases import IMPORTING, ReleaseRecord
 from protocol.chunks import PIECE_BYTES
-from protocol.encryption import open_manifest
+from protocol.encryption import unpack_manifest
 from protocol.errors import ContentError, ProtocolError
 from protocol.identifiers import ReleaseName
 from protocol.manifest import Artifact, Manifest
@@ -44,8 +44,8 @@ _LOCKS: WeakKeyDictionary[Database, asyncio.Lock] = WeakKeyDictionary()
 class ImportSigner(Timestamps, Protocol):
     """What an import needs of the signer."""
 
-    def open_package_key(self, wrapped: bytes, release_sha256: str) -> bytes:
-        """The content key of a package that was made for this signer."""
+    def unseal(self, sealed_key: bytes, sealed: bytes) -> bytes:
+        """The packed manifest of a package that was made for this signer; its key stays there."""
         ...
 
 
@@ -137,11 +137,10 @@ async def _take_again(
 def _check(package: PackageReader, trust: Path, signer: ImportSigner, now: datetime) -> _Checked:
     checked = check_trust(package, trust, signer, now)
     target, wrapped = checked.target, package.read(CEK, _MAX_CEK_BYTES)
-    cek = signer.open_package_key(wrapped, target.sha256)
     sealed = b"".join(package.read(PIECE + piece, PIECE_BYTES) for piece in target.info.pieces)
     if (len(sealed), hashlib.sha256(sealed).hexdigest()) != (target.length, target.sha256):
         raise OperationError("its sealed manifest is not what was signed")
-    manifest = Manifest.from_json(open_manifest(cek, sealed))
+    manifest = Manifest.from_json(unpack_manifest(signer.unseal(wrapped, sealed)))
     artifact = _only_artifact(manifest, target)
     chunks = {piece: package.length(PIECE + piece) for piece in target.info.pieces}
     chunks |= check_artifact(package, artifact, target.info, checked.codesign(artifact.component))

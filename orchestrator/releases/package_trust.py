@@ -31,7 +31,7 @@ _OLDER = frozenset({ErrorCode.ROLLBACK_METADATA})
 class Timestamps(Protocol):
     """Who signs freshness."""
 
-    def bump_timestamp(self, snapshot_version: int, now: datetime | None = None) -> bytes:
+    def bump_timestamp(self, snapshot_version: int) -> bytes:
         """The next timestamp over a snapshot."""
         ...
 
@@ -69,7 +69,7 @@ def check_trust(package: PackageReader, trust: Path, signer: Timestamps, now: da
         store = TrustStore(Path(temporary), known[f"{first}.root.json"])
         try:
             _take_known(store, known, now)
-            news[TIMESTAMP] = signer.bump_timestamp(snapshot, now)
+            news[TIMESTAMP] = signer.bump_timestamp(snapshot)
             files = {**known, **news}
             trusted = store.refresh(files, now, (name.product,))
             verified = _verified(trusted, files, first)

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from orchestrator.config import Settings
 from orchestrator.errors import OperationError
 from orchestrator.model.assignment import OFFERED, Assignment
-from orchestrator.model.rollout import Rollout
+from orchestrator.model.rollout import Rollout, RolloutState
 from orchestrator.rollouts.engine import OFFER_BATCH, Decisions, Facts, reconcile
 from orchestrator.rollouts.pace import Bucket
 from orchestrator.storage import assignments, dirty, events, rollouts
@@ -181,8 +181,11 @@ async def load_facts(conn: AsyncConnection, rollout_id: str) -> Facts | None:
 async def _save_rollout(conn: AsyncConnection, before: Rollout, after: Rollout, offered: int) -> None:
     bucket = Bucket(after.spec.pace_per_minute, after.pace_credit, after.pace_at).spent(offered)
     after = replace(after, offers_made=before.offers_made + offered, pace_credit=bucket.credit)
+    if after.state is RolloutState.HALTED and before.state is not RolloutState.HALTED:
+        after = replace(after, halts=before.halts + 1)
     names: Sequence[str] = (
         "state", "reason", "started_at", "ended_at", "announcement_expires", "offers_made", "pace_credit", "pace_at",
+        "halts",
     )  # fmt: skip
     changed = {name: getattr(after, name) for name in names if getattr(after, name) != getattr(before, name)}
     if changed:

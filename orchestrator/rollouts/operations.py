@@ -139,6 +139,8 @@ async def order(db: Database, clock: Clock, rollout_id: str, verb: str, reason: 
         values: dict[str, Any] = {"state": allowed[1], "reason": reason}
         if verb == "start":
             values["started_at"] = now
+        if verb in {"halt", "abort"}:
+            values["halts"] = rollout.halts + 1  # the signer tells a database that knows of the halt by it
         if verb == "resume":
             values["acknowledged"] = await _acknowledge(conn, rollout)
         await rollouts.save(conn, rollout_id, **values)

@@ -5,7 +5,6 @@ Seqs are reserved in blocks: the file holds the end of the block, so that a cras
 """
 
 import json
-import os
 import threading
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +12,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from orchestrator.errors import ConflictError, NotFoundError, OperationError
+from orchestrator.signer.durable import replace_durably
 
 BLOCK = 1000
 """Seqs that one fsync buys."""
@@ -26,6 +26,8 @@ class Marks(BaseModel):
     epoch: Annotated[int, Field(ge=1)]
     seq: Annotated[int, Field(ge=0)]
     timestamp: Annotated[int, Field(ge=0)]
+    facts: Annotated[int, Field(ge=0)] = 0
+    """Version of ``facts.json`` below which a copy is an old one."""
 
 
 class HighWater:
@@ -41,6 +43,16 @@ class HighWater:
     def epoch(self) -> int:
         """The epoch in use."""
         return self._marks.epoch
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """The end of what was reserved: no (epoch, seq) above it was ever signed."""
+        return self._marks.epoch, self._marks.seq
+
+    @property
+    def facts(self) -> int:
+        """The lowest version of ``facts.json`` that is not an old copy."""
+        return self._marks.facts
 
     @property
     def timestamp(self) -> int:
@@ -70,6 +82,25 @@ class HighWater:
             self._save(self._marks.model_copy(update={"timestamp": version}))
             return version
 
+    def raise_epoch(self) -> int:
+        """Begin the next epoch; seqs go on, so that they too never come twice.
+
+        Raises:
+            OperationError: The file cannot be written; the epoch stays.
+        """
+        with self._lock:
+            self._save(self._marks.model_copy(update={"epoch": self._marks.epoch + 1}))
+            return self._marks.epoch
+
+    def note_facts(self, version: int) -> None:
+        """From now on a ``facts.json`` below ``version`` is an old copy.
+
+        Raises:
+            OperationError: The file cannot be written.
+        """
+        with self._lock:
+            self._save(self._marks.model_copy(update={"facts": version}))
+
     def check_above(self, order: tuple[int, int], timestamp: int) -> None:
         """Refuse to go on below what is known to have been published.
 
@@ -94,12 +125,7 @@ class HighWater:
             )
 
     def _save(self, marks: Marks) -> None:
-        current = _load(self._path)
-        if (current.epoch, current.seq, current.timestamp) != (
-            self._marks.epoch,
-            self._marks.seq,
-            self._marks.timestamp,
-        ):
+        if _load(self._path) != self._marks:
             raise ConflictError(f"{self._path}: changed by another process while this one signs; stop one of them")
         write_marks(self._path, marks)
         self._marks = marks
@@ -111,21 +137,7 @@ def write_marks(path: Path, marks: Marks) -> None:
     Raises:
         OperationError: It cannot be written.
     """
-    temporary = path.with_suffix(".new")
-    try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as out:
-            json.dump(marks.model_dump(), out)
-            out.flush()
-            os.fsync(out.fileno())
-        temporary.replace(path)
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
-    except OSError as error:
-        raise OperationError(f"{path}: {error.strerror}; nothing is signed until it can be written") from error
+    replace_durably(path, json.dumps(marks.model_dump()).encode())
 
 
 def _load(path: Path) -> Marks:

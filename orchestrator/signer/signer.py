@@ -1,145 +1,287 @@
-"""Typed signing requests: announcements, offers, the TUF timestamp; and the content keys of packages.
+"""The room with the keys: director, timestamp, and the content keys of packages. Typed requests only.
 
-Nothing else signs on the orchestrator's side. What a request lacks (epoch, seq, issued) is filled in here, so that
-no caller can choose a number. Calls compute and now and then fsync: run them in a thread, in batches.
+    form -> rules (what the signer itself knows) -> rate -> wrap -> number -> sign -> log -> answer
+
+Nothing else signs on the orchestrator's side, and no content key leaves. What a request lacks (fleet, epoch, seq,
+issued) is filled in here, so that no caller can choose a number. Calls compute and now and then fsync: run them in a
+thread, in batches.
 """
 
-import base64
-import binascii
-from collections.abc import Mapping
+import hashlib
+import threading
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from pydantic import ValidationError
 from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import Metadata, MetaFile, Timestamp
 from tuf.api.serialization.json import JSONSerializer
 
 from orchestrator.config import Home, Settings
-from orchestrator.errors import OperationError
+from orchestrator.errors import ConflictError, NotFoundError, UsageError
+from orchestrator.signer.content_keys import ContentKeys
+from orchestrator.signer.facts import FactsFile
 from orchestrator.signer.high_water import HighWater
 from orchestrator.signer.keys import load_signer, load_x25519
+from orchestrator.signer.rate import RateLimit
+from orchestrator.signer.request_log import Entry, RequestLog
+from orchestrator.signer.rules import judge_announcement, judge_offer
+from orchestrator.signer.seam import (
+    MAX_BATCH,
+    MAX_REVOKED_AT_ONCE,
+    AnnouncementRequest,
+    Begun,
+    OfferRequest,
+    Order,
+    Refusal,
+    Refused,
+    Request,
+    Signed,
+)
 from protocol.clock import Clock, SystemClock
-from protocol.directives import ANNOUNCEMENT_TYPE, OFFER_TYPE, Announcement, Directive, Offer
-from protocol.encryption import PACKAGE_RECIPIENT, unwrap_key, wrap_key
-from protocol.envelopes import b64, encode, sign
+from protocol.directives import ANNOUNCEMENT_TYPE, OFFER_TYPE, Action, Announcement, Grant, Offer
+from protocol.envelopes import encode, sign
+from protocol.errors import ContentError
 
 TIMESTAMP_LIFE = timedelta(days=7)
-D = TypeVar("D", bound=Directive)
 
 
-class Signed(NamedTuple):
-    """A signed directive."""
+class Keys(NamedTuple):
+    """The private keys of one fleet."""
 
-    payload: bytes
-    envelope: bytes
-    epoch: int
-    seq: int
+    director: CryptoSigner
+    timestamp: CryptoSigner
+    package: X25519PrivateKey
 
 
 class Signer:
-    """The director key, the timestamp key and the package key of one fleet."""
+    """``SigningRoom`` with the keys in this process. Safe from several threads: one request at a time."""
 
     def __init__(
-        self,
-        fleet: str,
-        director: CryptoSigner,
-        timestamp: CryptoSigner,
-        package: X25519PrivateKey,
-        marks: HighWater,
-        clock: Clock,
+        self, settings: Settings, keys: Keys, marks: HighWater, facts: FactsFile, log: RequestLog, clock: Clock
     ) -> None:
-        self._fleet = fleet
-        self._director = director
-        self._timestamp = timestamp
-        self._package = package
+        self._fleet = settings.fleet
+        self._keys = keys
+        self._marks = marks
+        self._facts = facts
+        self._log = log
         self._clock = clock
-        self.marks = marks
+        self._rate = RateLimit(settings.signer.offers_per_minute, settings.signer.offers_burst)
+        self._content_keys = ContentKeys(keys.package)
+        self._lock = threading.Lock()
 
     @classmethod
     def open(cls, home: Home, settings: Settings, clock: Clock | None = None) -> "Signer":
-        """Load the keys of a home. Blocking.
+        """Load the keys of a home and what its signer knows. Blocking; ``alone_in`` keeps a second one out.
 
         Raises:
-            OperationError: A key or the marks are missing, unreadable or readable by others.
+            OperationError: A key, the marks, the facts or the log are missing, unreadable or readable by others.
         """
+        folder = home.signer
+        marks = HighWater(folder / "high-water.json")
         return cls(
-            settings.fleet,
-            load_signer(home.signer / "director.key"),
-            load_signer(home.signer / "timestamp.key"),
-            load_x25519(home.signer / "package.key"),
-            HighWater(home.signer / "high-water.json"),
+            settings,
+            Keys(
+                load_signer(folder / "director.key"),
+                load_signer(folder / "timestamp.key"),
+                load_x25519(folder / "package.key"),
+            ),
+            marks,
+            FactsFile(folder / "facts.json", marks),
+            RequestLog(folder / "requests.log", settings.signer.log_bytes, settings.signer.log_files),
             clock or SystemClock(),
         )
 
-    def sign_announcement(self, draft: Mapping[str, Any]) -> Signed:
-        """Sign an announcement; the draft has everything but fleet, epoch, seq and issued.
+    def close(self) -> None:
+        """Make the log durable."""
+        with self._lock:
+            self._log.close()
 
-        Raises:
-            ValueError: The draft is not an announcement.
-            OperationError: The marks cannot be kept.
-        """
-        return self._sign(Announcement, ANNOUNCEMENT_TYPE, draft)
+    def begin(self, stored: Order, timestamp: int) -> Begun:
+        """See ``SigningRoom``; a database that is older than what was signed goes on under a new epoch."""
+        with self._lock:
+            self._marks.check_above(stored, timestamp)
+            last = self._last_order()
+            raised = stored < last and last[1] > 0
+            if raised:
+                self._facts.unbind_all()
+                epoch = self._marks.raise_epoch()
+                self._note("epoch", epoch=epoch, seq=last[1], stored_epoch=stored[0], stored_seq=stored[1])
+            halted = {name: halt.reason or "halted" for name, halt in self._facts.halted.items() if not halt.final}
+            return Begun(self._last_order(), raised, halted)
 
-    def sign_offer(self, draft: Mapping[str, Any]) -> Signed:
-        """Sign an offer; the draft has everything but fleet, epoch, seq and issued.
+    def sign(self, requests: Sequence[Request]) -> list[Signed | Refusal]:
+        """See ``SigningRoom``."""
+        if len(requests) > MAX_BATCH:
+            raise ValueError(f"at most {MAX_BATCH} requests at once, found {len(requests)}")
+        with self._lock:
+            now = self._clock.now().replace(microsecond=0)
+            answers = [self._answer(request, now) for request in requests]
+            at = now.isoformat()
+            self._write([_entry(one, answer, at) for one, answer in zip(requests, answers, strict=True)])
+            return answers
 
-        Raises:
-            ValueError: The draft is not an offer.
-            OperationError: The marks cannot be kept.
-        """
-        return self._sign(Offer, OFFER_TYPE, draft)
+    def bump_timestamp(self, snapshot_version: int) -> bytes:
+        """See ``SigningRoom``."""
+        with self._lock:
+            now = self._clock.now().replace(microsecond=0)
+            version = self._marks.next_timestamp()
+            metadata = Metadata(
+                Timestamp(version=version, expires=now + TIMESTAMP_LIFE, snapshot_meta=MetaFile(snapshot_version))
+            )
+            metadata.sign(self._keys.timestamp)
+            data = metadata.to_bytes(JSONSerializer(compact=True))
+            self._note("timestamp", version=version, snapshot=snapshot_version, digest=_digest(data))
+            return data
 
-    def open_package_key(self, wrapped: bytes, release_sha256: str) -> bytes:
-        """The content key of a package that was made for this signer.
+    def highest_timestamp(self) -> int:
+        """See ``SigningRoom``."""
+        return self._marks.timestamp
 
-        Raises:
-            ContentError: E_KEY: it was made for another signer or another release.
-        """
-        return unwrap_key(wrapped, self._package, release=release_sha256, device=PACKAGE_RECIPIENT)
+    def unseal(self, sealed_key: bytes, sealed: bytes) -> bytes:
+        """See ``SigningRoom``; the release is what these bytes hash to, whatever the caller calls them."""
+        sha256 = hashlib.sha256(sealed).hexdigest()
+        with self._lock:
+            packed = self._content_keys.unseal(sealed_key, sealed, sha256)
+            self._note("unseal", release=sha256)
+            return packed
 
-    def wrap(self, cek: bytes, content_key: str, release_sha256: str, device: str) -> str:
-        """The content key for one device, base64.
+    def revoke(self, devices: Sequence[str], reason: str) -> None:
+        """See ``SigningRoom``."""
+        if len(devices) > MAX_REVOKED_AT_ONCE:
+            raise ValueError(f"at most {MAX_REVOKED_AT_ONCE} devices at once, found {len(devices)}")
+        with self._lock:
+            news = [device for device in devices if not self._facts.is_revoked(device)]
+            self._facts.revoke(dict.fromkeys(news, reason))
+            at = self._now_text()
+            self._write([{"kind": "revoke", "at": at, "device": device, "why": reason} for device in news])
 
-        Args:
-            content_key: The device's X25519 public key, base64.
-
-        Raises:
-            OperationError: The device's key is none.
-        """
-        try:
-            recipient = X25519PublicKey.from_public_bytes(base64.b64decode(content_key, validate=True))
-        except (ValueError, binascii.Error) as error:
-            raise OperationError(f"device {device}: its content key is not an X25519 key; enrol it again") from error
-        return b64(wrap_key(cek, recipient, release=release_sha256, device=device))
-
-    def bump_timestamp(self, snapshot_version: int, now: datetime | None = None) -> bytes:
-        """Sign the next timestamp over a snapshot; valid for seven days.
-
-        Raises:
-            OperationError: The marks cannot be kept.
-        """
-        now = (now or self._clock.now()).replace(microsecond=0)
-        timestamp = Timestamp(
-            version=self.marks.next_timestamp(), expires=now + TIMESTAMP_LIFE, snapshot_meta=MetaFile(snapshot_version)
-        )
-        metadata = Metadata(timestamp)
-        metadata.sign(self._timestamp)
-        return metadata.to_bytes(JSONSerializer(compact=True))
+    def lift(self, rollout: str, reason: str) -> None:
+        """See ``SigningRoom``."""
+        with self._lock:
+            halt = self._facts.halt_of(rollout)
+            if halt is None:
+                raise NotFoundError(f"rollout {rollout}: is not halted in the signer")
+            if halt.final:
+                raise ConflictError(f"rollout {rollout}: was aborted; nothing lifts that, make a new rollout")
+            if not reason.strip():
+                raise UsageError(f"rollout {rollout}: was halted ({halt.reason}); lift it with --reason")
+            self._facts.lift(rollout)
+            self._note("lift", rollout=rollout, why=reason)
 
     @property
     def director_keyid(self) -> str:
         """Key id that the offline targets role must list for the director."""
-        return self._director.public_key.keyid
+        return self._keys.director.public_key.keyid
 
-    def _sign(self, model: type[D], payload_type: str, draft: Mapping[str, Any]) -> Signed:
-        issued = self._clock.now().replace(microsecond=0)
-        checked = {**draft, "fleet": self._fleet, "issued": issued, "epoch": 1, "seq": 1}
+    def _answer(self, request: Request, now: datetime) -> Signed | Refusal:
+        if "key_wrap" in request.draft:
+            return Refusal(Refused.MISFIT, "draft: carries a key wrap; wraps are made by the signer")
+        model = Announcement if isinstance(request, AnnouncementRequest) else Offer
         try:
-            message = model.model_validate(checked)
+            message = model.model_validate({**request.draft, "fleet": self._fleet, "issued": now, "epoch": 1, "seq": 1})
         except ValidationError as error:
-            raise ValueError(f"{model.__name__}: {error.error_count()} mistakes in the draft: {error}") from error
-        epoch, seq = self.marks.next_order()  # only now: a bad draft uses up no number
+            first = error.errors(include_url=False, include_input=False)[0]
+            place = ".".join(str(part) for part in first["loc"])[:80]
+            return Refusal(Refused.MISFIT, f"{model.__name__}: {place}: {first['msg'][:120]}")
+        match request, message:
+            case AnnouncementRequest(), Announcement():
+                return self._announce(request, message, now)
+            case OfferRequest(), Offer():
+                return self._offer(request, message, now)
+        raise AssertionError("a request and its message are of one kind")
+
+    def _announce(self, request: AnnouncementRequest, message: Announcement, now: datetime) -> Signed | Refusal:
+        rollout = message.rollout
+        halt, bound = self._facts.halt_of(rollout), self._facts.release_of(rollout)
+        refusal = judge_announcement(message, halt, bound, halts=request.halts, reason=request.reason, now=now)
+        if refusal is not None:
+            return refusal
+        if bound is None:
+            self._facts.bind(rollout, message.release.sha256)
+        if message.action is not Action.INSTALL:
+            self._facts.halt(rollout, request.halts, now, request.reason, final=message.action is Action.ABORT)
+        elif halt is not None:
+            self._facts.lift(rollout)
+        lifted = halt is not None and message.action is Action.INSTALL
+        return self._signed(message, ANNOUNCEMENT_TYPE, lifted=lifted)
+
+    def _offer(self, request: OfferRequest, message: Offer, now: datetime) -> Signed | Refusal:
+        halt, bound = self._facts.halt_of(message.rollout), self._facts.release_of(message.rollout)
+        revoked = self._facts.is_revoked(message.device)
+        refusal = judge_offer(message, halt, bound, is_revoked=revoked, now=now)
+        if refusal is not None:
+            return refusal
+        if message.grant is not Grant.CLOSED:
+            try:
+                wrap = self._wrap(request, message, is_halted=halt is not None)
+            except ContentError as error:
+                return Refusal(Refused.KEY, f"device {message.device}: {error.detail}")
+            except ValueError:
+                return Refusal(
+                    Refused.MISFIT, f"device {message.device}: its content key is not an X25519 key; enrol it again"
+                )
+            # After the wrap, which is kept: the next try costs a signature alone.
+            wait_s = self._rate.take(self._clock.monotonic())
+            if wait_s:
+                return Refusal(Refused.LATER, "more offers than the signer's limit allows", wait_s)
+            message = message.model_copy(update={"key_wrap": wrap})
+        if bound is None:
+            self._facts.bind(message.rollout, message.release.sha256)
+        return self._signed(message, OFFER_TYPE)
+
+    def _signed(self, message: Announcement | Offer, payload_type: str, *, lifted: bool = False) -> Signed:
+        epoch, seq = self._marks.next_order()  # only now: what is refused uses up no number
         payload = encode(message.model_copy(update={"epoch": epoch, "seq": seq}))
-        return Signed(payload, sign(payload, payload_type, self._director), epoch, seq)
+        return Signed(sign(payload, payload_type, self._keys.director), epoch, seq, lifted)
+
+    def _wrap(self, request: OfferRequest, message: Offer, *, is_halted: bool) -> str | None:
+        """In a halt none is made: a device that was never offered the release gets no key; one that was has its own."""
+        sha256, device = message.release.sha256, message.device
+        if is_halted:
+            return self._content_keys.known_wrap(sha256, device, request.content_key)
+        return self._content_keys.wrap(request.sealed_key, sha256, device, request.content_key)
+
+    def _last_order(self) -> Order:
+        """The highest (epoch, seq) that was signed; where the log is gone, the highest that may have been."""
+        return self._log.head.order if self._log.head.n else self._marks.order
+
+    def _note(self, kind: str, **fields: str | int) -> None:
+        self._write([{"kind": kind, "at": self._now_text(), **fields}])
+
+    def _write(self, entries: Sequence[Entry]) -> None:
+        if entries:
+            self._log.append(entries, self._last_order())
+
+    def _now_text(self) -> str:
+        return self._clock.now().replace(microsecond=0).isoformat()
+
+
+def _entry(request: Request, answer: Signed | Refusal, at: str) -> Entry:
+    draft = request.draft
+    entry: dict[str, str | int] = {"kind": _kind(request), "at": at}
+    for key in ("rollout", "device", "grant", "action"):
+        if key in draft:
+            entry[key] = str(draft[key])
+    entry["release"] = _release(draft.get("release"))
+    match answer:
+        case Signed():
+            return {**entry, "epoch": answer.epoch, "seq": answer.seq, "digest": _digest(answer.envelope)}
+        case Refusal():
+            return {**entry, "refused": answer.code.value, "why": answer.why}
+
+
+def _kind(request: Request) -> str:
+    return "announcement" if isinstance(request, AnnouncementRequest) else "offer"
+
+
+def _release(release: Any) -> str:  # noqa: ANN401 - a draft may hold anything
+    if isinstance(release, Mapping):
+        return str(release.get("sha256", ""))
+    return str(getattr(release, "sha256", ""))
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

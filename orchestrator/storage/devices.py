@@ -73,6 +73,17 @@ async def keys(conn: AsyncConnection, ids: Collection[str]) -> dict[str, tuple[d
     return found
 
 
+async def revoked(conn: AsyncConnection, *, after: str = "", limit: int = 1000) -> list[str]:
+    """Ids of revoked devices, beginning behind ``after``."""
+    rows = await conn.scalars(
+        select(devices.c.id)
+        .where(devices.c.state == DeviceState.REVOKED, devices.c.id > after)
+        .order_by(devices.c.id)
+        .limit(limit)
+    )
+    return list(rows)
+
+
 async def figures(conn: AsyncConnection) -> tuple[int, int, int]:
     """(enrolled, online, revoked)."""
     row = (

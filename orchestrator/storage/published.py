@@ -18,6 +18,7 @@ from protocol.topics import Kind
 
 INGEST_KEY = "ingest_generation"
 _SERIAL_KEY = "serial:"
+_ORDER_KEY = "signed_order"
 _BATCH = 400
 _NONE = literal("", String())
 
@@ -81,7 +82,14 @@ async def record(conn: AsyncConnection, broker: str, items: Sequence[Publication
             rows,
         )
         await _put(conn, _SERIAL_KEY + broker, str(serial))
+        await note_order(conn, max((item.epoch, item.seq) for item in items))
     return serial
+
+
+async def note_order(conn: AsyncConnection, order: tuple[int, int]) -> None:
+    """Remember the highest (epoch, seq) that was signed for this database; a lower one changes nothing."""
+    if order > (0, 0) and order > await highest_order(conn):
+        await _put(conn, _ORDER_KEY, f"{order[0]}/{order[1]}")
 
 
 async def last_serial(conn: AsyncConnection, broker: str) -> int:
@@ -90,15 +98,10 @@ async def last_serial(conn: AsyncConnection, broker: str) -> int:
 
 
 async def highest_order(conn: AsyncConnection) -> tuple[int, int]:
-    """The highest (epoch, seq) that stands anywhere."""
-    row = (
-        await conn.execute(
-            select(published.c.epoch, published.c.seq)
-            .order_by(published.c.epoch.desc(), published.c.seq.desc())
-            .limit(1)
-        )
-    ).first()
-    return (0, 0) if row is None else (row.epoch, row.seq)
+    """The highest (epoch, seq) that is known here; it never falls, though topics are cleared."""
+    text = await conn.scalar(select(settings.c.value).where(settings.c.key == _ORDER_KEY)) or "0/0"
+    epoch, _, seq = text.partition("/")
+    return int(epoch), int(seq)
 
 
 async def get(conn: AsyncConnection, broker: str, topic: str) -> Publication | None:
@@ -240,6 +243,16 @@ async def reached(conn: AsyncConnection, rollout: str) -> set[str]:
         )
     )
     return {topic.split("/")[-2] for topic in topics}
+
+
+async def granted(conn: AsyncConnection, rollout: str) -> list[str]:
+    """Devices of a rollout that have an open grant."""
+    rows = await conn.scalars(
+        select(assignments.c.device).where(
+            assignments.c.rollout == rollout, assignments.c.grant.in_(["download", "activate"])
+        )
+    )
+    return list(rows)
 
 
 async def open_offers(conn: AsyncConnection, keys: Collection[tuple[str, str]]) -> set[tuple[str, str]]:

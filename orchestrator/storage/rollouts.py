@@ -1,6 +1,6 @@
 """Rollouts and their stages."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -33,6 +33,11 @@ async def get(conn: AsyncConnection, rollout_id: str) -> Rollout | None:
     """One rollout."""
     row = (await conn.execute(select(rollouts).where(rollouts.c.id == rollout_id))).mappings().first()
     return None if row is None else Rollout.from_row(row)
+
+
+async def known(conn: AsyncConnection, ids: Collection[str]) -> list[str]:
+    """Those of these rollouts that exist here."""
+    return list(await conn.scalars(select(rollouts.c.id).where(rollouts.c.id.in_(list(ids)))))
 
 
 async def not_ended(conn: AsyncConnection) -> list[Rollout]:

@@ -136,6 +136,7 @@ rollouts = Table(
     Column("pace_credit", Float, nullable=False, default=0.0),
     Column("pace_at", Instant),
     Column("version", Integer, nullable=False, default=1),
+    Column("halts", Integer, nullable=False, default=0),  # how often it was halted or aborted
     # stage -> [failed, finished] seen by the person who resumed from a halt
     Column("acknowledged", JSON, nullable=False, default=dict),
 )

@@ -29,6 +29,7 @@ def status_routes(services: Services) -> APIRouter:
                 await devices.versions(conn),
                 await rollouts.states(conn),
                 services.clock.now(),
+                services.delivery.signer_trouble,
             )
         return {**status.model_dump(mode="json"), "broker_connected": services.delivery.connected}
 

@@ -26,6 +26,11 @@ class Delivers(Wakes, Protocol):
         """Whether the broker is reached."""
         ...
 
+    @property
+    def signer_trouble(self) -> str:
+        """What keeps the signer from signing; "" for nothing."""
+        ...
+
     async def barrier(self) -> None:
         """Return when sends in flight have ended."""
         ...

@@ -46,6 +46,7 @@ from tests.integration.small_fleet import (
     short_place,
     until,
 )
+from tests.stolen_keys import StolenKeys
 
 ROLLOUT = "r-evil"
 
@@ -56,7 +57,7 @@ class Ground:
 
     home: Home
     settings: Settings
-    signer: Signer
+    stolen: StolenKeys
     session: Session
     records: dict[str, ReleaseRecord]
     keys: dict[str, str]
@@ -73,18 +74,17 @@ class Ground:
     def announcement(self, ref: ReleaseRef, action: Action = Action.INSTALL) -> bytes:
         """Signed with the orchestrator's own director key."""
         draft = {"rollout": ROLLOUT, "release": ref, "action": action, "policy": Policy(), "expires": _later()}
-        return self.signer.sign_announcement(draft).envelope
+        return self.stolen.announcement(draft)
 
     def offer(self, ref: ReleaseRef, device: str = "victim", version: str = "1.1.0") -> bytes:
         """Signed likewise, with a content key for the device."""
         record = self.records[version]
-        cek = self.signer.open_package_key(record.wrapped_key, record.sha256)
-        wrap = self.signer.wrap(cek, self.keys[device], record.sha256, device)
+        wrap = self.stolen.wrap(record.wrapped_key, record.sha256, device, self.keys[device])
         draft = {
             "rollout": ROLLOUT, "device": device, "attempt": 1, "release": ref, "grant": Grant.DOWNLOAD,
             "expires": _later(), "key_wrap": wrap,
         }  # fmt: skip
-        return self.signer.sign_offer(draft).envelope
+        return self.stolen.offer(draft)
 
     async def put(self, kind: Kind, payload: bytes, **values: str) -> None:
         """Publish, retained."""
@@ -125,7 +125,9 @@ async def ground() -> AsyncIterator[Ground]:
                 keys = {name: key for name, (_, key) in (await devices.keys(conn, ["victim", "bystander"])).items()}
             async with connect(service_connection(home, settings, DELIVERY, purpose="attacker")) as session:
                 await until(lambda: not agents[0]._verifier.stale, "the victim believes the fleet's metadata")
-                yield Ground(home, settings, signer, session, records, keys, agents[0], homes[0])
+                yield Ground(
+                    home, settings, StolenKeys(home.signer, FLEET), session, records, keys, agents[0], homes[0]
+                )
         finally:
             for task in reversed(tasks):
                 task.cancel()

@@ -133,7 +133,7 @@ async def test_what_a_halt_kept_back_is_offered_after_the_resume(lab: Lab) -> No
         await until(lambda: _empty(lab), "no marks left")
         assert await lab.retained(topic) is None
         async with lab.db.begin() as conn:
-            await conn.execute(update(rollouts).values(state=RolloutState.RUNNING))
+            await conn.execute(update(rollouts).values(state=RolloutState.RUNNING, reason="mended"))
             await dirty.mark(conn, Kind.ANNOUNCE, ["r-1"], datetime.now(UTC))
         delivery.wake()
 

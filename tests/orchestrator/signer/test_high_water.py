@@ -23,7 +23,7 @@ def test_numbers_rise_by_one_and_a_block_is_reserved(path: Path) -> None:
     """The file is ahead of every number that was handed out."""
     marks = HighWater(path)
     assert [marks.next_order() for _ in range(3)] == [(1, 1), (1, 2), (1, 3)]
-    assert json.loads(path.read_text()) == {"epoch": 1, "seq": BLOCK, "timestamp": 1}
+    assert json.loads(path.read_text()) == {"epoch": 1, "seq": BLOCK, "timestamp": 1, "facts": 0}
 
 
 def test_a_restart_skips_the_rest_of_the_block(path: Path) -> None:

@@ -29,6 +29,7 @@ class Seen:
 
     db: Database
     connected: bool = True
+    signer_trouble: str = ""
     woken: int = 0
     barriers: int = 0
     packages: list[bytes] = field(default_factory=list)

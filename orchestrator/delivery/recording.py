@@ -1,0 +1,35 @@
+"""What is written when a batch of directives was sent: what the broker has, what is done, what follows from it."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from orchestrator.delivery.directives import SignedBatch
+from orchestrator.storage import dirty, published
+from orchestrator.storage.dirty import Mark
+from protocol.topics import Kind, Topics
+
+
+async def record_batch(
+    conn: AsyncConnection, broker: str, topics: Topics, batch: SignedBatch, done: Sequence[Mark], now: datetime
+) -> None:
+    """Write it, in the caller's transaction."""
+    await published.record(conn, broker, [item.publication(keep_payload=True) for item in batch.messages])
+    await dirty.done(conn, done)
+    for rollout in batch.announced:
+        await _mark_withheld(conn, broker, topics, rollout, now, lifted=rollout in batch.lifted)
+
+
+async def _mark_withheld(
+    conn: AsyncConnection, broker: str, topics: Topics, rollout: str, now: datetime, *, lifted: bool
+) -> None:
+    """Offers that a halt kept back are looked at again whenever the rollout is announced.
+
+    After a halt all open ones: those that were signed in it may lack the content key.
+    """
+    if lifted:
+        waiting = await published.granted(conn, rollout)
+    else:
+        waiting = await published.unsent_offers(conn, broker, f"{topics.root}/offer/", rollout)
+    await dirty.mark(conn, Kind.OFFER, [dirty.offer_key(device, rollout) for device in waiting], now)
