@@ -60,6 +60,8 @@ class AnnouncementAnswers:
         offer, update = self._runner.offers.get(announcement.rollout), self._runner.update
         open_here = update is not None and update.offer.rollout == announcement.rollout
         was_closed = offer is not None and offer.grant is Grant.CLOSED
+        if was_closed and offer is not None and offer.release.sha256 != announcement.release.sha256:
+            was_closed = False  # an id that was given again, after the orchestrator's database was put back
         return not open_here and not was_closed and self._is_live(announcement)
 
     def _is_due(self, announcement: Announcement) -> bool:

@@ -24,7 +24,7 @@ from protocol.topics import RULES, Kind
 from protocol.trust.bundle import unpack_bundle
 from protocol.trust.trusted import Trusted
 from protocol.trust.workflow import TrustStore
-from tests.orchestrator.delivery.lab import CEK, FLEET, RELEASE, Lab, until
+from tests.orchestrator.delivery.lab import CEK, DEADLINE_S, FLEET, RELEASE, Lab, until
 
 
 async def _empty(lab: Lab) -> bool:
@@ -243,9 +243,10 @@ async def test_a_restored_signer_refuses_to_go_on(lab: Lab) -> None:
     async with lab.running():
         await until(lambda: _empty(lab), "no marks left")
     async with lab.db.begin() as conn:
-        await conn.execute(update(published_table).values(seq=5000))
+        await published.note_order(conn, (1, 5000))
     with pytest.raises(ConflictError, match="old copy"):
-        await lab.delivery().run()
+        async with asyncio.timeout(DEADLINE_S):
+            await lab.delivery().run()
 
 
 async def test_what_cannot_be_published_is_one_sentence(lab: Lab) -> None:

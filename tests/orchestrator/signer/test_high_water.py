@@ -89,3 +89,13 @@ def test_a_missing_or_damaged_file_is_refused(path: Path) -> None:
     path.unlink()
     with pytest.raises(NotFoundError, match="old numbers"):
         HighWater(path)
+
+
+def test_a_new_epoch_is_durable_and_seqs_go_on(path: Path) -> None:
+    """Whatever was signed before is below what is signed now."""
+    marks = HighWater(path)
+    before = marks.next_order()
+    assert marks.raise_epoch() == 2
+    after = marks.next_order()
+    assert after == (2, before[1] + 1)
+    assert HighWater(path).next_order() > after
