@@ -15,6 +15,7 @@ from typing import Any
 from orchestrator.errors import OperationError, SignerAwayError, UsageError
 from orchestrator.signer import wire
 from orchestrator.signer.seam import MAX_REVOKED_AT_ONCE, Begun, Order, Refusal, Request, Signed
+from protocol.envelopes import b64
 
 MAX_PATH_BYTES = 107
 """Of a Unix socket's path (Linux, unix(7): 108 with its end)."""
@@ -68,8 +69,7 @@ class SignerClient:
 
     def unseal(self, sealed_key: bytes, sealed: bytes) -> bytes:
         """See ``SigningRoom``."""
-        asked = wire.Unseal.model_construct(sealed_key=sealed_key)
-        return self._ask(asked, sealed)[1]
+        return self._ask(wire.Unseal(sealed_key=b64(sealed_key)), sealed)[1]
 
     def revoke(self, devices: Sequence[str], reason: str) -> None:
         """See ``SigningRoom``."""

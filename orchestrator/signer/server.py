@@ -43,7 +43,8 @@ class SignerServer:
         self._path = check_path(path)
         self._deadline_s = deadline_s
         self._uid = os.geteuid() if uid is None else uid
-        self._open = 0
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._left = asyncio.Event()
 
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator[None]:
@@ -54,30 +55,22 @@ class SignerServer:
             OperationError: The socket cannot be made.
         """
         listener = _listen(self._path)
-        connections: set[asyncio.Task[None]] = set()
-
-        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            task = asyncio.current_task()
-            assert task is not None
-            connections.add(task)
-            try:
-                await self._serve(reader, writer)
-            finally:
-                connections.discard(task)
-
-        server = await asyncio.start_unix_server(serve, sock=listener, limit=2**16)
+        server = await asyncio.start_unix_server(self._serve, sock=listener, limit=2**16)
         try:
             yield
         finally:
             server.close()
-            for task in connections:
-                task.cancel()
-            await asyncio.gather(*connections, return_exceptions=True)
+            for writer in self._writers:
+                writer.close()  # its reader then comes to an end by itself
+            async with asyncio.timeout(self._deadline_s):
+                while self._writers:
+                    await self._left.wait()
+                    self._left.clear()
             with contextlib.suppress(OSError):
                 self._path.unlink()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._open += 1
+        self._writers.add(writer)
         try:
             refusal = self._refusal(writer)
             if refusal is not None:
@@ -94,10 +87,11 @@ class SignerServer:
         except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
             log.info("connection ended", why=str(error)[:200])
         finally:
-            self._open -= 1
             writer.close()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
+            self._writers.discard(writer)
+            self._left.set()
 
     def _refusal(self, writer: asyncio.StreamWriter) -> OperationError | None:
         peer = writer.get_extra_info("socket")
@@ -105,7 +99,7 @@ class SignerServer:
         uid = _PEER.unpack(raw)[1]
         if uid != self._uid:
             return OperationError(f"peer: user {uid}, expected {self._uid}; run serve as the signer's user")
-        if self._open > MAX_CONNECTIONS:
+        if len(self._writers) > MAX_CONNECTIONS:
             return OperationError(f"peer: more than {MAX_CONNECTIONS} connections")
         return None
 
@@ -148,7 +142,7 @@ class SignerServer:
             case wire.Highest():
                 return wire.write_ok(room.highest_timestamp()), b""
             case wire.Unseal():
-                return wire.write_ok(), room.unseal(asked.sealed_key, blob)
+                return wire.write_ok(), room.unseal(wire.from_base64(asked.sealed_key), blob)
             case wire.Revoke():
                 room.revoke(asked.devices, asked.reason)
             case wire.Lift():

@@ -13,7 +13,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
 from orchestrator.errors import (
     ConflictError,
@@ -42,6 +42,7 @@ HEADER = struct.Struct(">II")
 MAX_JSON_BYTES = 8 * 2**20
 MAX_BLOB_BYTES = MAX_MANIFEST_BYTES + 4096
 _Count = Annotated[int, Field(ge=0, le=2**62)]
+_Base64 = Annotated[str, StringConstraints(max_length=4096, pattern=r"^[A-Za-z0-9+/]*={0,2}$")]
 _Reason = Annotated[str, StringConstraints(max_length=500)]
 
 
@@ -64,7 +65,7 @@ class Item(_Message):
     halts: _Count = 0
     reason: _Reason = ""
     offer: dict[str, Any] | None = None
-    sealed_key: Base64Bytes = b""
+    sealed_key: _Base64 = ""
     content_key: Annotated[str, StringConstraints(max_length=100)] = ""
 
 
@@ -92,7 +93,7 @@ class Unseal(_Message):
     """Ask ``unseal``; the blob is the sealed manifest, the answer's blob what is in it."""
 
     kind: Literal["unseal"] = "unseal"
-    sealed_key: Base64Bytes
+    sealed_key: _Base64
 
 
 class Revoke(_Message):
@@ -173,8 +174,20 @@ def requests_of(asked: Sign) -> list[Request]:
         if item.announcement is not None:
             found.append(AnnouncementRequest(item.announcement, item.halts, item.reason))
         elif item.offer is not None:
-            found.append(OfferRequest(item.offer, item.sealed_key, item.content_key))
+            found.append(OfferRequest(item.offer, from_base64(item.sealed_key), item.content_key))
     return found
+
+
+def from_base64(text: str) -> bytes:
+    """The bytes.
+
+    Raises:
+        WireError: It is no base64.
+    """
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError as error:
+        raise WireError("request: sealed_key: not base64") from error
 
 
 def write_signed(answers: Sequence[Signed | Refusal]) -> bytes:

@@ -16,6 +16,7 @@ from orchestrator.delivery.trust_topics import (
 )
 from orchestrator.errors import NotFoundError, OperationError
 from orchestrator.signer.signer import TIMESTAMP_LIFE, Signer
+from protocol.clock import ManualClock
 from protocol.topics import Kind, Topics
 from protocol.trust.bundle import unpack_bundle
 from tests.orchestrator.delivery.lab import make_keys
@@ -57,7 +58,8 @@ def test_it_is_renewed_long_before_it_runs_out() -> None:
 
 def test_a_renewal_is_stored_and_happens_once(home: Home) -> None:
     """The file has the next version; a second look finds it fresh."""
-    signer, later = Signer.open(home, Settings(fleet="fleet")), datetime.now(UTC) + 2 * DAY
+    later = datetime.now(UTC) + 2 * DAY
+    signer = Signer.open(home, Settings(fleet="fleet"), ManualClock(later))
     before = read_timestamp(home.trust)
     assert renew_timestamp(home.trust, signer, later, DAY)
     assert read_timestamp(home.trust).version == before.version + 1

@@ -21,6 +21,7 @@ from orchestrator.storage import releases
 from orchestrator.storage.chunk_store import ChunkStore
 from orchestrator.storage.database import Database
 from orchestrator.storage.releases import ReleaseRecord
+from protocol.clock import ManualClock
 from protocol.identifiers import ReleaseName
 from protocol.manifest import Policy
 
@@ -85,10 +86,12 @@ class Depot:
     db: Database
     chunks: ChunkStore
     signer: Signer
+    clock: ManualClock
     image: Path
 
     async def take(self, package: Path, now: datetime = NOW + timedelta(hours=1)) -> ReleaseRecord:
-        """Import a package."""
+        """Import a package at an instant, the signer's own."""
+        self.clock.set_wall(now)
         return await import_package(package, self.home, self.db, self.chunks, self.signer, now)
 
     async def known(self) -> list[str]:
@@ -112,8 +115,9 @@ async def depot(tmp_path: Path) -> AsyncIterator[Depot]:
     home.path.mkdir()
     make_keys(home)
     db = await Database.open(home.database)
-    signer = Signer.open(home, Settings(fleet=FLEET))
-    yield Depot(home, db, ChunkStore(home.chunks), signer, make_image(tmp_path / "image", 1))
+    clock = ManualClock(NOW)
+    signer = Signer.open(home, Settings(fleet=FLEET), clock)
+    yield Depot(home, db, ChunkStore(home.chunks), signer, clock, make_image(tmp_path / "image", 1))
     await db.close()
 
 
