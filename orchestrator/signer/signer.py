@@ -9,7 +9,7 @@ thread, in batches.
 
 import hashlib
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -206,7 +206,7 @@ class Signer:
         elif halt is not None:
             self._facts.lift(rollout)
         lifted = halt is not None and message.action is Action.INSTALL
-        return self._signed(message, ANNOUNCEMENT_TYPE, lifted=lifted)
+        return self._signed(message, ANNOUNCEMENT_TYPE, {}, lifted=lifted)
 
     def _offer(self, request: OfferRequest, message: Offer, now: datetime) -> Signed | Refusal:
         halt, bound = self._facts.halt_of(message.rollout), self._facts.release_of(message.rollout)
@@ -214,6 +214,7 @@ class Signer:
         refusal = judge_offer(message, halt, bound, is_revoked=revoked, now=now)
         if refusal is not None:
             return refusal
+        filled: dict[str, Any] = {}
         if message.grant is not Grant.CLOSED:
             try:
                 wrap = self._wrap(request, message, is_halted=halt is not None)
@@ -227,14 +228,16 @@ class Signer:
             wait_s = self._rate.take(self._clock.monotonic())
             if wait_s:
                 return Refusal(Refused.LATER, "more offers than the signer's limit allows", wait_s)
-            message = message.model_copy(update={"key_wrap": wrap})
+            filled["key_wrap"] = wrap
         if bound is None:
             self._facts.bind(message.rollout, message.release.sha256)
-        return self._signed(message, OFFER_TYPE)
+        return self._signed(message, OFFER_TYPE, filled)
 
-    def _signed(self, message: Announcement | Offer, payload_type: str, *, lifted: bool = False) -> Signed:
+    def _signed(
+        self, message: Announcement | Offer, payload_type: str, filled: dict[str, Any], *, lifted: bool = False
+    ) -> Signed:
         epoch, seq = self._marks.next_order()  # only now: what is refused uses up no number
-        payload = encode(message.model_copy(update={"epoch": epoch, "seq": seq}))
+        payload = encode(message.model_copy(update={"epoch": epoch, "seq": seq, **filled}))
         return Signed(sign(payload, payload_type, self._keys.director), epoch, seq, lifted)
 
     def _wrap(self, request: OfferRequest, message: Offer, *, is_halted: bool) -> str | None:
@@ -278,7 +281,7 @@ def _kind(request: Request) -> str:
 
 
 def _release(release: Any) -> str:  # noqa: ANN401 - a draft may hold anything
-    if isinstance(release, Mapping):
+    if isinstance(release, dict):
         return str(release.get("sha256", ""))
     return str(getattr(release, "sha256", ""))
 

@@ -69,8 +69,8 @@ async def test_a_database_that_was_put_back_goes_on_under_a_new_epoch() -> None:
         for file in copy.iterdir():
             shutil.copy(file, fleet.home.path)
         await fleet.serve.start()
-        await fleet.roll_out("r-3", "1.3.0")
-        await fleet.until_state("r-3", "completed")
+        await fleet.roll_out("r-2", "1.3.0")
+        await fleet.until_state("r-2", "completed")
         assert installed(fleet.devices["d1"]) == "1.3.0"
         refusals = fleet.agents["d1"].inbox.refusals.counts
         assert not any(refusals[code] for code in REPLAYS), refusals
