@@ -3,10 +3,11 @@
     python benchmarks/signing.py [--devices 5000] [--json benchmarks/results/signing.json]
 
 Offers go in batches of 100, as delivery sends them, each to another device. "first" wraps the content key for a device
-that never had it and signs; "again" is the same offer signed anew, its wrap known. The log of requests is written as
-always. In process: CPU of this process, which is all there is. Over the socket: a real ``flagship signer``; its CPU and
-that of the asking side are shown apart, and the rate is of both together. Reports are DSSE by P-256 keys of devices,
-checked as ingest checks them, from topic to model. Figures are the best of five runs.
+that never had it, and signs; "again" is the same offer signed anew, its wrap known; "update" is the mean of the four
+offers that an update takes, one first and three again. The log of requests is written as always. In process: CPU of
+this process, which is all there is. Over the socket: a real ``flagship signer``; its CPU and that of the asking side
+are shown apart, and the rate is of both together. Reports are DSSE by P-256 keys of devices, checked as ingest checks
+them, from topic to model. Figures are the best of five runs.
 """
 
 import argparse
@@ -116,6 +117,8 @@ def measure_offers(
             own = time.process_time() - own
             used = (signer_cpu() - before, own) if signer_cpu else (own, 0.0)
             best[which] = min(best.get(which, (float("inf"), 0.0)), used, key=sum)
+    first, again = best["first"], best["again"]
+    best["update"] = ((first[0] + 3 * again[0]) / 4, (first[1] + 3 * again[1]) / 4)
     return [
         Rate(
             how=how,

@@ -1,7 +1,7 @@
 """May this be signed? Pure: a checked directive and what the signer knows in, a refusal or nothing out.
 
 What the signer cannot know, because only the database does: whether a device is enrolled, whether its assignment is
-open, whether it asked. These it takes from the caller; see docs/decisions/0007.
+open, whether it asked. These it takes from the caller; see docs/decisions/0008.
 """
 
 from datetime import datetime, timedelta

@@ -3,10 +3,11 @@
 import asyncio
 import contextlib
 import json
-import os
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
+
+import pytest
 
 from orchestrator.config import Home
 from orchestrator.demo.processes import Server, command
@@ -103,6 +104,7 @@ async def _own_signer(fleet: SmallFleet) -> AsyncIterator[Server]:
         await signer.stop()
 
 
+@pytest.mark.slow
 async def test_serve_signs_through_a_process_that_dies_and_returns() -> None:
     """Without keys at serve; while the signer is dead, status says so, and nothing is lost: the rollout ends."""
     async with small_fleet() as fleet, _own_signer(fleet) as signer:
@@ -127,19 +129,3 @@ async def test_serve_signs_through_a_process_that_dies_and_returns() -> None:
         assert installed(fleet.devices["d1"]) == "1.2.0"
         assert (await fleet.call("get", "/status"))["signer"] is None
         assert "whole" in await command("flagship", "signer", "--home", own.path, "check-log")
-
-
-async def test_two_signers_on_one_home_are_refused() -> None:
-    """Serve that signs by itself holds the keys: a signer beside it is told so, with a sentence and exit code 5."""
-    async with small_fleet() as fleet:
-        await fleet.call("get", "/status")
-        words = ["flagship", "signer", "--home", str(fleet.home.path)]
-        from orchestrator.demo.processes import program
-
-        env = {**os.environ, "FLAGSHIP_SIGNER__SOCKET": "s.sock"}
-        process = await asyncio.create_subprocess_exec(
-            program(words[0]), *words[1:], env=env, stderr=asyncio.subprocess.PIPE
-        )
-        async with asyncio.timeout(30):
-            _, said = await process.communicate()
-        assert process.returncode == 5 and b"another signer has these keys" in said

@@ -20,7 +20,7 @@ from orchestrator.model.device import Device
 from orchestrator.model.rollout import RolloutSpec, RolloutState, StageSpec
 from orchestrator.publisher.ceremony import Thresholds, hold_ceremony
 from orchestrator.signer.keys import load_x25519
-from orchestrator.signer.signer import Signer
+from orchestrator.signer.seam import SigningRoom
 from orchestrator.storage import assignments, devices, dirty, rollouts
 from orchestrator.storage.chunk_store import ChunkStore
 from orchestrator.storage.database import Database
@@ -44,7 +44,7 @@ class Lab:
     home: Home
     settings: Settings
     db: Database
-    signer: Signer
+    signer: SigningRoom
     chunks: ChunkStore
     broker: ManagedBroker
     content_key: X25519PrivateKey
