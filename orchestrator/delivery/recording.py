@@ -6,7 +6,7 @@ from datetime import datetime
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.delivery.directives import SignedBatch
-from orchestrator.storage import dirty, published
+from orchestrator.storage import assignments, dirty, published
 from orchestrator.storage.dirty import Mark
 from protocol.topics import Kind, Topics
 
@@ -29,7 +29,7 @@ async def _mark_withheld(
     After a halt all open ones: those that were signed in it may lack the content key.
     """
     if lifted:
-        waiting = await published.granted(conn, rollout)
+        waiting = await assignments.granted(conn, rollout)
     else:
         waiting = await published.unsent_offers(conn, broker, f"{topics.root}/offer/", rollout)
     await dirty.mark(conn, Kind.OFFER, [dirty.offer_key(device, rollout) for device in waiting], now)

@@ -30,7 +30,7 @@ class StatusTopics:
     """One broker's status topics."""
 
     def __init__(
-        self, db: Database, settings: Settings, topics: Topics, clock: Clock, signer_trouble: Callable[[], str]
+        self, db: Database, settings: Settings, topics: Topics, clock: Clock, signer_trouble: Callable[[], str] = str
     ) -> None:
         self._db = db
         self._fleet = settings.fleet

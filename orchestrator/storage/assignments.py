@@ -150,6 +150,16 @@ async def open_offers_until(conn: AsyncConnection, rollout: str, instant: dateti
     return [Assignment.from_row(row) for row in result.mappings()]
 
 
+async def granted(conn: AsyncConnection, rollout: str) -> list[str]:
+    """Devices of a rollout that have an open grant."""
+    rows = await conn.scalars(
+        select(assignments.c.device).where(
+            assignments.c.rollout == rollout, assignments.c.grant.in_(["download", "activate"])
+        )
+    )
+    return list(rows)
+
+
 async def load_counts(conn: AsyncConnection, rollout: str) -> dict[int, dict[str, int]]:
     """Counts by stage and key; zeros left out."""
     result = await conn.execute(select(counts).where(counts.c.rollout == rollout, counts.c.n != 0))

@@ -245,16 +245,6 @@ async def reached(conn: AsyncConnection, rollout: str) -> set[str]:
     return {topic.split("/")[-2] for topic in topics}
 
 
-async def granted(conn: AsyncConnection, rollout: str) -> list[str]:
-    """Devices of a rollout that have an open grant."""
-    rows = await conn.scalars(
-        select(assignments.c.device).where(
-            assignments.c.rollout == rollout, assignments.c.grant.in_(["download", "activate"])
-        )
-    )
-    return list(rows)
-
-
 async def open_offers(conn: AsyncConnection, keys: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
     """Those of (device, rollout) whose offer is still needed: not closed, device enrolled, rollout not ended."""
     found: set[tuple[str, str]] = set()
