@@ -184,7 +184,7 @@ def _wait(client: SignerClient, process: subprocess.Popen[bytes]) -> None:
     until = time.monotonic() + START_S
     while True:
         try:
-            client.highest_timestamp()
+            client.begin((0, 0), 1)
             return
         except SignerAwayError:
             if process.poll() is not None or time.monotonic() > until:

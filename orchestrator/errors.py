@@ -9,6 +9,7 @@ FlagshipError
     ├── HaltedError        6  a rollout is halted or failed
     └── UnreachableError   9  serve, a broker or a program does not answer
         └── SignerAwayError   the signer's process does not answer; what was asked is asked again
+            └── SignerNewError  it was started anew, and nobody has compared numbers with it yet
 """
 
 from protocol.errors import FlagshipError
@@ -70,3 +71,7 @@ class UnreachableError(OperationError):
 
 class SignerAwayError(UnreachableError):
     """The signer's process does not answer; what was asked is asked again."""
+
+
+class SignerNewError(SignerAwayError):
+    """The signer's process was started anew, and nobody has compared numbers with it yet."""

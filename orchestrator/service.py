@@ -6,7 +6,6 @@ sentence; SIGTERM and SIGINT end all in order.
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import signal
 import socket
@@ -21,9 +20,10 @@ import uvicorn
 from orchestrator.config import Home, Settings
 from orchestrator.delivery.broker import ManagedBroker
 from orchestrator.delivery.delivery import Delivery
-from orchestrator.errors import ConflictError, NotAllowedError, OperationError
+from orchestrator.errors import ConflictError, OperationError
 from orchestrator.fleet.credentials import check_credentials
 from orchestrator.ingest.ingest import Ingest
+from orchestrator.private_files import hold_lock
 from orchestrator.releases.importer import import_package
 from orchestrator.rollouts.controller import Controller
 from orchestrator.signer.opening import open_room
@@ -168,23 +168,11 @@ def _signals(told: asyncio.Event) -> Iterator[None]:
             loop.remove_signal_handler(number)
 
 
-@contextlib.contextmanager
-def _lock(home: Home) -> Iterator[None]:
-    """One serve per home; the kernel lets go when the process ends, however it ends."""
-    try:
-        descriptor = os.open(home.serve_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise NotAllowedError(f"{home.serve_lock}: cannot be opened: {error.strerror}") from error
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ConflictError(
-                f"{home.path}: another 'flagship serve' runs on this home; stop it first, or make another home"
-            ) from error
-        yield
-    finally:
-        os.close(descriptor)
+def _lock(home: Home) -> contextlib.AbstractContextManager[None]:
+    """One serve per home."""
+    return hold_lock(
+        home.serve_lock, f"{home.path}: another 'flagship serve' runs on this home; stop it first, or make another home"
+    )
 
 
 @contextlib.contextmanager

@@ -1,7 +1,8 @@
 """``SigningRoom`` in another process: asked over a Unix socket, each request with a deadline.
 
 A connection that breaks is made anew and the request is sent once more: what is signed twice costs a number, nothing
-else. When the signer does not answer then either, SignerAwayError says so, and the caller asks again later.
+else. A signer that was started anew meanwhile is shown the highest numbers that came from it, so that it cannot go on
+from old marks. When it does not answer, SignerAwayError says so, and the caller asks again later.
 """
 
 import contextlib
@@ -12,10 +13,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator.errors import OperationError, SignerAwayError, UsageError
+import structlog
+
+from orchestrator.errors import OperationError, SignerAwayError, SignerNewError, UsageError
 from orchestrator.signer import wire
 from orchestrator.signer.seam import MAX_REVOKED_AT_ONCE, Begun, Order, Refusal, Request, Signed
 from protocol.envelopes import b64
+
+log = structlog.get_logger(__name__)
 
 MAX_PATH_BYTES = 107
 """Of a Unix socket's path (Linux, unix(7): 108 with its end)."""
@@ -50,18 +55,28 @@ class SignerClient:
         self._deadline_s = deadline_s
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
+        self._known: tuple[Order, int] | None = None  # since ``begin``: the highest order and timestamp that came
 
     def begin(self, stored: Order, timestamp: int) -> Begun:
         """See ``SigningRoom``."""
-        return wire.read_begun(self._ask(wire.Begin(stored=stored, timestamp=timestamp))[0])
+        begun = wire.read_begun(self._ask(wire.Begin(stored=stored, timestamp=timestamp))[0])
+        self._known = begun.order, timestamp
+        return begun
 
     def sign(self, requests: Sequence[Request]) -> list[Signed | Refusal]:
         """See ``SigningRoom``; one round trip."""
-        return wire.read_signed(self._exchange(wire.ask_sign(requests))[0]) if requests else []
+        if not requests:
+            return []
+        answers = wire.read_signed(self._begun_exchange(wire.ask_sign(requests))[0])
+        self._saw(max(((a.epoch, a.seq) for a in answers if isinstance(a, Signed)), default=(0, 0)), 0)
+        return answers
 
     def bump_timestamp(self, snapshot_version: int) -> bytes:
         """See ``SigningRoom``."""
-        return self._ask(wire.Bump(snapshot=snapshot_version))[1]
+        asked = wire.Bump(snapshot=snapshot_version).model_dump_json().encode()
+        version, data = self._begun_exchange(asked)
+        self._saw((0, 0), int(version))
+        return data
 
     def highest_timestamp(self) -> int:
         """See ``SigningRoom``."""
@@ -85,6 +100,21 @@ class SignerClient:
         """Close the connection; the next request makes another."""
         with self._lock:
             self._drop()
+
+    def _saw(self, order: Order, timestamp: int) -> None:
+        if self._known is not None:
+            self._known = max(self._known[0], order), max(self._known[1], timestamp)
+
+    def _begun_exchange(self, content: bytes) -> tuple[Any, bytes]:
+        """As ``_exchange``, with a signer that was started since ``begin``, too."""
+        try:
+            return self._exchange(content)
+        except SignerNewError:
+            if self._known is None:
+                raise
+            begun = self.begin(*self._known)
+            log.info("signer was started anew", order=begun.order, raised=begun.raised)
+            return self._exchange(content)
 
     def _ask(self, asked: wire.Asked, blob: bytes = b"") -> tuple[Any, bytes]:
         return self._exchange(asked.model_dump_json().encode(), blob)

@@ -12,7 +12,7 @@ from typing import Annotated
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from orchestrator.errors import ConflictError, NotFoundError, OperationError
-from orchestrator.signer.durable import replace_durably
+from orchestrator.private_files import replace_private
 from orchestrator.signer.high_water import HighWater
 from protocol.identifiers import DigestText, IdText
 
@@ -122,7 +122,7 @@ class FactsFile:
         data = facts.model_dump_json().encode()
         if len(data) > MAX_BYTES:
             raise OperationError(f"{self._path}: more than {MAX_BYTES} B of revoked devices and halts")
-        replace_durably(self._path, data)
+        replace_private(self._path, data)
         self._facts = facts  # the file is ahead of the marks, never behind
         self._marks.note_facts(facts.version)
 

@@ -12,7 +12,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from orchestrator.errors import ConflictError, NotFoundError, OperationError
-from orchestrator.signer.durable import replace_durably
+from orchestrator.private_files import replace_private
 
 BLOCK = 1000
 """Seqs that one fsync buys."""
@@ -137,7 +137,7 @@ def write_marks(path: Path, marks: Marks) -> None:
     Raises:
         OperationError: It cannot be written.
     """
-    replace_durably(path, json.dumps(marks.model_dump()).encode())
+    replace_private(path, json.dumps(marks.model_dump()).encode())
 
 
 def _load(path: Path) -> Marks:

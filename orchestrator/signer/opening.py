@@ -1,13 +1,11 @@
 """Which room signs for a home, and that there is one: two would sign different messages under one number."""
 
 import contextlib
-import fcntl
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from orchestrator.config import Home, Settings
-from orchestrator.errors import ConflictError, NotAllowedError
+from orchestrator.private_files import hold_lock
 from orchestrator.signer.client import SignerClient
 from orchestrator.signer.seam import SigningRoom
 from orchestrator.signer.signer import Signer
@@ -44,27 +42,10 @@ def open_here(home: Home, settings: Settings) -> Iterator[Signer]:
             signer.close()
 
 
-@contextlib.contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Hold the lock of a signer's folder; the kernel lets go when the process ends, however it ends.
-
-    Raises:
-        ConflictError: Another signer has it.
-        NotAllowedError: The folder is missing or may not be written to.
-    """
-    path = folder / "signer.lock"
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise NotAllowedError(f"{path}: cannot be opened: {error.strerror}; the signer's keys must be here") from error
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ConflictError(
-                f"{folder}: another signer has these keys, a 'flagship signer' or a 'flagship serve' that signs by "
-                "itself; stop it first, or name its socket in config.toml"
-            ) from error
-        yield
-    finally:
-        os.close(descriptor)
+def alone_in(folder: Path) -> contextlib.AbstractContextManager[None]:
+    """The lock of a signer's folder; raises as ``hold_lock``."""
+    return hold_lock(
+        folder / "signer.lock",
+        f"{folder}: another signer has these keys, a 'flagship signer' or a 'flagship serve' that signs by itself; "
+        "stop it first, or name its socket in config.toml",
+    )

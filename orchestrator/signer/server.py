@@ -15,7 +15,7 @@ from pathlib import Path
 
 import structlog
 
-from orchestrator.errors import ConflictError, OperationError
+from orchestrator.errors import ConflictError, OperationError, SignerNewError
 from orchestrator.signer import wire
 from orchestrator.signer.client import check_path
 from orchestrator.signer.seam import SigningRoom
@@ -45,6 +45,7 @@ class SignerServer:
         self._uid = os.geteuid() if uid is None else uid
         self._writers: set[asyncio.StreamWriter] = set()
         self._left = asyncio.Event()
+        self._begun = False  # until somebody has shown that the marks are no old copy, nothing is signed
 
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator[None]:
@@ -132,13 +133,18 @@ class SignerServer:
 
     def _answer(self, asked: wire.Asked, blob: bytes) -> tuple[bytes, bytes]:
         room = self._room
+        if isinstance(asked, wire.Sign | wire.Bump) and not self._begun:
+            raise SignerNewError(f"signer {self._path}: was started anew; numbers must be compared first")
         match asked:
             case wire.Begin():
-                return wire.write_begun(room.begin(asked.stored, asked.timestamp)), b""
+                begun = room.begin(asked.stored, asked.timestamp)
+                self._begun = True
+                return wire.write_begun(begun), b""
             case wire.Sign():
                 return wire.write_signed(room.sign(wire.requests_of(asked))), b""
             case wire.Bump():
-                return wire.write_ok(), room.bump_timestamp(asked.snapshot)
+                data = room.bump_timestamp(asked.snapshot)
+                return wire.write_ok(room.highest_timestamp()), data
             case wire.Highest():
                 return wire.write_ok(room.highest_timestamp()), b""
             case wire.Unseal():

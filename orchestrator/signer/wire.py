@@ -21,6 +21,7 @@ from orchestrator.errors import (
     NotFoundError,
     OperationError,
     SignerAwayError,
+    SignerNewError,
     UsageError,
 )
 from orchestrator.signer.seam import (
@@ -116,7 +117,15 @@ Asked = Begin | Sign | Bump | Highest | Unseal | Revoke | Lift
 _ASKED: TypeAdapter[Asked] = TypeAdapter(Annotated[Asked, Field(discriminator="kind")])
 _ERRORS: dict[str, type[OperationError]] = {
     kind.__name__: kind
-    for kind in (OperationError, UsageError, NotFoundError, NotAllowedError, ConflictError, SignerAwayError)
+    for kind in (
+        OperationError,
+        UsageError,
+        NotFoundError,
+        NotAllowedError,
+        ConflictError,
+        SignerAwayError,
+        SignerNewError,
+    )
 }
 
 

@@ -90,7 +90,7 @@ def test_missing_keys_are_named(
     assert code == 3 and "director.key: the key is missing" in said
     home.signer.rename(home.path / "elsewhere")
     code, _, said = run(capsys, home)
-    assert code == 4 and "the signer's keys must be here" in said
+    assert code == 4 and "signer.lock: cannot be opened" in said
 
 
 def test_the_log_is_checked(capsys: pytest.CaptureFixture[str], home: Home) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.errors import ConflictError, OperationError, SignerAwayError, UsageError
+from orchestrator.config import Home, Settings
+from orchestrator.errors import ConflictError, OperationError, SignerAwayError, SignerNewError, UsageError
 from orchestrator.signer import server as server_module
 from orchestrator.signer import wire
 from orchestrator.signer.client import MAX_PATH_BYTES, SignerClient
@@ -123,7 +124,7 @@ async def test_bad_frames_get_a_sentence_and_end_nothing(
 ) -> None:
     """Whoever else is connected goes on."""
     async with behind_a_socket(signer) as path, asked(path) as client:
-        await asyncio.to_thread(client.highest_timestamp)
+        await asyncio.to_thread(client.begin, (0, 0), 1)
         assert sentence in await raw(path, data)
         (answer,) = await asyncio.to_thread(client.sign, [asks.announcement()])
         assert isinstance(answer, Signed)
@@ -156,12 +157,37 @@ async def test_a_signer_that_comes_back_is_asked_again(signer: Signer, asks: Ask
         async with asked(path) as client:
             with pytest.raises(SignerAwayError, match="nobody listens there"):
                 await asyncio.to_thread(client.highest_timestamp)
-            for _ in range(2):
+            for run in range(2):
                 async with SignerServer(signer, path, DEADLINE_S).listening():
+                    if run == 0:
+                        await asyncio.to_thread(client.begin, (0, 0), 1)
                     (answer,) = await asyncio.to_thread(client.sign, [asks.announcement()])
                     assert isinstance(answer, Signed)
             with pytest.raises(SignerAwayError, match=r"start 'flagship signer'"):
                 await asyncio.to_thread(client.highest_timestamp)
+
+
+async def test_a_signer_that_comes_back_with_old_marks_signs_nothing(home: Home, signer: Signer, asks: Asker) -> None:
+    """It is shown what came from it before; whoever never began is told to."""
+    old = {name: (home.signer / name).read_bytes() for name in ("high-water.json",)}
+    with short_place() as place:
+        path = place / "s.sock"
+        async with asked(path) as client, asked(path) as stranger:
+            async with SignerServer(signer, path, DEADLINE_S).listening():
+                with pytest.raises(SignerNewError, match="compared first"):
+                    await asyncio.to_thread(stranger.sign, [asks.announcement()])
+                await asyncio.to_thread(client.begin, (0, 0), 1)
+                await asyncio.to_thread(client.sign, [asks.announcement()])
+                await asyncio.to_thread(client.bump_timestamp, 1)
+            signer.close()
+            for name, data in old.items():
+                (home.signer / name).write_bytes(data)
+            (home.signer / "requests.log").unlink()
+            restored = Signer.open(home, Settings(fleet="north"))
+            async with SignerServer(restored, path, DEADLINE_S).listening():
+                for ask in (lambda: client.sign([asks.announcement()]), lambda: client.bump_timestamp(1)):
+                    with pytest.raises(ConflictError, match="old copy"):
+                        await asyncio.to_thread(ask)
 
 
 async def test_a_signer_that_does_not_answer_is_given_up_in_time() -> None:
