@@ -12,7 +12,7 @@ def test_a_traceback_holds_no_values(
 ) -> None:
     """A bug is logged with where it was, without the local variables, for a terminal and for a file alike."""
     monkeypatch.setattr("sys.stderr.isatty", lambda: person)
-    serve._log_to_stderr()
+    serve.log_to_stderr()
     try:
         director_key = "hush-4711"
         raise ValueError(f"a key of {len(director_key)} letters does not fit")
