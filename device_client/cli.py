@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from device_client import identity, inhibitors
+from device_client.cli_claim import enrol_under_claim
 from device_client.config import DeviceHome, DeviceSettings, load, settings_from, write
 from device_client.durable import write_durably
 from device_client.errors import ConflictError, NotFoundError, UsageError
@@ -87,6 +88,9 @@ def _parser() -> argparse.ArgumentParser:
     enrol.add_argument("--version", help="the version of --installed")
     enrol.add_argument("-o", "--output", type=Path, help="where the request goes (HOME/request.json)")
     enrol.add_argument("--accept", type=Path, metavar="FILE", help="the answers of 'flagship device enrol'")
+    enrol.add_argument("--claim", type=Path, metavar="DIR", help="ask over MQTT, with this claim folder")
+    enrol.add_argument("--serial", help="what the device was made as; with --claim")
+    enrol.add_argument("--timeout", type=float, metavar="SECONDS", help="how long to ask (for ever)")
     enrol.set_defaults(run=_enrol)
 
     run = verbs.add_parser("run", help="run the agent; several --config run in one process")
@@ -130,6 +134,9 @@ def _enrol(options: argparse.Namespace) -> None:
     if options.accept:
         enrolment = identity.accept(home, options.accept)
         print(f"device {enrolment.device} belongs to fleet {enrolment.fleet}; start it with 'flagship-device run'")
+        return
+    if options.claim:
+        print(enrol_under_claim(home, options))
         return
     settings = _settings(home, options)
     request_file = options.output or home.path / "request.json"

@@ -9,7 +9,7 @@ from orchestrator.cli.client import ApiClient
 from orchestrator.cli.output import HERE, Format, FormatOption, HomeOption, show_rows
 from orchestrator.errors import UsageError
 
-_COLUMNS = ("id", "serial", "device", "product", "hardware", "claim", "returning", "keyid", "asked_at")
+_COLUMNS = ("id", "serial", "device", "product", "hardware", "claim", "comes_back", "keyid", "asked_at")
 _ID = re.compile(r"e-[0-9a-f]{12}\Z")
 Request = Annotated[str, typer.Argument(metavar="ID", help="The request's id; 'flagship device pending' names it.")]
 

@@ -93,7 +93,7 @@ class Admission:
         return item
 
     def _is_automatic(self, claim: Claim, item: Enrolment) -> bool:
-        return self._settings.certificates.automatic_return if item.returning else claim.approval == "auto"
+        return self._settings.certificates.automatic_return if item.comes_back else claim.approval == "auto"
 
     async def _fit(self, conn: AsyncConnection, claim: Claim, asked: Asked, now: datetime) -> Enrolment:
         """The request with the subject that the inventory gives it."""
@@ -105,7 +105,7 @@ class Admission:
                 f"serial {request.serial}: the inventory has {subject.product} on {subject.hardware}, "
                 f"the device says {request.product} on {request.hardware}",
             )
-        returning = await returns(conn, subject, asked)
+        comes_back = await returns(conn, subject, asked)
         return Enrolment(
             id=f"e-{asked.keyid[:12]}",
             keyid=asked.keyid,
@@ -115,7 +115,7 @@ class Admission:
             product=subject.product,
             hardware=subject.hardware,
             labels=subject.labels,
-            returning=returning,
+            comes_back=comes_back,
             csr=request.csr,
             content_key=request.content_key,
             state=claims.PENDING,
@@ -209,7 +209,7 @@ async def _take_in(conn: AsyncConnection, item: Enrolment, issued: Issued, now: 
     report_key = report_key_of(request_key(item.csr))
     known = await devices.get(conn, item.device)
     if known is not None and known.state == DeviceState.ENROLLED:
-        if not item.returning:
+        if not item.comes_back:
             raise Refused("taken", f"serial {item.serial}: a device with other keys has it; ask the operator")
         await devices.set_keys(conn, item.device, issued.serial, report_key=report_key, content_key=item.content_key)
         await renewals.remove(conn, item.device)

@@ -59,7 +59,7 @@ class Enrolment:
     product: str
     hardware: str
     labels: dict[str, str]
-    returning: bool
+    comes_back: bool
     csr: str
     content_key: str
     state: str

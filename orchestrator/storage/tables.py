@@ -115,7 +115,7 @@ enrolments = Table(
     Column("product", String(64), nullable=False),
     Column("hardware", String(64), nullable=False),
     Column("labels", JSON, nullable=False, default=dict),
-    Column("returning", Boolean, nullable=False, default=False),  # proved with the former report key
+    Column("comes_back", Boolean, nullable=False, default=False),  # proved with the former report key
     Column("csr", String, nullable=False),
     Column("content_key", String(44), nullable=False),
     Column("state", String(16), nullable=False),  # pending | issued | rejected

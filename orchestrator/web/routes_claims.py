@@ -19,7 +19,7 @@ from protocol.identifiers import ClaimText
 CLAIMS_PATH = "/api/v1/claims"
 MAX_CLAIM_BYTES = 64 << 20
 RequestId = Annotated[str, Path(pattern=r"^e-[0-9a-f]{12}$")]
-_SHOWN = ("id", "serial", "device", "product", "hardware", "labels", "claim", "returning", "keyid", "asked_at")
+_SHOWN = ("id", "serial", "device", "product", "hardware", "labels", "claim", "comes_back", "keyid", "asked_at")
 
 
 def claim_routes(services: Services) -> APIRouter:

@@ -132,7 +132,7 @@ def test_a_devices_name_comes_from_the_inventory(authority: Authority) -> None:
 def test_a_devices_certificate_runs_out(authority: Authority) -> None:
     """After 90 days unless told otherwise, and it holds for a clock that is a little late."""
     now = datetime.now(UTC)
-    for days, words in ((90, ()), (7, (7,))):
+    for days, words in ((90, ()), (7, (timedelta(days=7),))):
         pem, _ = issue_device(authority, request(), "gw-1", *words)
         certificate = x509.load_pem_x509_certificate(pem.encode())
         assert abs(certificate.not_valid_after_utc - now - timedelta(days=days)) < timedelta(minutes=1)

@@ -1,0 +1,73 @@
+"""Devices that come with nothing but a claim folder: the real broker, serve, both command lines."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+
+from device_client import cli as device_cli
+from device_client import identity
+from device_client.config import DeviceHome, load
+from orchestrator.cli.main import main as flagship
+from tests.integration.small_fleet import HARDWARE, PRODUCT, SmallFleet, small_fleet, until
+
+LIST = "serial,device,product,hardware,label.site\n{rows}"
+
+
+async def flagship_says(*words: Any) -> int:
+    """Run ``flagship`` in a thread; its exit code."""
+    return await asyncio.to_thread(flagship, [str(word) for word in words])
+
+
+async def make_claim(fleet: SmallFleet, name: str, *rows: str, options: tuple[str, ...] = ()) -> Path:
+    """A claim folder for these serials."""
+    serials, place = fleet.place / f"{name}.csv", fleet.place / f"claim-{name}"
+    serials.write_text(LIST.format(rows="\n".join(rows)))
+    listed = ("--serials", serials) if rows else ()
+    await fleet.call("get", "/claims")  # until serve answers
+    code = await flagship_says(
+        "device", "claim", "create", name, *listed, "-o", place, "--home", fleet.home.path, *options
+    )
+    assert code == 0
+    return place
+
+
+async def enrol(fleet: SmallFleet, home: str, claim: Path, serial: str, *options: str, hardware: str = HARDWARE) -> int:
+    """``flagship-device enrol --claim`` in a thread; its exit code."""
+    words = ["enrol", "--home", str(fleet.place / home), "--claim", str(claim), "--serial", serial]
+    words += ["--product", PRODUCT, "--hardware", hardware, "--timeout", "20", *options]
+    return await asyncio.to_thread(device_cli.main, words)
+
+
+async def test_a_device_comes_with_a_claim(capsys: pytest.CaptureFixture[str]) -> None:
+    """Listed serials get the identity that the inventory has for them; a second device with a serial is told so."""
+    async with small_fleet() as fleet:
+        claim = await make_claim(
+            fleet, "line-1", f"SN:1,cam-1,{PRODUCT},{HARDWARE},ulm", f"SN:2,cam-2,{PRODUCT},{HARDWARE},"
+        )
+        assert await enrol(fleet, "a", claim, "SN:1") == 0
+        home, settings = load(fleet.place / "a")
+        assert (settings.device.id, settings.device.serial) == ("cam-1", "SN:1")
+        certificate = x509.load_pem_x509_certificate((home.identity / "certificate.pem").read_bytes())
+        assert certificate.subject.rfc4514_string() == "CN=cam-1"
+        found = await fleet.call("get", "/devices/cam-1")
+        assert (found["product"], found["labels"]) == (PRODUCT, {"site": "ulm"})
+
+        capsys.readouterr()
+        assert await enrol(fleet, "thief", claim, "SN:1") == 5
+        assert "a device with other keys has it" in capsys.readouterr().err
+        assert await enrol(fleet, "other", claim, "SN:3") == 5
+        assert "serial SN:3: not listed under claim.line-1" in capsys.readouterr().err
+        assert await enrol(fleet, "wrong", claim, "SN:2", hardware="rev-z") == 5
+        assert "the inventory has gateway on rev-a" in capsys.readouterr().err
+
+        fleet.devices["cam-1"] = home
+        fleet.start_agents(["cam-1"])
+        await until(lambda: fleet.agents["cam-1"]._reporter.is_connected, "the agent connects")
+        async with asyncio.timeout(20):
+            while not (await fleet.call("get", "/devices/cam-1"))["online"]:
+                await asyncio.sleep(0.05)
+        assert DeviceHome(fleet.place / "thief").config.exists() is False
+        assert identity.load_enrolment(home).fleet == fleet.settings.fleet
