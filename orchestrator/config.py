@@ -73,6 +73,7 @@ class CertificateSettings(BaseModel):
         issue_timeout_s: How long that program may take.
         renew_pause_s: Least time between two different renewals of one device.
         automatic_return: Whether a device whose certificate expired comes back on its former key alone.
+        pending_retry_s: When a device that waits for a person is told to ask again.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -82,6 +83,7 @@ class CertificateSettings(BaseModel):
     issue_timeout_s: Annotated[float, Field(gt=0, le=300)] = 30
     renew_pause_s: Annotated[float, Field(ge=0)] = 60
     automatic_return: bool = True
+    pending_retry_s: Annotated[float, Field(gt=0, le=86_400)] = 60
 
 
 class Settings(BaseSettings):

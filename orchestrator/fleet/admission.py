@@ -32,7 +32,6 @@ log = structlog.get_logger(__name__)
 
 MAX_PENDING = 1000
 """Requests of one claim that wait for a person; more than a person will read."""
-PENDING_RETRY_S = 60.0
 REFUSED_RETRY_S = 3600.0
 TOLD_FOR = timedelta(hours=1)
 MAX_TOLD = 1000
@@ -66,8 +65,9 @@ class Admission:
                 asked, status="refused", code=no.code, detail=no.detail[:300], retry_after_s=REFUSED_RETRY_S
             )
         if item.state == claims.PENDING:
+            again_s = self._settings.certificates.pending_retry_s
             return self._say(
-                asked, status="pending", code="approval", detail=f"request {item.id}", retry_after_s=PENDING_RETRY_S
+                asked, status="pending", code="approval", detail=f"request {item.id}", retry_after_s=again_s
             )
         return self._say(asked, status="issued", device=item.device, certificate=item.certificate)
 
@@ -77,7 +77,9 @@ class Admission:
             claim = await open_claim(conn, asked.request.claim, now)
             former = await claims.enrolment(conn, asked.keyid)
             if former is not None and former.state != claims.PENDING:
-                return again(former, asked, now)
+                answered = again(former, asked, now)
+                if answered is not None:
+                    return answered
             item = await self._fit(conn, claim, asked, now)
             automatic = self._is_automatic(claim, item)
             full = not automatic and former is None and await claims.pending_count(conn, claim.name) >= MAX_PENDING

@@ -140,13 +140,11 @@ def _signed_by(stored: Mapping[str, Any], asked: Asked) -> bool:
     return True
 
 
-def again(former: Enrolment, asked: Asked, now: datetime) -> Enrolment:
-    """The answer to a key that was answered before."""
+def again(former: Enrolment, asked: Asked, now: datetime) -> Enrolment | None:
+    """The answer to a key that was answered before; None where its certificate ran out and it must be judged anew."""
     if former.state == claims.REJECTED:
         raise Refused("rejected", former.reason or "an operator said no")
     if former.content_key != asked.request.content_key or former.serial != asked.request.serial:
         raise Refused("taken", f"serial {former.serial}: the same key asked with other values before")
     expires = x509.load_pem_x509_certificate(former.certificate.encode()).not_valid_after_utc
-    if expires <= now:
-        raise Refused("expired", f"the certificate for this key expired {expires:%Y-%m-%d}; ask with new keys")
-    return former
+    return former if expires > now else None

@@ -1,6 +1,7 @@
 """Devices that come with nothing but a claim folder: the real broker, serve, both command lines."""
 
 import asyncio
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from cryptography import x509
 
 from device_client import cli as device_cli
 from device_client import identity
-from device_client.config import DeviceHome, load
+from device_client.config import DeviceHome, load, write
 from orchestrator.cli.main import main as flagship
 from tests.integration.small_fleet import HARDWARE, PRODUCT, SmallFleet, small_fleet, until
 
@@ -71,3 +72,55 @@ async def test_a_device_comes_with_a_claim(capsys: pytest.CaptureFixture[str]) -
                 await asyncio.sleep(0.05)
         assert DeviceHome(fleet.place / "thief").config.exists() is False
         assert identity.load_enrolment(home).fleet == fleet.settings.fleet
+
+
+async def test_a_person_approves(capsys: pytest.CaptureFixture[str]) -> None:
+    """Under --any a device waits until a person says yes, or is told why not; a revoked claim is shut."""
+    async with small_fleet(FLAGSHIP_CERTIFICATES__PENDING_RETRY_S="0.5") as fleet:
+        claim = await make_claim(fleet, "field", options=("--any", "--product", PRODUCT, "--hardware", HARDWARE))
+        asking = [asyncio.create_task(enrol(fleet, name, claim, name)) for name in ("cam-8", "cam-9")]
+        waiting = await pending(fleet, 2)
+        at = ("--home", fleet.home.path)
+        assert await flagship_says("device", "approve", waiting["cam-8"], *at) == 0
+        assert await flagship_says("device", "reject", waiting["cam-9"], "--reason", "not ours", *at) == 0
+        assert await asyncio.gather(*asking) == [0, 5]
+        assert "not ours" in capsys.readouterr().err
+        assert load(fleet.place / "cam-8")[1].device.id == "cam-8"
+        assert await flagship_says("device", "approve", waiting["cam-8"], *at) == 5
+        assert await flagship_says("device", "claim", "revoke", "field", *at) == 0
+        assert await enrol(fleet, "late", claim, "cam-10") == 5
+        assert "claim.field: is not open here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("automatic", [True, False])
+async def test_a_device_comes_back_after_its_certificate_expired(automatic: bool) -> None:
+    """An agent that was off while its certificate ran out returns by its claim folder and its former key."""
+    life = {"FLAGSHIP_CERTIFICATES__LIFE_S": "4", "FLAGSHIP_CERTIFICATES__PENDING_RETRY_S": "0.5"}
+    async with small_fleet(**life, FLAGSHIP_CERTIFICATES__AUTOMATIC_RETURN=str(automatic)) as fleet:
+        claim = await make_claim(fleet, "line-1", f"SN-1,cam-1,{PRODUCT},{HARDWARE},ulm")
+        assert await enrol(fleet, "a", claim, "SN-1") == 0
+        home, settings = load(fleet.place / "a")
+        broker = settings.broker.model_copy(update={"timeout_s": 1.0})  # TLS 1.3 says late what it refuses
+        write(home, settings.model_copy(update={"broker": broker}))
+        fleet.devices["cam-1"] = home
+        first = identity.certificate_expiry(home)
+        await until(lambda: first <= datetime.now(UTC), "its certificate runs out", 20)
+        fleet.start_agents(["cam-1"])
+        if not automatic:
+            waiting = await pending(fleet, 1)
+            assert await flagship_says("device", "approve", waiting["cam-1"], "--home", fleet.home.path) == 0
+        await until(lambda: identity.certificate_expiry(home) > first, "it has a new certificate", 20)
+        await until(lambda: fleet.agents["cam-1"]._reporter.is_connected, "it is connected", 20)
+        async with asyncio.timeout(20):
+            while not (await fleet.call("get", "/devices/cam-1"))["online"]:
+                await asyncio.sleep(0.05)
+
+
+async def pending(fleet: SmallFleet, count: int) -> dict[str, str]:
+    """Request ids by device, when so many wait."""
+    async with asyncio.timeout(30):
+        while True:
+            found = (await fleet.call("get", "/enrolments"))["items"]
+            if len(found) == count:
+                return {item["device"]: item["id"] for item in found}
+            await asyncio.sleep(0.05)
