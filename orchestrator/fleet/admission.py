@@ -41,13 +41,22 @@ class Admission:
     """Judges requests and makes answers; one at a time."""
 
     def __init__(
-        self, db: Database, home: Home, settings: Settings, clock: Clock, keys_changed: Callable[[str], None]
+        self,
+        db: Database,
+        home: Home,
+        settings: Settings,
+        clock: Clock,
+        keys_changed: Callable[[str], None],
+        *,
+        max_pending: int = MAX_PENDING,
     ) -> None:
+        """Make it; ``keys_changed`` hears of devices whose keys are others from now on."""
         self._db = db
         self._home = home
         self._settings = settings
         self._clock = clock
         self._keys_changed = keys_changed
+        self._max_pending = max_pending
         self._told: OrderedDict[tuple[str, str], datetime] = OrderedDict()
 
     async def answer(self, asked: Asked) -> ClaimAnswer:
@@ -82,11 +91,13 @@ class Admission:
                     return answered
             item = await self._fit(conn, claim, asked, now)
             automatic = self._is_automatic(claim, item)
-            full = not automatic and former is None and await claims.pending_count(conn, claim.name) >= MAX_PENDING
+            full = (
+                not automatic and former is None and await claims.pending_count(conn, claim.name) >= self._max_pending
+            )
         if automatic:
             return await self.admit(item)
         if full:
-            raise Refused("full", f"{MAX_PENDING} requests wait for a person under {claim.name}")
+            raise Refused("full", f"{self._max_pending} requests wait for a person under {claim.name}")
         async with self._db.begin() as conn:
             await claims.put_enrolment(conn, item)
             if former is None:
