@@ -77,7 +77,10 @@ def load_authority(directory: Path, name: str) -> Authority:
         loaded = load_pem_private_key(key.read_bytes(), None)
         if not isinstance(loaded, ec.EllipticCurvePrivateKey):
             raise OperationError(f"{key}: expected a P-256 key, found another kind; restore it")
-        return Authority(x509.load_pem_x509_certificate(certificate.read_bytes()), loaded)
+        first = x509.load_pem_x509_certificate(certificate.read_bytes())
+        if first.public_key() != loaded.public_key():
+            raise OperationError(f"{certificate}: its first certificate is not that of {key}; put the pair back")
+        return Authority(first, loaded)
     except FileNotFoundError as error:
         raise NotFoundError(f"{error.filename}: is missing; restore it, nothing can be issued without it") from error
     except OSError as error:

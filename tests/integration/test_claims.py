@@ -74,6 +74,7 @@ async def test_a_device_comes_with_a_claim(capsys: pytest.CaptureFixture[str]) -
         assert identity.load_enrolment(home).fleet == fleet.settings.fleet
 
 
+@pytest.mark.slow
 async def test_a_person_approves(capsys: pytest.CaptureFixture[str]) -> None:
     """Under --any a device waits until a person says yes, or is told why not; a revoked claim is shut."""
     async with small_fleet(FLAGSHIP_CERTIFICATES__PENDING_RETRY_S="0.5") as fleet:
@@ -92,6 +93,7 @@ async def test_a_person_approves(capsys: pytest.CaptureFixture[str]) -> None:
         assert "claim.field: is not open here" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("automatic", [True, False])
 async def test_a_device_comes_back_after_its_certificate_expired(automatic: bool) -> None:
     """An agent that was off while its certificate ran out returns by its claim folder and its former key."""
@@ -124,3 +126,14 @@ async def pending(fleet: SmallFleet, count: int) -> dict[str, str]:
             if len(found) == count:
                 return {item["device"]: item["id"] for item in found}
             await asyncio.sleep(0.05)
+
+
+@pytest.mark.slow
+async def test_devices_of_one_claim_take_turns() -> None:
+    """They end one another's sessions, and all of them come in all the same."""
+    names = [f"cam-{number}" for number in range(8)]
+    async with small_fleet() as fleet:
+        claim = await make_claim(fleet, "line-1", *(f"{name},{name},{PRODUCT},{HARDWARE},ulm" for name in names))
+        words = ("--timeout", "60")
+        assert await asyncio.gather(*(enrol(fleet, name, claim, name, *words) for name in names)) == [0] * len(names)
+        assert len((await fleet.call("get", "/devices"))["items"]) == len(names)

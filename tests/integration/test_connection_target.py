@@ -6,6 +6,7 @@ import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import pytest
 from cryptography import x509
 
 from device_client import connection_sets
@@ -59,6 +60,7 @@ async def sign_and_publish(fleet: SmallFleet, port: int, ca: Path) -> None:
     await asyncio.to_thread(store_trust, fleet.home.trust, {n: d for n, d in files.items() if n not in known})
 
 
+@pytest.mark.slow
 async def test_devices_move_to_a_new_broker_and_a_new_ca() -> None:
     """A way that does not connect is tried and left; one that does takes the old one's place, for restarts too."""
     async with small_fleet(**QUICK) as fleet, second_broker(fleet) as (home, settings):

@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+import pytest
 from cryptography import x509
 
 from device_client.config import DeviceHome
@@ -51,6 +52,7 @@ async def test_an_agent_renews_its_certificate_before_it_runs_out() -> None:
         await until(lambda: len(list(home.identities.iterdir())) == 1 or find(home) is not None, "the old folder goes")
 
 
+@pytest.mark.slow
 async def test_a_transfer_goes_on_over_renewals() -> None:
     """An update whose key was wrapped for the old content key is fetched, installed and committed under new ones."""
     async with small_fleet(

@@ -95,3 +95,17 @@ def test_a_request_that_is_none_reaches_no_program(bureau: Office) -> None:
     """A P-384 key is refused before anything is started."""
     with pytest.raises(UsageError, match="P-256"):
         CommandIssuer(["/none"], 1).issue(csr_of(ec.generate_private_key(ec.SECP384R1())), "d1", LIFE, NOW)
+
+
+def test_the_documented_script_issues(bureau: Office) -> None:
+    """``docs/how-to/issue-with-openssl.sh`` is a program of that kind: the inventory's name, the request's key."""
+    script = Path(__file__).parents[3] / "docs" / "how-to" / "issue-with-openssl.sh"
+    ca = [str(bureau.home.ca / f"devices-ca.{end}") for end in ("pem", "key")]
+    keys = Keys()
+    issued = CommandIssuer([str(script), *ca], 30).issue(csr_of(keys.device), "d1", LIFE, NOW)
+    certificate = x509.load_pem_x509_certificate(issued.certificate.encode())
+    certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(bureau.home.devices_ca.read_bytes()))
+    assert certificate.subject.rfc4514_string() == "CN=d1"
+    assert certificate.public_key() == keys.device.public_key()
+    with pytest.raises(OperationError, match=r"issue-with-openssl\.sh: ended with 1"):
+        CommandIssuer([str(script), ca[0], "/none"], 30).issue(csr_of(keys.device), "d1", LIFE, NOW)
