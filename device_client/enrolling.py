@@ -10,7 +10,7 @@ import structlog
 
 from device_client import connection_sets, identity, new_identity
 from device_client.claim import Claim, Question, ask, keep_claim, load_claim, question
-from device_client.clock import FlooredClock
+from device_client.clock import FlooredClock, doubt
 from device_client.config import DeviceHome, DeviceSettings, settings_from, write
 from device_client.durable import write_durably
 from device_client.errors import ConflictError, DeviceError, UnreachableError, WaitingError
@@ -25,6 +25,8 @@ log = structlog.get_logger(__name__)
 RETRY_BASE_S = 1.0
 RETRY_CAP_S = 120.0
 RETURN_CAP_S = 900.0
+RETURN_AFTER_FAILURES = 10
+"""Where the clock is not believed, nobody knows whether the certificate ran out; asking is harmless."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ async def obtain(
         address = claim.says.enrol[attempt % len(claim.says.enrol)]
         pause = 0.0
         try:
-            answer = await ask(claim, address, await asyncio.to_thread(make))
+            answer = await ask(claim, address, await asyncio.to_thread(make), check_time=not doubt(clock.now(), None))
             news = "no answer" if answer is None else f"{answer.status}: {answer.detail or answer.code}"
         except (ConnectionLost, RequestRefused) as error:
             answer, news = None, str(error)
@@ -166,29 +168,35 @@ class Returning:
         self._attempt = 0
         self._next_at = 0.0
 
-    async def step(self) -> None:
-        """Ask once where that is due; nothing that fails in here ends the agent."""
-        if self._clock.monotonic() < self._next_at or self._clock.doubt:
+    async def step(self, failures: int) -> None:
+        """Ask once where that is due; nothing that fails in here ends the agent.
+
+        Args:
+            failures: Tries to connect since the last connection; a device without a clock has no other sign.
+        """
+        if self._clock.monotonic() < self._next_at:
             return
         try:
-            if await asyncio.to_thread(self._is_needed):
+            if await asyncio.to_thread(self._is_needed, failures):
                 await self._ask()
         except (DeviceError, ConnectionLost, RequestRefused) as error:
             log.warning("not returned yet", why=str(error)[:500])
             self._wait(0.0)
 
-    def _is_needed(self) -> bool:
+    def _is_needed(self, failures: int) -> bool:
         if not (self._home.claim / "claim.json").is_file() or self._settings.device.serial is None:
             return False
         found = new_identity.find(self._home)
         on_trial = found is not None and found.is_whole
-        return not on_trial and identity.certificate_expiry(self._home) <= self._clock.now()
+        now, expiry = self._clock.proven, identity.certificate_expiry(self._home)
+        is_over = now is not None and expiry <= now
+        return not on_trial and (is_over or (bool(self._clock.doubt) and failures >= RETURN_AFTER_FAILURES))
 
     async def _ask(self) -> None:
         claim = await asyncio.to_thread(load_claim, self._home.claim)
         asked = await asyncio.to_thread(return_question, self._home, claim, self._settings, self._clock)
         address = claim.says.enrol[self._attempt % len(claim.says.enrol)]
-        answer = await ask(claim, address, asked)
+        answer = await ask(claim, address, asked, check_time=not self._clock.doubt)
         if answer is not None and answer.status == "issued":
             await asyncio.to_thread(accept_return, self._home, claim, answer, self._clock)
             self._attempt, self._next_at = 0, 0.0

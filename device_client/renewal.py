@@ -116,7 +116,8 @@ class Renewal:
             return
         if self._times is None:
             self._times = await asyncio.to_thread(self._read_times)
-        if self._asking is None and self._clock.now() >= self._times.renew_at and not self._clock.doubt:
+        now = self._clock.proven
+        if self._asking is None and now is not None and now >= self._times.renew_at:
             self._asking = await asyncio.to_thread(self._request)
         if self._asking:
             await self._reporter.renew(self._asking)

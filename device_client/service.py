@@ -193,9 +193,9 @@ class Agent:
             group.create_task(self._tick())
             group.create_task(self._answer())
 
-    async def _before_connecting(self) -> None:
+    async def _before_connecting(self, failures: int) -> None:
         self._watch_clock()  # so that the first inventory says it
-        await self._returning.step()
+        await self._returning.step(failures)
 
     async def _converse(self, session: Session, number: int) -> None:
         self._reporter.attach(session, number)

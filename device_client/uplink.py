@@ -68,13 +68,13 @@ class Uplink:
         clock: FlooredClock,
         random: Random,
         converse: Callable[[Session, int], Awaitable[None]],
-        before: Callable[[], Awaitable[None]],
+        before: Callable[[int], Awaitable[None]],
     ) -> None:
         """Make it.
 
         Args:
             converse: Speaks and listens until the session is lost.
-            before: Is awaited before each round of tries.
+            before: Is awaited before each round of tries, with how many failed since the last connection.
         """
         self._home = home
         self._settings = settings
@@ -94,7 +94,7 @@ class Uplink:
         """Connect, again and again, until cancelled."""
         attempt, timing = 0, self._settings.timing
         while True:
-            await self._before()
+            await self._before(attempt)
             tries = await asyncio.to_thread(ways, self._home)
             self._on_trial = tries[0].connection.name if tries[0].connection != tries[-1].connection else ""
             for way in tries:

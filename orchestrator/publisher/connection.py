@@ -86,11 +86,10 @@ def sign_connection(
     snapshot.signed.version += 1
     snapshot.signed.expires = whole_seconds(now + SNAPSHOT_EXPIRY)
     roles = repository.root.signed.roles
+    keys = {name: (roles[name].keyids, roles[name].threshold) for name in ("targets", "snapshot")}
     changed = {
-        f"{metadata.signed.version}.{name}.json": sign_role(
-            name, metadata, roles[name].keyids, roles[name].threshold, available
-        )
-        for name, metadata in (("targets", targets), ("snapshot", snapshot))
+        f"{targets.signed.version}.targets.json": sign_role("targets", targets, *keys["targets"], available),
+        f"{snapshot.signed.version}.snapshot.json": sign_role("snapshot", snapshot, *keys["snapshot"], available),
     }
     try:
         pack_bundle(current_files({**repository.files, **changed}))

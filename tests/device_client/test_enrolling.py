@@ -12,6 +12,7 @@ from device_client.claim import FILES, Claim, load_claim
 from device_client.clock import FlooredClock
 from device_client.config import DeviceHome, DeviceSettings, load
 from device_client.enrolling import (
+    RETURN_AFTER_FAILURES,
     Newcomer,
     Returning,
     accept_first,
@@ -154,8 +155,19 @@ async def test_the_agent_asks_only_when_its_certificate_ran_out(tmp_path: Path) 
     home, clock = enrolled(tmp_path / "home", CA), ManualClock(NOW)
     claim_in(home.claim)
     returning = Returning(home, SETTINGS, FlooredClock(clock), Random(1))
-    await returning.step()
+    await returning.step(0)
     assert new_identity.find(home) is None
     clock.advance(91 * 86_400)
-    await returning.step()  # the claim's certificate is nonsense here: told, and tried again later
+    await returning.step(0)  # the claim's certificate is nonsense here: told, and tried again later
+    assert new_identity.find(home) is not None
+
+
+async def test_an_agent_without_a_clock_asks_when_nothing_connects(tmp_path: Path) -> None:
+    """It cannot know that its certificate ran out while it was off; being refused again and again is its sign."""
+    home, clock = enrolled(tmp_path / "home", CA), ManualClock(NOW.replace(year=1970))
+    claim_in(home.claim)
+    returning = Returning(home, SETTINGS, FlooredClock(clock), Random(1))
+    await returning.step(RETURN_AFTER_FAILURES - 1)
+    assert new_identity.find(home) is None
+    await returning.step(RETURN_AFTER_FAILURES)
     assert new_identity.find(home) is not None

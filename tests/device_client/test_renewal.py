@@ -40,15 +40,14 @@ class Device:
         self.whole: list[str] = []
         signer = identity.load_report_signer(self.home)
         self.key = signer.public_key
-        believed = FlooredClock(self.clock)
-        self.reporter = Reporter(TOPICS, "d1", signer, believed)
+        self.believed = FlooredClock(self.clock)
+        self.reporter = Reporter(TOPICS, "d1", signer, self.believed)
         self.reporter.attach(cast(Session, cast(Any, self)), 7)
         self.renewal = self.begin()
 
     def begin(self) -> Renewal:
         """As after a start of the agent."""
-        believed = FlooredClock(self.clock)
-        return Renewal(self.home, QUICK, TOPICS, self.reporter, believed, Random(1), self.whole.append)
+        return Renewal(self.home, QUICK, TOPICS, self.reporter, self.believed, Random(1), self.whole.append)
 
     async def publish(self, topic: str, payload: bytes, *, qos: int = 1) -> None:
         """What is said."""
@@ -181,6 +180,20 @@ async def test_a_clock_that_is_not_believed_begins_no_renewal(device: Device) ->
     await device.pass_time(100, 1)
     assert device.said == []
     assert device.renewal.receive(Message("elsewhere", b"x", False, 1)) is False
+
+
+async def test_a_device_without_a_clock_renews_by_what_signed_messages_prove(device: Device) -> None:
+    """It lives in 1970, and yet does not wait until its certificate ran out; 2099 does not hurry it."""
+    device.clock.set_wall(datetime(1970, 1, 1, tzinfo=UTC))
+    device.believed.set_floor(NOW + timedelta(days=10))
+    await device.pass_time(100, 1)
+    assert device.said == []
+    device.clock.set_wall(datetime(2099, 1, 1, tzinfo=UTC))
+    await device.pass_time(100, 1)
+    assert device.said == []
+    device.believed.set_floor(NOW + timedelta(days=70))
+    await device.pass_time(100, 1)
+    assert device.said
 
 
 async def test_a_disk_that_does_not_take_new_keys_costs_a_try(device: Device) -> None:

@@ -82,7 +82,7 @@ def test_a_claim_from_list_to_revocation(run: Run, tmp_path: Path) -> None:
     claim = load_claim(tmp_path / "claim")
     certificate = x509.load_pem_x509_certificate((claim.directory / "claim.pem").read_bytes())
     key = load_pem_private_key((claim.directory / "claim.key").read_bytes(), None)
-    assert certificate.public_key() == key.public_key()  # type: ignore[union-attr]
+    assert certificate.public_key() == key.public_key()
     assert (claim.directory / "claim.key").stat().st_mode & 0o777 == 0o600
     found = {item["name"]: item for item in ask(run, "device", "claim", "list")}["claim.cli-1"]
     assert (found["state"], found["approval"], found["listed"], found["admitted"]) == ("open", "auto", 2, 0)
