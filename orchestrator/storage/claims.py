@@ -8,7 +8,8 @@ from typing import Any
 from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.storage.tables import claims, devices, enrolments, expected_devices
+from orchestrator.storage.certificate_tables import claims, enrolments, expected_devices
+from orchestrator.storage.tables import devices
 
 OPEN, REVOKED = "open", "revoked"
 PENDING, ISSUED, REJECTED = "pending", "issued", "rejected"

@@ -9,7 +9,8 @@ from sqlalchemy import delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.model.device import DeviceState
-from orchestrator.storage.tables import assignments, devices, renewals, rollouts
+from orchestrator.storage.certificate_tables import renewals
+from orchestrator.storage.tables import assignments, devices, rollouts
 
 _BATCH = 500
 

@@ -12,7 +12,7 @@ from orchestrator.fleet.admission import Admission, approve, reject
 from orchestrator.fleet.claim_requests import read_request
 from orchestrator.model.device import DeviceState
 from orchestrator.storage import claims, devices, events
-from orchestrator.storage.tables import enrolments
+from orchestrator.storage.certificate_tables import enrolments
 from protocol.enrolment import ClaimAnswer
 from tests.orchestrator.fleet.asking import CLAIM, FLEET, Keys, Office, claim_request
 

@@ -12,8 +12,8 @@ from orchestrator.errors import ConflictError, NotFoundError, OperationError, Us
 from orchestrator.fleet import claims
 from orchestrator.storage import claims as rows
 from orchestrator.storage import events
+from orchestrator.storage.certificate_tables import expected_devices
 from orchestrator.storage.claims import Expected
-from orchestrator.storage.tables import expected_devices
 from tests.orchestrator.fleet.asking import CLAIM, NOW, ROOT, Office
 
 
