@@ -136,7 +136,11 @@ def _enrol(options: argparse.Namespace) -> None:
         print(f"device {enrolment.device} belongs to fleet {enrolment.fleet}; start it with 'flagship-device run'")
         return
     if options.claim:
-        print(enrol_under_claim(home, options))
+        _check_installed(options)
+        said = enrol_under_claim(home, options)
+        if options.installed:
+            make_installer(home, load(home.config)[1]).install_factory(options.installed, options.version)
+        print(said)
         return
     settings = _settings(home, options)
     request_file = options.output or home.path / "request.json"

@@ -70,7 +70,8 @@ def _newcomer(options: argparse.Namespace, present: DeviceSettings | None) -> Ne
 def _rest(options: argparse.Namespace) -> dict[str, object]:
     labels = dict(text.partition("=")[::2] for text in options.label)
     installer = {"health": [options.health]} if options.health else {}
-    return {"device": {"component": options.component, "labels": labels}, "installer": installer}
+    component = {"component": options.component} if options.component else {}
+    return {"device": {**component, "labels": labels}, "installer": installer}
 
 
 def _tell(news: str) -> None:

@@ -95,19 +95,17 @@ class Uplink:
         attempt, timing = 0, self._settings.timing
         while True:
             await self._before(attempt)
-            tries = await asyncio.to_thread(ways, self._home)
-            self._on_trial = tries[0].connection.name if tries[0].connection != tries[-1].connection else ""
-            for way in tries:
-                number = await asyncio.to_thread(identity.next_session, self._home)
+            for way in await self._tries():
                 self._turned = False
                 try:
+                    number = await asyncio.to_thread(identity.next_session, self._home)
                     async with connect(self._target(way, number)) as session:
                         attempt = 0
                         await self._hold(session, way, number)
                 except (ConnectionLost, RequestRefused) as error:
                     log.info("connection lost", why=str(error))
-                except DeviceError as error:
-                    log.error("connection given up", why=str(error))
+                except (DeviceError, OSError) as error:  # a disk that is full or damaged must not end what runs
+                    log.error("not connected", why=str(error)[:500])
                 finally:
                     self._session = None
                 await asyncio.sleep(
@@ -116,6 +114,17 @@ class Uplink:
                 attempt += 1
                 if self._turned:
                     break  # there is something else to try now
+
+    async def _tries(self) -> list[Way]:
+        """What to try in this round; never empty for long, though a file that is kept be damaged."""
+        while True:
+            try:
+                tries = await asyncio.to_thread(ways, self._home)
+                self._on_trial = tries[0].connection.name if tries[0].connection != tries[-1].connection else ""
+                return tries
+            except (DeviceError, OSError) as error:
+                log.error("not connected", why=str(error)[:500])
+            await asyncio.sleep(self._settings.timing.connect_backoff_cap_s)
 
     def turn(self, why: str) -> None:
         """End the present connection and begin a new round of tries."""

@@ -22,8 +22,8 @@ from orchestrator.config import Home, Settings
 from orchestrator.delivery.broker import ManagedBroker
 from orchestrator.delivery.delivery import Delivery
 from orchestrator.errors import ConflictError, NotAllowedError, OperationError
-from orchestrator.fleet.credentials import check_credentials
 from orchestrator.fleet.admission import Admission
+from orchestrator.fleet.credentials import check_credentials
 from orchestrator.ingest.desk import Desk
 from orchestrator.ingest.ingest import Ingest
 from orchestrator.releases.importer import import_package

@@ -12,7 +12,7 @@ from device_client import cli as device_cli
 from device_client import identity
 from device_client.config import DeviceHome, load, write
 from orchestrator.cli.main import main as flagship
-from tests.integration.small_fleet import HARDWARE, PRODUCT, SmallFleet, small_fleet, until
+from tests.integration.small_fleet import HARDWARE, PRODUCT, SmallFleet, make_tree, small_fleet, until
 
 LIST = "serial,device,product,hardware,label.site\n{rows}"
 
@@ -48,7 +48,10 @@ async def test_a_device_comes_with_a_claim(capsys: pytest.CaptureFixture[str]) -
         claim = await make_claim(
             fleet, "line-1", f"SN:1,cam-1,{PRODUCT},{HARDWARE},ulm", f"SN:2,cam-2,{PRODUCT},{HARDWARE},"
         )
-        assert await enrol(fleet, "a", claim, "SN:1") == 0
+        factory = await asyncio.to_thread(make_tree, fleet.place, "1.0.0", 1000)
+        installed = ("--installed", str(factory), "--version", "1.0.0")
+        assert await enrol(fleet, "a", claim, "SN:1", *installed) == 0
+        assert (fleet.place / "a" / "current" / "version").read_text() == "1.0.0\n"
         home, settings = load(fleet.place / "a")
         assert (settings.device.id, settings.device.serial) == ("cam-1", "SN:1")
         certificate = x509.load_pem_x509_certificate((home.identity / "certificate.pem").read_bytes())
