@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import sys
 from functools import partial
+from pathlib import Path
 from random import SystemRandom
 
 from device_client import connection_sets, identity
@@ -23,6 +24,21 @@ from device_client.identity_files import IdentityFiles
 from protocol.clock import SystemClock
 from protocol.enrolment import ConnectionTarget
 from protocol.identifiers import check_id, check_serial
+
+
+def add_claim_options(parser: argparse.ArgumentParser) -> None:
+    """What ``enrol`` takes for a claim."""
+    parser.add_argument("--claim", type=Path, metavar="DIR", help="ask over MQTT, with this claim folder")
+    parser.add_argument("--serial", help="what the device was made as; with --claim")
+    parser.add_argument("--timeout", type=float, metavar="SECONDS", help="how long to ask (for ever)")
+
+
+def read_label(text: str) -> tuple[str, str]:
+    """``KEY=VALUE``; raises UsageError."""
+    key, sign, value = text.partition("=")
+    if not sign:
+        raise UsageError(f"--label {text[:80]!r}: expected KEY=VALUE, such as site=berlin")
+    return key, value
 
 
 def enrol_under_claim(home: DeviceHome, options: argparse.Namespace) -> str:
@@ -68,7 +84,7 @@ def _newcomer(options: argparse.Namespace, present: DeviceSettings | None) -> Ne
 
 
 def _rest(options: argparse.Namespace) -> dict[str, object]:
-    labels = dict(text.partition("=")[::2] for text in options.label)
+    labels = dict(map(read_label, options.label))
     installer = {"health": [options.health]} if options.health else {}
     component = {"component": options.component} if options.component else {}
     return {"device": {**component, "labels": labels}, "installer": installer}
