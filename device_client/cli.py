@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from device_client import identity, inhibitors
+from device_client.cli_claim import add_claim_options, enrol_under_claim, read_label
 from device_client.config import DeviceHome, DeviceSettings, load, settings_from, write
 from device_client.durable import write_durably
 from device_client.errors import ConflictError, NotFoundError, UsageError
@@ -87,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     enrol.add_argument("--version", help="the version of --installed")
     enrol.add_argument("-o", "--output", type=Path, help="where the request goes (HOME/request.json)")
     enrol.add_argument("--accept", type=Path, metavar="FILE", help="the answers of 'flagship device enrol'")
+    add_claim_options(enrol)
     enrol.set_defaults(run=_enrol)
 
     run = verbs.add_parser("run", help="run the agent; several --config run in one process")
@@ -130,6 +132,13 @@ def _enrol(options: argparse.Namespace) -> None:
     if options.accept:
         enrolment = identity.accept(home, options.accept)
         print(f"device {enrolment.device} belongs to fleet {enrolment.fleet}; start it with 'flagship-device run'")
+        return
+    if options.claim:
+        _check_installed(options)
+        said = enrol_under_claim(home, options)
+        if options.installed:
+            make_installer(home, load(home.config)[1]).install_factory(options.installed, options.version)
+        print(said)
         return
     settings = _settings(home, options)
     request_file = options.output or home.path / "request.json"
@@ -177,7 +186,7 @@ def _settings(home: DeviceHome, options: argparse.Namespace) -> DeviceSettings:
         return settings
     if None in named:
         raise UsageError("enrol: a new device needs --id, --product and --hardware")
-    labels = dict(_label(text) for text in options.label)
+    labels = dict(read_label(text) for text in options.label)
     device = {"id": options.id, "product": options.product, "hardware": options.hardware}
     if options.component:
         device["component"] = options.component
@@ -193,18 +202,11 @@ def _check_same(home: DeviceHome, settings: DeviceSettings, options: argparse.Na
         asked, kept = getattr(options, name), getattr(device, name)
         if asked not in {None, kept}:
             raise ConflictError(f"{home.config}: says {name} {kept}, not {asked}; change it there and enrol again")
-    for key, value in map(_label, options.label):
+    for key, value in map(read_label, options.label):
         if device.labels.get(key) != value:
             raise ConflictError(f"{home.config}: has no label {key}={value}; add it there and enrol again")
     if options.health and settings.installer.health != [options.health]:
         raise ConflictError(f"{home.config}: names another health check than {options.health}; change it there")
-
-
-def _label(text: str) -> tuple[str, str]:
-    key, sign, value = text.partition("=")
-    if not sign:
-        raise UsageError(f"--label {text[:80]!r}: expected KEY=VALUE, such as site=berlin")
-    return key, value
 
 
 def _run(options: argparse.Namespace) -> None:

@@ -39,6 +39,11 @@ class FlooredClock:
         return self._clock.monotonic()
 
     @property
+    def proven(self) -> datetime | None:
+        """By what time to act: now where the machine's clock is trusted, else what signed messages prove, if any do."""
+        return self._lowest() if self.doubt else self.now()
+
+    @property
     def doubt(self) -> str:
         """Why the machine's clock is not to be trusted; empty when it is."""
         return doubt(self._clock.now(), self._lowest())

@@ -1,7 +1,10 @@
 """A device's home: where everything is, and the settings of ``device.toml``.
 
 device.toml                settings, no secret
-identity/                  device.key, content.key (0600), certificate.pem, ca.pem, root.json, fleet.json
+identity -> identities/N   device.key, content.key (0600), certificate.pem, ca.pem, root.json, fleet.json
+identities/                the present identity and, during a renewal, the next one
+claim/                     the claim folder that the device came with, to come back after its certificate expired
+connections/               ways to the fleet that were signed since enrolment: current -> DIGEST, next -> DIGEST
 trust/                     verified TUF metadata
 state/                     journal.json, floors-a.json, floors-b.json, session, installer.json, lock
 staging/                   what is being fetched
@@ -18,10 +21,10 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from device_client.durable import make_directory, read_capped, write_durably
+from device_client.durable import make_directory, read_capped, switch_link, write_durably
 from device_client.errors import NotFoundError, UsageError
 from protocol.chunks import MAX_CIPHERTEXT_BYTES, MAX_WINDOW
-from protocol.identifiers import IdText
+from protocol.identifiers import IdText, SerialText
 from protocol.manifest import Policy
 
 MAX_SETTINGS_BYTES = 65_536
@@ -33,9 +36,15 @@ class _Section(BaseModel):
 
 
 class DeviceSection(_Section):
-    """Who this device is. ``component`` is the part of it that the installer updates."""
+    """Who this device is.
+
+    Attributes:
+        serial: What it was made as; needed to come back under a claim.
+        component: The part of it that the installer updates.
+    """
 
     id: IdText
+    serial: SerialText | None = None
     product: IdText
     hardware: IdText
     component: IdText = "app"
@@ -61,6 +70,9 @@ class TimingSection(_Section):
         gate_interval_s: How often closed gates are judged again.
         refusal_interval_s: The least time between two reports of what was refused.
         chunk_timeout_s: Silence after which chunks that were asked for count as lost.
+        renew_at_ratio: Share of a certificate's life after which a new one is asked for.
+        former_key_s: How long a former content key is kept at least; longer while an update is open.
+        connection_retry_s: How often a new way to the fleet is tried while the old one works.
     """
 
     readiness_retry_s: Seconds = 5
@@ -73,6 +85,9 @@ class TimingSection(_Section):
     chunk_timeout_s: Seconds = 5
     connect_backoff_s: Seconds = 1
     connect_backoff_cap_s: Seconds = 60
+    renew_at_ratio: Annotated[float, Field(gt=0, lt=1)] = 2 / 3
+    former_key_s: Seconds = 3600
+    connection_retry_s: Seconds = 900
 
 
 class DownloadSection(_Section):
@@ -172,6 +187,9 @@ class DeviceHome:
         self.path = path
         self.config = path / "device.toml"
         self.identity = path / "identity"
+        self.identities = path / "identities"
+        self.claim = path / "claim"
+        self.connections = path / "connections"
         self.trust = path / "trust"
         self.state = path / "state"
         self.journal = self.state / "journal.json"
@@ -190,8 +208,11 @@ class DeviceHome:
         """Make the directories that are missing; keys and state are for this user only."""
         for directory in (self.path, self.releases, self.run, self.inhibitors, self.approvals):
             make_directory(directory)
-        for directory in (self.identity, self.trust, self.state, self.staging):
+        for directory in (self.identities, self.connections, self.trust, self.state, self.staging):
             make_directory(directory, 0o700)
+        if not self.identity.exists():
+            make_directory(self.identities / "1", 0o700)
+            switch_link(self.identity, "identities/1")
 
 
 def load(path: Path) -> tuple[DeviceHome, DeviceSettings]:
@@ -228,7 +249,7 @@ def settings_from(values: dict[str, Any], what: str) -> DeviceSettings:
 def write(home: DeviceHome, settings: DeviceSettings) -> None:
     """Write ``device.toml``: the whole of [device], and of the other sections what differs from the defaults."""
     values = settings.model_dump(mode="json", exclude_defaults=True)
-    values["device"] = settings.device.model_dump(mode="json")
+    values["device"] = settings.device.model_dump(mode="json", exclude_none=True)
     lines = ["# Settings of this device. What is not named here has its default."]
     for section, entries in values.items():
         tables = {key: entry for key, entry in entries.items() if isinstance(entry, dict)}

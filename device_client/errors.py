@@ -6,6 +6,7 @@
         ├── NotFoundError      3  what was named does not exist; the device is not enrolled
         ├── NotAllowedError    4  a file may not be read or written by this user
         ├── ConflictError      5  the state of things does not allow it now
+        ├── WaitingError       7  a person must act first
         ├── UnreachableError   9  the agent or a broker does not answer
         └── StorageError       1  a disk does not keep what is written, or what was kept is damaged
 
@@ -43,6 +44,12 @@ class ConflictError(DeviceError):
     """The state of things does not allow it now."""
 
     exit_code = 5
+
+
+class WaitingError(DeviceError):
+    """A person must act first."""
+
+    exit_code = 7
 
 
 class UnreachableError(DeviceError):

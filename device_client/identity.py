@@ -1,71 +1,62 @@
-"""Who this device is: its two keys, the certificate and addresses that enrolment brought, and its session number.
+"""Who this device is: its keys, the certificate and addresses that enrolment brought, and its session number.
 
-    device.key   P-256: TLS, and the signature of reports          content.key   X25519: content keys are wrapped for it
-
-Private keys are made here and never leave; the request carries their public halves only. All functions block.
+A renewed identity comes in a folder of its own (``new_identity.py``). Private keys are made here and never leave; the
+request carries their public halves only. All functions block.
 """
 
 import json
-from base64 import b64encode
 from datetime import datetime
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-    load_pem_private_key,
-)
 from cryptography.x509.oid import NameOID
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 from securesystemslib.signer import CryptoSigner
 
 from device_client.config import DeviceHome, DeviceSettings, first_mistake, load
 from device_client.durable import read_capped, write_durably
-from device_client.errors import ConflictError, DeviceError, NotFoundError, StorageError, UsageError
+from device_client.errors import ConflictError, NotFoundError, StorageError, UsageError
+from device_client.identity_files import (
+    MAX_KEY_BYTES,
+    IdentityFiles,
+    load_device_key,
+    load_x25519,
+    private_pem,
+    public_halves,
+    read_certificate,
+)
 from protocol.enrolment import BrokerAddress, EnrolmentAnswer, EnrolmentAnswers, EnrolmentRequest
 from protocol.identifiers import IdText
 
-MAX_KEY_BYTES = 16_384
 MAX_ANSWERS_BYTES = 64 * 2**20
 MAX_NAMED = 3
 
 
 class Enrolment(BaseModel):
-    """``identity/fleet.json``: written last, so that it is there only when everything else is."""
+    """``fleet.json``: written last, so that it is there only when everything else is.
+
+    Attributes:
+        since: When the certificate came; where it is not known, the certificate's own beginning counts.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     fleet: IdText
     device: IdText
     brokers: list[BrokerAddress]
+    since: AwareDatetime | None = None
 
 
-class IdentityFiles:
-    """Paths inside ``identity/``."""
-
-    def __init__(self, home: DeviceHome) -> None:
-        self.device_key = home.identity / "device.key"
-        self.content_key = home.identity / "content.key"
-        self.certificate = home.identity / "certificate.pem"
-        self.ca = home.identity / "ca.pem"
-        self.root = home.identity / "root.json"
-        self.enrolment = home.identity / "fleet.json"
-
-
-def make_keys(home: DeviceHome) -> None:
+def make_keys(home: DeviceHome, directory: Path | None = None) -> None:
     """Make the keys that are missing; what is there is kept, for the certificate belongs to it."""
     home.create()
-    files = IdentityFiles(home)
+    files = IdentityFiles(home, directory)
     if not files.device_key.exists():
-        write_durably(files.device_key, _pem(ec.generate_private_key(ec.SECP256R1())))
+        write_durably(files.device_key, private_pem(ec.generate_private_key(ec.SECP256R1())))
     if not files.content_key.exists():
-        write_durably(files.content_key, _pem(X25519PrivateKey.generate()))
+        write_durably(files.content_key, private_pem(X25519PrivateKey.generate()))
 
 
 def make_request(home: DeviceHome, settings: DeviceSettings) -> EnrolmentRequest:
@@ -75,16 +66,14 @@ def make_request(home: DeviceHome, settings: DeviceSettings) -> EnrolmentRequest
         DeviceError: A key is missing or unreadable; names the file.
     """
     device = settings.device
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, device.id)])
-    csr = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(_device_key(home), hashes.SHA256())
-    public = load_content_key(home).public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+    csr, content_key = public_halves(IdentityFiles(home), device.id)
     return EnrolmentRequest(
         device=device.id,
         product=device.product,
         hardware=device.hardware,
         labels=device.labels,
-        csr=csr.public_bytes(Encoding.PEM).decode(),
-        content_key=b64encode(public).decode(),
+        csr=csr,
+        content_key=content_key,
     )
 
 
@@ -112,14 +101,14 @@ def accept(home: DeviceHome, answers_file: Path) -> Enrolment:
     return enrolment
 
 
-def load_enrolment(home: DeviceHome) -> Enrolment:
+def load_enrolment(home: DeviceHome, directory: Path | None = None) -> Enrolment:
     """The fleet and its brokers.
 
     Raises:
         NotFoundError: This device is not enrolled.
         StorageError: The file is damaged.
     """
-    path = IdentityFiles(home).enrolment
+    path = IdentityFiles(home, directory).enrolment
     if not path.is_file():
         raise NotFoundError(
             f"{home.path}: this device is not enrolled; carry its request to 'flagship device enrol' "
@@ -136,13 +125,13 @@ def load_root(home: DeviceHome) -> bytes:
     return read_capped(IdentityFiles(home).root, MAX_KEY_BYTES)
 
 
-def load_report_signer(home: DeviceHome) -> CryptoSigner:
+def load_report_signer(home: DeviceHome, directory: Path | None = None) -> CryptoSigner:
     """Signs reports with the device key.
 
     Raises:
         DeviceError: The key is missing or unreadable; names the file.
     """
-    return CryptoSigner(_device_key(home))
+    return CryptoSigner(load_device_key(IdentityFiles(home, directory)))
 
 
 def load_content_key(home: DeviceHome) -> X25519PrivateKey:
@@ -151,11 +140,17 @@ def load_content_key(home: DeviceHome) -> X25519PrivateKey:
     Raises:
         DeviceError: The key is missing or unreadable; names the file.
     """
-    path = IdentityFiles(home).content_key
-    key = _load_key(path)
-    if not isinstance(key, X25519PrivateKey):
-        raise UsageError(f"{path}: expected an X25519 key, found another kind")
-    return key
+    return load_x25519(IdentityFiles(home).content_key)
+
+
+def load_content_keys(home: DeviceHome) -> list[X25519PrivateKey]:
+    """The content key and those of former identities that are still kept.
+
+    Raises:
+        DeviceError: A key is missing or unreadable; names the file.
+    """
+    files = IdentityFiles(home)
+    return [load_x25519(path) for path in (files.content_key, *files.former_content_keys)]
 
 
 def certificate_expiry(home: DeviceHome) -> datetime:
@@ -164,8 +159,20 @@ def certificate_expiry(home: DeviceHome) -> datetime:
     Raises:
         DeviceError: It is missing or unreadable.
     """
+    return certificate_times(home)[1]
+
+
+def certificate_times(home: DeviceHome) -> tuple[datetime, datetime]:
+    """From when to when the device's certificate is good; it begins when it came, where that is known.
+
+    Raises:
+        DeviceError: It is missing or unreadable.
+    """
     path = IdentityFiles(home).certificate
-    return _certificate(read_capped(path, MAX_KEY_BYTES), path).not_valid_after_utc
+    certificate = read_certificate(read_capped(path, MAX_KEY_BYTES), path)
+    begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    since = load_enrolment(home).since
+    return (since if since is not None and begin <= since < end else begin), end
 
 
 def next_session(home: DeviceHome) -> int:
@@ -212,11 +219,11 @@ def _check_answer(home: DeviceHome, path: Path, answer: EnrolmentAnswer) -> None
             f"{path}: is for fleet {answer.fleet}, but this device belongs to fleet {fleet}; "
             f"remove {home.identity} and {home.trust} to move it"
         )
-    certificate = _certificate(answer.certificate.encode(), path)
+    certificate = read_certificate(answer.certificate.encode(), path)
     names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     if [name.value for name in names] != [answer.device]:
         raise ConflictError(f"{path}: the certificate is not for device {answer.device}; ask for it again")
-    if certificate.public_key() != _device_key(home).public_key():
+    if certificate.public_key() != load_device_key(files).public_key():
         raise ConflictError(
             f"{path}: the certificate does not fit {files.device_key}; it answers an older request, make a new one"
         )
@@ -234,33 +241,3 @@ def _check_ca_and_root(path: Path, answer: EnrolmentAnswer) -> None:
         raise UsageError(f"{path}: the root is not TUF metadata; ask for the file again") from error
     if kind != "root":
         raise UsageError(f"{path}: expected TUF root metadata, found {str(kind)[:40]!r}; ask for the file again")
-
-
-def _device_key(home: DeviceHome) -> ec.EllipticCurvePrivateKey:
-    path = IdentityFiles(home).device_key
-    key = _load_key(path)
-    if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise UsageError(f"{path}: expected a P-256 key, found another kind")
-    return key
-
-
-def _load_key(path: Path) -> object:
-    if not path.is_file():
-        raise NotFoundError(f"{path}: this key is missing; make it with 'flagship-device enrol'")
-    try:
-        return load_pem_private_key(read_capped(path, MAX_KEY_BYTES), None)
-    except DeviceError:
-        raise
-    except Exception as error:  # cryptography raises several kinds, none of which may show the key
-        raise StorageError(f"{path}: not a private key in PEM; restore it, or remove it and enrol again") from error
-
-
-def _certificate(pem: bytes, path: Path) -> x509.Certificate:
-    try:
-        return x509.load_pem_x509_certificate(pem)
-    except ValueError as error:
-        raise UsageError(f"{path}: holds no certificate in PEM; ask for it again") from error
-
-
-def _pem(key: ec.EllipticCurvePrivateKey | X25519PrivateKey) -> bytes:
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

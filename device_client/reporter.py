@@ -21,12 +21,14 @@ from protocol.mqtt.connection import ConnectionLost, RequestRefused, Session
 from protocol.reports import (
     INVENTORY_TYPE,
     READINESS_TYPE,
+    RENEWAL_TYPE,
     STATE_TYPE,
     Presence,
     Progress,
     Readiness,
     Reason,
     Refusal,
+    Renewal,
     StateReport,
     Want,
 )
@@ -147,6 +149,19 @@ class Reporter:
     async def want(self, rollout: str, cids: list[str]) -> None:
         """Name chunks that did not come."""
         await self._send(Kind.WANT, encode(Want(rollout=rollout, cids=cids[:64])))
+
+    def sign_as(self, signer: Signer) -> None:
+        """Sign with another key from now on."""
+        self._signer = signer
+
+    def renewal(self, csr: str, content_key: str) -> bytes:
+        """A request for a certificate for new keys, signed with the present one; to be sent as it is, repeatedly."""
+        report = Renewal(**self._header(), csr=csr, content_key=content_key)
+        return sign(encode(report), RENEWAL_TYPE, self._signer)
+
+    async def renew(self, request: bytes) -> None:
+        """Ask for what ``renewal`` made."""
+        await self._send(Kind.RENEW, request)
 
     async def presence(self, *, online: bool) -> None:
         """A hint: here, or leaving."""

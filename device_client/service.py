@@ -2,11 +2,11 @@
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from random import Random, SystemRandom
 
 import structlog
-from aiomqtt import Will
 
 from device_client import identity, local_socket
 from device_client.agent.journal import Journal
@@ -19,7 +19,7 @@ from device_client.clock import FlooredClock
 from device_client.config import DeviceHome, DeviceSettings
 from device_client.download.sources import MqttSource
 from device_client.effect_handlers import EffectHandlers
-from device_client.errors import DeviceError
+from device_client.enrolling import Returning
 from device_client.floors_file import FloorsFile
 from device_client.gate_keeper import GateKeeper
 from device_client.gates.approval import ApprovalGate
@@ -38,21 +38,16 @@ from device_client.installers.slots import SlotInstaller
 from device_client.last_update import LastUpdate
 from device_client.local_verbs import LocalVerbs
 from device_client.refusals import Refusals
-from device_client.reporter import Reporter, will
+from device_client.renewal import Renewal
+from device_client.reporter import Reporter
 from device_client.self_report import SelfReport
 from device_client.transfer import Fetcher
+from device_client.upkeep import Upkeep
+from device_client.uplink import Uplink
 from device_client.verification.release import Verifier
 from protocol.clock import Clock
-from protocol.envelopes import encode
 from protocol.errors import ErrorCode, FlagshipError, ProtocolError
-from protocol.mqtt.connection import (
-    ConnectionLost,
-    ConnectionSettings,
-    RequestRefused,
-    Session,
-    backoff,
-    connect,
-)
+from protocol.mqtt.connection import Session
 from protocol.topics import Topics
 from protocol.trust.checks import Receiver
 from protocol.trust.floors import Floors, higher
@@ -128,7 +123,7 @@ class Agent:
             home.staging,
             settings,
             me.id,
-            identity.load_content_key(home),
+            partial(identity.load_content_keys, home),
             self._verifier,
             self._source,
             self._reporter,
@@ -146,6 +141,19 @@ class Agent:
             book,
             believed,
         )
+        self._returning = Returning(home, settings, believed, self._random)
+        self._uplink = Uplink(
+            home,
+            settings,
+            self._topics,
+            self._reporter,
+            believed,
+            self._random,
+            self._converse,
+            self._before_connecting,
+        )
+        self._renewal = Renewal(home, settings, self._topics, self._reporter, believed, self._random, self._uplink.turn)
+        self._upkeep = Upkeep(home, settings, self._verifier, self.runner, self._uplink, self._refusals)
         self._handlers: EffectHandlers | None = None
         self._doubted = False
 
@@ -181,63 +189,33 @@ class Agent:
             group.create_task(local_socket.serve(self.home.socket, self._verbs.answer))
             group.create_task(self.runner.run())
             group.create_task(self.inbox.run())
-            group.create_task(self._keep_connected())
+            group.create_task(self._uplink.run())
             group.create_task(self._tick())
             group.create_task(self._answer())
 
-    async def _keep_connected(self) -> None:
-        attempt, timing = 0, self.settings.timing
-        while True:
-            for address in self._enrolment.brokers:
-                self._watch_clock()  # so that the first inventory says it
-                try:
-                    number = await asyncio.to_thread(identity.next_session, self.home)
-                    async with connect(self._connection(address.host, address.port, number)) as session:
-                        attempt = 0
-                        await self._converse(session, number)
-                except (ConnectionLost, RequestRefused) as error:
-                    log.info("connection lost", why=str(error))
-                except (DeviceError, OSError) as error:  # a disk that is full or damaged must not end what runs
-                    log.error("not connected", why=str(error)[:500])
-                await asyncio.sleep(
-                    backoff(attempt, self._random, timing.connect_backoff_s, timing.connect_backoff_cap_s)
-                )
-                attempt += 1
+    async def _before_connecting(self, failures: int) -> None:
+        self._watch_clock()  # so that the first inventory says it
+        await self._returning.step(failures)
 
     async def _converse(self, session: Session, number: int) -> None:
         self._reporter.attach(session, number)
         try:
-            await session.subscribe(self.inbox.subscriptions(self.settings.device.id))
+            self._renewal.begin()
+            await session.subscribe([*self.inbox.subscriptions(self.settings.device.id), self._renewal.subscription])
             await self._reporter.presence(online=True)
             await self._self_report.send()
             self.runner.set_connected(connected=True)
             self._source.attach(session)
             log.info("connected", session=number)
             async for message in session.messages():
-                self.inbox.receive(message)
+                if not self._renewal.receive(message):
+                    self.inbox.receive(message)
         finally:
             self._source.detach()
             self._reporter.detach()
             self.runner.set_connected(connected=False)
             if self._handlers:
                 self._handlers.connection_lost()
-
-    def _connection(self, host: str, port: int, number: int) -> ConnectionSettings:
-        topic, farewell = will(self.settings.device.id, self._topics, number)
-        files, broker = identity.IdentityFiles(self.home), self.settings.broker
-        return ConnectionSettings(
-            host=host,
-            port=port,
-            client_id=self.settings.device.id,
-            ca=files.ca,
-            certificate=files.certificate,
-            key=files.device_key,
-            will=Will(topic, encode(farewell), qos=1),
-            keepalive_s=broker.keepalive_s,
-            timeout_s=broker.timeout_s,
-            mqtt5=broker.protocol == "5",
-            check_time=not self._verifier.clock.doubt,
-        )
 
     async def _tick(self) -> None:
         while True:
@@ -252,6 +230,8 @@ class Agent:
             if self._reporter.is_connected:
                 await self._answers.answer()
                 await self._self_report.send_news()
+                await self._renewal.tick()
+            await self._upkeep.tick()
 
     def _watch_clock(self) -> None:
         """A clock that cannot be right is told once, and again when it was right in between."""

@@ -6,7 +6,7 @@ What was staged is believed only as far as hashes hold, so every step starts ove
 import asyncio
 import base64
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 
@@ -36,7 +36,7 @@ class Fetcher:
         staging: Path,
         settings: DeviceSettings,
         device: str,
-        content_key: X25519PrivateKey,
+        content_keys: Callable[[], Sequence[X25519PrivateKey]],
         verifier: Verifier,
         source: ChunkSource,
         reporter: Reporter,
@@ -46,7 +46,7 @@ class Fetcher:
         self._staging = staging
         self._settings = settings
         self._device = device
-        self._content_key = content_key
+        self._content_keys = content_keys
         self._verifier = verifier
         self._source = source
         self._reporter = reporter
@@ -115,7 +115,7 @@ class Fetcher:
             wrap = base64.b64decode(update.offer.key_wrap or "", validate=True)
         except ValueError as error:
             raise ContentError(ErrorCode.KEY, "key wrap: not base64") from error
-        cek = unwrap_key(wrap, self._content_key, release=target.sha256, device=self._device)
+        cek = self._unwrap(wrap, target.sha256)
         manifest = Manifest.from_json(open_manifest(cek, sealed))
         if (manifest.product, manifest.version) != (target.info.product, target.info.version):
             raise ContentError(ErrorCode.MISMATCH, f"sealed manifest: it is of {manifest.product} {manifest.version}")
@@ -126,6 +126,16 @@ class Fetcher:
                 ErrorCode.SOFTWARE, f"release: one artifact for {self._settings.device.component}, found {found}"
             )
         return mine[0]
+
+    def _unwrap(self, wrap: bytes, sha256: str) -> bytes:
+        """Open an offer's key, with a former content key where it was wrapped before a renewal."""
+        refused = ContentError(ErrorCode.KEY, "content key: this device has no key to open it")
+        for key in self._content_keys():
+            try:
+                return unwrap_key(wrap, key, release=sha256, device=self._device)
+            except ContentError as error:
+                refused = error
+        raise refused
 
     def _listeners(self, update: Update) -> Listeners:
         async def want(cids: tuple[str, ...]) -> None:

@@ -3,7 +3,7 @@
 config.toml          settings, no secret
 admin.token          0600, the key to the HTTP API
 flagship.sqlite      the database          serve.lock   held by the one serve
-ca/                  development CAs: devices-ca.{pem,key}, services-ca.{pem,key}
+ca/                  development CAs: devices-ca.{pem,key}, services-ca.{pem,key}, claims-ca.{pem,key}
 tls/                 broker, orch-delivery, orch-ingest, viewer: NAME.{pem,key}
 signer/              timestamp.key, director.key, package.key (X25519), high-water.json, facts.json,
                      requests.log (.1, .2, ...), signer.lock: the signer's alone, which may be another process
@@ -46,6 +46,7 @@ class BrokerSettings(BaseModel):
     host: str = "127.0.0.1"
     device_port: Port = 8883
     service_port: Port = 8884
+    enrol_port: Port | None = None  # for devices that come with a claim certificate; None: no such listener
     advertised_host: str = ""  # what devices are told; "" means host
     max_retained_bytes: Annotated[int, Field(gt=0)] = 8 * 2**30
 
@@ -87,6 +88,28 @@ class SignerSettings(BaseModel):
     log_files: Annotated[int, Field(ge=1, le=1000)] = 10
 
 
+class CertificateSettings(BaseModel):
+    """What devices' certificates are like and who issues them.
+
+    Attributes:
+        life_s: From issue to expiry; devices renew at two thirds.
+        issue_command: Program and arguments that issue in the built-in CA's place; empty: the built-in CA.
+        issue_timeout_s: How long that program may take.
+        renew_pause_s: Least time between two different renewals of one device.
+        automatic_return: Whether a device whose certificate expired comes back on its former key alone.
+        pending_retry_s: When a device that waits for a person is told to ask again.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    life_s: Annotated[float, Field(ge=1, le=10 * 365 * 86_400)] = 90 * 86_400
+    issue_command: list[str] = []
+    issue_timeout_s: Annotated[float, Field(gt=0, le=300)] = 30
+    renew_pause_s: Annotated[float, Field(ge=0)] = 60
+    automatic_return: bool = True
+    pending_retry_s: Annotated[float, Field(gt=0, le=86_400)] = 60
+
+
 class Settings(BaseSettings):
     """``config.toml``, overridden by ``FLAGSHIP_<SECTION>__<NAME>``."""
 
@@ -100,6 +123,7 @@ class Settings(BaseSettings):
     broker: BrokerSettings = BrokerSettings()
     timing: TimingSettings = TimingSettings()
     signer: SignerSettings = SignerSettings()
+    certificates: CertificateSettings = CertificateSettings()
 
     @classmethod
     def settings_customise_sources(
@@ -144,6 +168,11 @@ class Home:
     def devices_ca(self) -> Path:
         """The CA of devices and of the broker's own certificate."""
         return self.ca / "devices-ca.pem"
+
+    @property
+    def claims_ca(self) -> Path:
+        """The CA of claim certificates, which open nothing but the way to a certificate."""
+        return self.ca / "claims-ca.pem"
 
     @property
     def services_ca(self) -> Path:

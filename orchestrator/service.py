@@ -21,7 +21,9 @@ from orchestrator.config import Home, Settings
 from orchestrator.delivery.broker import ManagedBroker
 from orchestrator.delivery.delivery import Delivery
 from orchestrator.errors import ConflictError, OperationError
+from orchestrator.fleet.admission import Admission
 from orchestrator.fleet.credentials import check_credentials
+from orchestrator.ingest.desk import Desk
 from orchestrator.ingest.ingest import Ingest
 from orchestrator.private_files import hold_lock
 from orchestrator.releases.importer import import_package
@@ -85,6 +87,9 @@ async def _run(
     controller = Controller(db, clock, settings, delivery.wake)
     ingest = Ingest(db, home, settings, clock, delivery.wake, controller.wake)
 
+    admission = Admission(db, home, settings, clock, ingest.keys.forget)
+    desk = Desk(db, home, settings, clock, admission, delivery.wake, ingest.keys.forget)
+
     async def take_in(package: Path) -> str:
         return (await import_package(package, home, db, chunks, signer, clock.now())).id
 
@@ -95,6 +100,7 @@ async def _run(
         clock=clock,
         controller=controller,
         delivery=delivery,
+        admission=admission,
         import_package=take_in,
     )
     told = asyncio.Event()
@@ -106,7 +112,12 @@ async def _run(
             if not told.is_set():
                 tasks += [
                     group.create_task(part.run(), name=name)
-                    for name, part in (("delivery", delivery), ("ingest", ingest), ("controller", controller))
+                    for name, part in (
+                        ("delivery", delivery),
+                        ("ingest", ingest),
+                        ("desk", desk),
+                        ("controller", controller),
+                    )
                 ]
                 tasks.append(group.create_task(_serve_api(services, listener), name="api"))
                 log.info("serving", home=str(home.path), api=settings.api.port, devices=settings.broker.device_port)

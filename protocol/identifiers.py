@@ -18,9 +18,15 @@ ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z"
 VERSION_PATTERN = r"^[0-9A-Za-z][0-9A-Za-z.+_~-]{0,63}\Z"
 DIGEST_PATTERN = r"^[0-9a-f]{64}\Z"
 
+CLAIM_PATTERN = r"^claim\.[A-Za-z0-9][A-Za-z0-9_-]{0,56}\Z"
+"""The dot keeps claims apart from devices: no claim can take over a device's session or topics."""
+SERIAL_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}\Z"
+
 _ID = re.compile(ID_PATTERN)
 _VERSION = re.compile(VERSION_PATTERN)
 _DIGEST = re.compile(DIGEST_PATTERN)
+_CLAIM = re.compile(CLAIM_PATTERN)
+_SERIAL = re.compile(SERIAL_PATTERN)
 
 
 def check_id(text: str, what: str = "id") -> str:
@@ -58,6 +64,28 @@ def check_digest(text: str) -> str:
     return text
 
 
+def check_claim(text: str) -> str:
+    """Return ``text`` if it is the CN of a claim certificate: ``claim.`` and an id of at most 57 characters.
+
+    Raises:
+        ValueError: It is not.
+    """
+    if not _CLAIM.match(text):
+        raise ValueError(f"claim {text[:80]!r}: expected 'claim.' and up to 57 letters, digits, '_' or '-'")
+    return text
+
+
+def check_serial(text: str) -> str:
+    """Return ``text`` if it is a serial number as devices are made with: up to 64 of ``0-9A-Za-z._:-``.
+
+    Raises:
+        ValueError: It is not.
+    """
+    if not _SERIAL.match(text):
+        raise ValueError(f"serial {text[:80]!r}: expected 1 to 64 letters, digits, '.', '_', ':' or '-'")
+    return text
+
+
 def device_id(text: str) -> DeviceId:
     """Check and type a device id; raises ValueError."""
     return DeviceId(check_id(text, "device id"))
@@ -76,6 +104,8 @@ def rollout_id(text: str) -> RolloutId:
 # The same checks as pydantic field types, for messages and requests.
 IdText = Annotated[str, StringConstraints(min_length=1, max_length=64), AfterValidator(check_id)]
 VersionText = Annotated[str, StringConstraints(min_length=1, max_length=64), AfterValidator(check_version)]
+ClaimText = Annotated[str, StringConstraints(min_length=7, max_length=64), AfterValidator(check_claim)]
+SerialText = Annotated[str, StringConstraints(min_length=1, max_length=64), AfterValidator(check_serial)]
 DigestText = Annotated[str, StringConstraints(min_length=64, max_length=64), AfterValidator(check_digest)]
 
 

@@ -18,6 +18,7 @@ from protocol.states import OUTCOMES, Phase, State
 INVENTORY_TYPE = "application/vnd.flagship.inventory+json"
 READINESS_TYPE = "application/vnd.flagship.readiness+json"
 STATE_TYPE = "application/vnd.flagship.state+json"
+RENEWAL_TYPE = "application/vnd.flagship.renewal+json"
 
 MAX_REFUSALS = 16
 Text = Annotated[str, StringConstraints(max_length=500)]
@@ -141,6 +142,19 @@ class StateReport(Report):
     def is_outcome(self) -> bool:
         """Whether the device does nothing more for this attempt."""
         return self.state in OUTCOMES
+
+
+class Renewal(Report):
+    """New keys in the place of old ones, signed with the old report key; said again verbatim until it is answered.
+
+    Attributes:
+        csr: PKCS#10 in PEM for the new P-256 key; its signature proves possession, its subject is ignored.
+        content_key: New X25519 public key, 32 B in base64.
+    """
+
+    type: Literal["renewal"] = "renewal"
+    csr: Annotated[str, StringConstraints(min_length=40, max_length=8_192)]
+    content_key: Annotated[str, StringConstraints(min_length=44, max_length=44)]
 
 
 class Presence(BaseModel):

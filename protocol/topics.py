@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from protocol.errors import ErrorCode, ProtocolError
-from protocol.identifiers import check_digest, check_id, fleet_id
+from protocol.identifiers import check_claim, check_digest, check_id, fleet_id
 
 ROOT = "ota/v1"
 DELIVERY = "orch-delivery"
@@ -23,6 +23,7 @@ class Party(StrEnum):
     INGEST = "ingest"  # the orchestrator's reading session
     DEVICE = "device"  # any device
     OWN_DEVICE = "own device"  # the device that is named in the topic
+    CLAIM = "claim"  # whoever holds the claim certificate that is named in the topic
     VIEWER = "viewer"  # dashboards
 
 
@@ -41,6 +42,10 @@ class Kind(StrEnum):
     STATE = "up/{device}/state"
     PROGRESS = "up/{device}/progress"
     WANT = "up/{device}/want"
+    RENEW = "up/{device}/renew"
+    CERT = "cert/{device}"
+    ENROL_REQUEST = "enrol/{claim}/request"
+    ENROL_ANSWER = "enrol/{claim}/answer"
     STATUS_FLEET = "status/fleet"
     STATUS_ROLLOUT = "status/rollout/{rollout}"
     STATUS_DEVICE = "status/device/{device}"
@@ -95,6 +100,10 @@ TOPICS: tuple[TopicRule, ...] = (
     _up(Kind.STATE, 1, 32_768),
     _up(Kind.PROGRESS, 0, 1_024),
     _up(Kind.WANT, 1, 8_192),
+    _up(Kind.RENEW, 1, 16_384),
+    _down(Kind.CERT, Party.OWN_DEVICE, 32_768),
+    TopicRule(Kind.ENROL_REQUEST, Party.CLAIM, frozenset({Party.INGEST}), False, 1, 16_384),
+    TopicRule(Kind.ENROL_ANSWER, Party.INGEST, frozenset({Party.CLAIM}), False, 1, 32_768),
     _status(Kind.STATUS_FLEET, retained=True, qos=1),
     _status(Kind.STATUS_ROLLOUT, retained=True, qos=1),
     _status(Kind.STATUS_DEVICE, retained=True, qos=0),
@@ -111,7 +120,7 @@ TOPICS: tuple[TopicRule, ...] = (
 
 RULES: dict[Kind, TopicRule] = {rule.kind: rule for rule in TOPICS}
 
-_CHECKS = {"device": check_id, "rollout": check_id, "cid": check_digest}
+_CHECKS = {"device": check_id, "rollout": check_id, "cid": check_digest, "claim": check_claim}
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 _NUMBER = re.compile(r"^[1-9][0-9]{0,8}\Z")
 
@@ -135,6 +144,11 @@ class Topic:
     def device(self) -> str:
         """The device named in the topic; KeyError where the kind names none."""
         return self.values["device"]
+
+    @property
+    def claim(self) -> str:
+        """The claim named in the topic; KeyError where the kind names none."""
+        return self.values["claim"]
 
     @property
     def rollout(self) -> str:
@@ -225,6 +239,17 @@ def device_acl(fleet: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def claim_acl(fleet: str) -> str:
+    """The mosquitto ACL file of the listener for claims; ``%u`` is the claim certificate's CN."""
+    topics = Topics(fleet)
+    lines = [f"# Generated from protocol/topics.py for fleet {fleet}. Identity: claim certificate CN = %u."]
+    for rule in TOPICS:
+        access = "write" if rule.writer is Party.CLAIM else "read" if Party.CLAIM in rule.readers else ""
+        if access:
+            lines.append(f"pattern {access} {_pattern(topics, rule.kind)}")
+    return "\n".join(lines) + "\n"
+
+
 def service_acl(fleet: str, viewers: tuple[str, ...] = ("viewer",)) -> str:
     """The mosquitto ACL file of the listener for the orchestrator and for viewers."""
     topics = Topics(fleet)
@@ -241,4 +266,4 @@ def service_acl(fleet: str, viewers: tuple[str, ...] = ("viewer",)) -> str:
 
 
 def _pattern(topics: Topics, kind: Kind) -> str:
-    return f"{topics.root}/" + _PLACEHOLDER.sub(lambda m: "%u" if m[1] == "device" else "+", kind.value)
+    return f"{topics.root}/" + _PLACEHOLDER.sub(lambda m: "%u" if m[1] in ("device", "claim") else "+", kind.value)

@@ -17,6 +17,7 @@ from device_client.clock import FlooredClock
 from device_client.errors import DeviceError
 from protocol.clock import Clock
 from protocol.directives import ANNOUNCEMENT_TYPE, OFFER_TYPE, Announcement, Offer, ReleaseRef
+from protocol.enrolment import ConnectionTarget
 from protocol.envelopes import open_envelope
 from protocol.errors import ErrorCode, TrustError
 from protocol.executables import ExecutableList, open_list
@@ -107,6 +108,18 @@ class Verifier:
     def root_version(self) -> int:
         """Of the root that is trusted; 0 before anything was verified."""
         return self._trusted.roles["root"].version if self._trusted else 0
+
+    @property
+    def connection(self) -> ConnectionTarget | None:
+        """The way to the fleet that the offline keys signed, if they did.
+
+        Raises:
+            TrustError: E_FORMAT, or E_SCOPE where it is another fleet's.
+        """
+        found = self._trusted.connection if self._trusted else None
+        if found is not None and found.fleet != self._receiver().fleet:
+            raise TrustError(ErrorCode.SCOPE, f"connection target: for fleet {found.fleet}")
+        return found
 
     def refresh(self, files: Mapping[str, bytes]) -> None:
         """Take in trust metadata from the topics, or verify the stored set again when ``files`` is empty.

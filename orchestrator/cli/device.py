@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from orchestrator.cli import device_claim, device_requests
 from orchestrator.cli.client import ApiClient
 from orchestrator.cli.output import HERE, Format, FormatOption, HomeOption, cell, show_fields, show_json, show_rows
 from orchestrator.cli.words import read_id, usage
@@ -17,6 +18,8 @@ MAX_REQUESTS = 1000
 _COLUMNS = ("id", "product", "hardware", "components", "labels", "state", "online", "last_seen")
 
 app = typer.Typer(help="Enrol and list devices.", no_args_is_help=True)
+app.add_typer(device_claim.app, name="claim")
+device_requests.add_to(app)
 
 
 @app.command()

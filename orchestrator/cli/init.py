@@ -36,6 +36,7 @@ class HomePlan:
 
     Attributes:
         codesign: Components whose executables must be listed and signed.
+        enrol_port: Where the broker listens for claims; None: not at all.
         host: Where devices reach the broker; a name or an address.
         hosts: Other names of the broker that its certificate holds.
     """
@@ -49,6 +50,7 @@ class HomePlan:
     service_port: int = 8884
     host: str = "127.0.0.1"
     hosts: tuple[str, ...] = ()
+    enrol_port: int | None = None
 
 
 def init(
@@ -65,13 +67,14 @@ def init(
     device_port: Annotated[int, typer.Option(help="where the broker listens for devices")] = 8883,
     service_port: Annotated[int, typer.Option(help="where it listens for services, on loopback")] = 8884,
     host: Annotated[str, typer.Option(help="where devices reach the broker")] = "127.0.0.1",
+    enrol_port: Annotated[int | None, typer.Option(help="where it listens for devices with a claim")] = None,
     also_host: Annotated[list[str] | None, typer.Option(help="another name of the broker; may be repeated")] = None,
 ) -> None:
     """Make a fleet's home: keys, certificates, metadata, settings, database."""
     thresholds = Thresholds(root_threshold, targets_threshold, releases_threshold)
     plan = HomePlan(
         fleet, tuple(product or ["device"]), thresholds, tuple(codesign or []), api_port, device_port, service_port,
-        host, tuple(also_host or []),
+        host, tuple(also_host or []), enrol_port,
     )  # fmt: skip
     initialise(directory, plan)
     print(f"{directory}: home of fleet {fleet}, products {', '.join(plan.products)}")
@@ -146,6 +149,7 @@ def _fill(home: Home, plan: HomePlan, config: str) -> None:
         codesign=plan.codesign,
     )  # fmt: skip
     devices, services = create_authority(home.ca, "devices-ca"), create_authority(home.ca, "services-ca")
+    create_authority(home.ca, "claims-ca")
     issue_server(devices, home.tls, "broker", _unique((plan.host, *plan.hosts, *LOOPBACK)))
     for name in (DELIVERY, INGEST, VIEWER):
         issue_client(services, home.tls, name)
@@ -174,12 +178,18 @@ def _config_text(plan: HomePlan) -> str:
     """
     if not plan.products:
         raise UsageError("products: expected at least one")
-    ports = (plan.api_port, plan.device_port, plan.service_port)
+    named = (plan.api_port, plan.device_port, plan.service_port, plan.enrol_port)
+    ports = [port for port in named if port is not None]
     if len(set(ports)) != len(ports):
-        raise UsageError(f"ports {', '.join(map(str, ports))}: expected three different ones")
+        raise UsageError(f"ports {', '.join(map(str, ports))}: expected different ones")
     try:
         api = ApiSettings(port=plan.api_port)
-        broker = BrokerSettings(host=plan.host, device_port=plan.device_port, service_port=plan.service_port)
+        broker = BrokerSettings(
+            host=plan.host,
+            device_port=plan.device_port,
+            service_port=plan.service_port,
+            enrol_port=plan.enrol_port,
+        )
         fleet, product = check_id(plan.fleet, "fleet"), check_id(plan.products[0], "product")
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
@@ -187,6 +197,7 @@ def _config_text(plan: HomePlan) -> str:
     except ValueError as error:
         raise UsageError(str(error)) from error
     timing = TimingSettings()
+    enrol = f"enrol_port = {broker.enrol_port}\n" if broker.enrol_port else ""
     return f"""# Settings of this fleet. FLAGSHIP_<SECTION>__<NAME> in the environment wins over this file.
 fleet = {json.dumps(fleet)}
 product = {json.dumps(product)}
@@ -199,7 +210,7 @@ managed = true               # serve starts mosquitto itself
 host = {json.dumps(broker.host)}
 device_port = {broker.device_port}
 service_port = {broker.service_port}
-
+{enrol}
 [timing]
 lease_s = {timing.lease_s:g}               # how long devices act on an announcement without hearing anything newer
 activate_grant_s = {timing.activate_grant_s:g}

@@ -111,7 +111,10 @@ class ManagedBroker:
 
     async def _wait_for_ports(self) -> None:
         broker = self._settings.broker
-        for host, port in ((broker.host, broker.device_port), (service_host(self._settings), broker.service_port)):
+        wanted = [(broker.host, broker.device_port), (service_host(self._settings), broker.service_port)]
+        if broker.enrol_port:
+            wanted.append((broker.host, broker.enrol_port))
+        for host, port in wanted:
             deadline = asyncio.get_running_loop().time() + PORT_WAIT_S
             while (why := _occupied(host, port)) is not None:
                 if asyncio.get_running_loop().time() > deadline:
@@ -163,6 +166,8 @@ def write_config(home: Home, settings: Settings) -> Path:
         device_host=settings.broker.host,
         service_host=service_host(settings),
         user=pwd.getpwuid(os.geteuid()).pw_name,
+        claims_ca=home.claims_ca.resolve(),
+        enrol_port=settings.broker.enrol_port,
     )
     try:
         home.broker.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -1,14 +1,14 @@
 """The configuration of mosquitto and its access lists, as text. Pure; tested against mosquitto 2.0.
 
-Two listeners. Devices: certificate of the devices' CA, CN = user = client id, whatever id they ask for. Services: the
-orchestrator and viewers, certificates of the services' CA; here a client id may be chosen, because ending a revoked
-device's session takes its client id.
+Devices: certificate of the devices' CA, CN = user = client id, whatever id they ask for. Services: the orchestrator and
+viewers, certificates of the services' CA; here a client id may be chosen, because ending a revoked device's session
+takes its client id. Claims, where wanted: certificates of the claims' CA, and two topics.
 """
 
 from dataclasses import dataclass
 from pathlib import PurePath
 
-from protocol.topics import RULES, TOPICS, device_acl, service_acl
+from protocol.topics import RULES, TOPICS, claim_acl, device_acl, service_acl
 
 MAX_PACKET_BYTES = 300_000
 """Above every topic's cap with its headers. ``message_size_limit`` is not used: it loses publishes silently."""
@@ -21,6 +21,7 @@ AUTOSAVE_S = 300
 CONFIG_FILE = "mosquitto.conf"
 DEVICE_ACL_FILE = "device.acl"
 SERVICE_ACL_FILE = "service.acl"
+CLAIM_ACL_FILE = "claim.acl"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +34,7 @@ class BrokerPlan:
         certificate, key: The broker's own, for both listeners.
         user: Account that mosquitto runs as when it is started by root.
         device_host, service_host: Addresses to listen on.
+        claims_ca, enrol_port: For devices that come with a claim certificate; None is no such listener.
     """
 
     fleet: str
@@ -47,16 +49,19 @@ class BrokerPlan:
     service_host: str = "127.0.0.1"
     user: str = "mosquitto"
     data: PurePath | None = None
+    claims_ca: PurePath | None = None
+    enrol_port: int | None = None
 
 
 def broker_files(plan: BrokerPlan) -> dict[str, str]:
-    """Text by file name: the configuration and the two access lists."""
+    """Text by file name: the configuration and the access lists."""
     if max(rule.max_bytes for rule in TOPICS) >= MAX_PACKET_BYTES:
         raise ValueError(f"a topic of {RULES} does not fit into max_packet_size")
     return {
         CONFIG_FILE: mosquitto_conf(plan),
         DEVICE_ACL_FILE: device_acl(plan.fleet),
         SERVICE_ACL_FILE: service_acl(plan.fleet),
+        CLAIM_ACL_FILE: claim_acl(plan.fleet),
     }
 
 
@@ -97,6 +102,13 @@ def mosquitto_conf(plan: BrokerPlan) -> str:
         "# The orchestrator and viewers.",
         *_listener(plan, plan.service_port, plan.service_host, plan.services_ca, SERVICE_ACL_FILE),
     ]
+    if plan.enrol_port and plan.claims_ca:
+        lines += [
+            "",
+            "# Claims. The client id is the claim's name: whoever may choose one could end any device's session.",
+            *_listener(plan, plan.enrol_port, plan.device_host, plan.claims_ca, CLAIM_ACL_FILE),
+            "use_username_as_clientid true",
+        ]
     return "\n".join(lines) + "\n"
 
 

@@ -13,6 +13,7 @@ import structlog
 
 from orchestrator.config import Home, Settings
 from orchestrator.delivery.broker_access import service_connection
+from orchestrator.delivery.certificates import CertificatePublishing
 from orchestrator.delivery.chunk_publishing import ChunkPublishing, Chunks
 from orchestrator.delivery.directives import Directives, SignedBatch
 from orchestrator.delivery.healing import TRUST, mark_later
@@ -162,6 +163,8 @@ class Delivery:
         self._woken.set()
         group.create_task(self._send_directives(session))
         group.create_task(self._send_status(session))
+        certificates = CertificatePublishing(self._db, self._broker, self._topics)
+        group.create_task(certificates.run(session, self._settings.timing.tick_s))
         group.create_task(self._send_chunks_again(session, cids))
 
     async def _mark_later(self, known: int, last: int) -> list[str]:

@@ -27,6 +27,8 @@ def sample_files(fleet: str = "fleet") -> dict[str, str]:
             device_host="",
             service_host="127.0.0.1",
             data=PurePosixPath("/var/lib/mosquitto"),
+            claims_ca=CERTIFICATES / "claims-ca.pem",
+            enrol_port=8885,
         )
     )
 

@@ -1,7 +1,8 @@
-"""The fleet's development certificate authority: two roots, and what they issue. Blocking.
+"""The fleet's development certificate authority: three roots, and what they issue. Blocking.
 
 ``devices-ca`` issues the certificates of devices and of the broker, ``services-ca`` those of the orchestrator's
-sessions and of viewers. A subject comes from the inventory, never from a request. A production fleet brings its own CA.
+sessions and of viewers, ``claims-ca`` claim certificates. A subject comes from the inventory, never from a request. A
+production fleet brings its own CA (``issuer.py``).
 """
 
 import re
@@ -29,7 +30,7 @@ from protocol.enrolment import MAX_REQUEST_BYTES
 
 CA_LIFE = timedelta(days=3650)
 SERVICE_LIFE = timedelta(days=397)
-DEVICE_DAYS = 90
+DEVICE_LIFE = timedelta(days=90)
 BACKDATED = timedelta(minutes=5)
 """For clocks that differ a little."""
 
@@ -76,7 +77,10 @@ def load_authority(directory: Path, name: str) -> Authority:
         loaded = load_pem_private_key(key.read_bytes(), None)
         if not isinstance(loaded, ec.EllipticCurvePrivateKey):
             raise OperationError(f"{key}: expected a P-256 key, found another kind; restore it")
-        return Authority(x509.load_pem_x509_certificate(certificate.read_bytes()), loaded)
+        first = x509.load_pem_x509_certificate(certificate.read_bytes())
+        if first.public_key() != loaded.public_key():
+            raise OperationError(f"{certificate}: its first certificate is not that of {key}; put the pair back")
+        return Authority(first, loaded)
     except FileNotFoundError as error:
         raise NotFoundError(f"{error.filename}: is missing; restore it, nothing can be issued without it") from error
     except OSError as error:
@@ -127,8 +131,10 @@ def request_key(csr_pem: str) -> PublicKey:
     return key
 
 
-def issue_device(authority: Authority, csr_pem: str, device: str, days: int = DEVICE_DAYS) -> tuple[str, str]:
-    """Issue a device's certificate.
+def issue_device(
+    authority: Authority, csr_pem: str, name: str, life: timedelta = DEVICE_LIFE, now: datetime | None = None
+) -> tuple[str, str]:
+    """Issue the certificate of a device or of a claim.
 
     Returns:
         (certificate in PEM, its serial in hex).
@@ -136,15 +142,21 @@ def issue_device(authority: Authority, csr_pem: str, device: str, days: int = DE
     Raises:
         UsageError: The request is not acceptable; see ``request_key``.
     """
-    builder = _leaf(authority, device, request_key(csr_pem), timedelta(days=days), ExtendedKeyUsageOID.CLIENT_AUTH)
+    purpose = ExtendedKeyUsageOID.CLIENT_AUTH
+    builder = _leaf(authority, name, request_key(csr_pem), life, purpose, now)
     certificate = builder.sign(authority.key, hashes.SHA256())
     return certificate.public_bytes(Encoding.PEM).decode(), f"{certificate.serial_number:x}"
 
 
 def _leaf(
-    authority: Authority, name: str, key: PublicKey, life: timedelta, purpose: x509.ObjectIdentifier
+    authority: Authority,
+    name: str,
+    key: PublicKey,
+    life: timedelta,
+    purpose: x509.ObjectIdentifier,
+    now: datetime | None = None,
 ) -> x509.CertificateBuilder:
-    builder = _builder(_name(name), authority.certificate.subject, key, datetime.now(UTC), life)
+    builder = _builder(_name(name), authority.certificate.subject, key, now or datetime.now(UTC), life)
     issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key())
     return (
         builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)

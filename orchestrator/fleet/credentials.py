@@ -25,16 +25,12 @@ def check_credentials(issuers: Mapping[Path, Path], now: datetime) -> None:
         OperationError: A file is damaged, of another key or of another CA.
     """
     for certificate, issuer in issuers.items():
-        authority = _certificate(issuer)
-        _check_dates(authority, issuer, now)
         found = _certificate(certificate)
         _check_pair(found, certificate)
-        try:
-            found.verify_directly_issued_by(authority)
-        except (ValueError, TypeError, InvalidSignature) as error:
-            raise OperationError(
-                f"{certificate}: not issued by {issuer}; restore both from one backup of this home"
-            ) from error
+        authority = next((one for one in _authorities(issuer) if _issued_by(found, one)), None)
+        if authority is None:
+            raise OperationError(f"{certificate}: not issued by {issuer}; restore both from one backup of this home")
+        _check_dates(authority, issuer, now)
         _check_dates(found, certificate, now)
 
 
@@ -55,6 +51,22 @@ def _check_dates(found: x509.Certificate, file: Path, now: datetime) -> None:
         raise NotAllowedError(
             f"{file}: valid from {found.not_valid_before_utc:%Y-%m-%d}, the clock says {now:%Y-%m-%d}; set the clock"
         )
+
+
+def _issued_by(found: x509.Certificate, authority: x509.Certificate) -> bool:
+    try:
+        found.verify_directly_issued_by(authority)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
+
+
+def _authorities(file: Path) -> list[x509.Certificate]:
+    """Several while one CA takes another's place."""
+    try:
+        return x509.load_pem_x509_certificates(_read(file))
+    except ValueError as error:
+        raise OperationError(f"{file}: expected a certificate in PEM; restore it") from error
 
 
 def _certificate(file: Path) -> x509.Certificate:

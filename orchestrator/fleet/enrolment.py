@@ -4,7 +4,8 @@ import asyncio
 import base64
 import binascii
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
@@ -13,15 +14,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.config import Home, Settings
 from orchestrator.errors import ConflictError, NotFoundError, OperationError, UsageError
-from orchestrator.fleet.authority import Authority, issue_device, load_authority, request_key
+from orchestrator.fleet.authority import request_key
+from orchestrator.fleet.issuer import Issuer, open_issuer
 from orchestrator.model.device import Device
 from orchestrator.storage import devices, dirty, events
 from orchestrator.storage.database import Database
 from protocol.clock import Clock
 from protocol.enrolment import BrokerAddress, EnrolmentAnswer, EnrolmentAnswers, EnrolmentRequest
 from protocol.topics import Kind
-
-DEVICES_CA = "devices-ca"
 
 
 async def enrol(
@@ -39,8 +39,8 @@ async def enrol(
     if twice:
         raise ConflictError(f"device {twice[0]}: two requests name it; give one of them")
     common = await asyncio.to_thread(_load_common, home, settings)
-    admitted = await asyncio.to_thread(lambda: [_admit(request, common) for request in requests])
     now = clock.now()
+    admitted = await asyncio.to_thread(lambda: [_admit(request, common, now) for request in requests])
     async with db.begin() as conn:
         for request, _, key, serial in admitted:
             await _keep(conn, request, key, serial, now)
@@ -52,9 +52,10 @@ async def enrol(
 class _Common:
     """What every answer holds."""
 
-    def __init__(self, settings: Settings, authority: Authority, ca: str, root: str) -> None:
+    def __init__(self, settings: Settings, issuer: Issuer, ca: str, root: str) -> None:
         self.fleet = settings.fleet
-        self.authority = authority
+        self.issuer = issuer
+        self.life = timedelta(seconds=settings.certificates.life_s)
         self.ca = ca
         self.root = root
         host = settings.broker.advertised_host or settings.broker.host
@@ -62,49 +63,76 @@ class _Common:
 
 
 def _load_common(home: Home, settings: Settings) -> _Common:
-    authority = load_authority(home.ca, DEVICES_CA)
-    roots = {int(p.name.split(".")[0]): p for p in home.trust.glob("*.root.json") if p.name.split(".")[0].isdecimal()}
-    if not roots:
-        raise NotFoundError(f"{home.trust}: holds no root metadata; restore it from a backup")
+    issuer = open_issuer(home, settings)
+    root = newest_root(home)
     try:
-        return _Common(settings, authority, home.devices_ca.read_text(), roots[max(roots)].read_text())
+        return _Common(settings, issuer, home.devices_ca.read_text(), root)
     except OSError as error:
         raise OperationError(f"{error.filename}: cannot be read: {error.strerror}") from error
 
 
+def newest_root(home: Home) -> str:
+    """The newest root metadata, as text. Blocking.
+
+    Raises:
+        NotFoundError: There is none.
+        OperationError: It cannot be read.
+    """
+    roots = {int(p.name.split(".")[0]): p for p in home.trust.glob("*.root.json") if p.name.split(".")[0].isdecimal()}
+    if not roots:
+        raise NotFoundError(f"{home.trust}: holds no root metadata; restore it from a backup")
+    try:
+        return roots[max(roots)].read_text()
+    except OSError as error:
+        raise OperationError(f"{error.filename}: cannot be read: {error.strerror}") from error
+
+
+def check_content_key(text: str) -> None:
+    """Raises ValueError unless it is an X25519 public key in base64."""
+    try:
+        X25519PublicKey.from_public_bytes(base64.b64decode(text, validate=True))
+    except binascii.Error as error:
+        raise ValueError("content key: not base64") from error
+
+
+def report_key_of(key: EllipticCurvePublicKey) -> dict[str, Any]:
+    """A report key as it is stored: securesystemslib ``Key.to_dict()`` plus ``keyid``."""
+    public = SSlibKey.from_crypto(key)
+    return {**public.to_dict(), "keyid": public.keyid}
+
+
 def _admit(
-    request: EnrolmentRequest, common: _Common
+    request: EnrolmentRequest, common: _Common, now: datetime
 ) -> tuple[EnrolmentRequest, EnrolmentAnswer, EllipticCurvePublicKey, str]:
     try:
-        X25519PublicKey.from_public_bytes(base64.b64decode(request.content_key, validate=True))
+        check_content_key(request.content_key)
         key = request_key(request.csr)
-    except (ValueError, binascii.Error) as error:
+    except ValueError as error:
         raise UsageError(
             f"device {request.device}: its content key is not an X25519 key; make a new request on the device"
         ) from error
     except UsageError as error:
         raise UsageError(f"device {request.device}: {error}") from error
-    certificate, serial = issue_device(common.authority, request.csr, request.device)
+    issued = common.issuer.issue(request.csr, request.device, common.life, now)
     answer = EnrolmentAnswer(
         fleet=common.fleet,
         device=request.device,
-        certificate=certificate,
+        certificate=issued.certificate,
         ca=common.ca,
         root=common.root,
         brokers=common.brokers,
     )
-    return request, answer, key, serial
+    return request, answer, key, issued.serial
 
 
 async def _keep(
     conn: AsyncConnection, request: EnrolmentRequest, key: EllipticCurvePublicKey, serial: str, now: datetime
 ) -> None:
-    public = SSlibKey.from_crypto(key)
-    report_key = {**public.to_dict(), "keyid": public.keyid}
+    report_key = report_key_of(key)
     known = await devices.get(conn, request.device)
     if known is not None and known.state == "enrolled":
         stored, content_key = (await devices.keys(conn, [request.device]))[request.device]
-        if (stored.get("keyid"), content_key) != (public.keyid, request.content_key):
+        if (stored.get("keyid"), content_key) != (report_key["keyid"], request.content_key):
             raise ConflictError(
                 f"device {request.device}: is enrolled with other keys; a second device must have another id"
             )

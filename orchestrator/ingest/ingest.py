@@ -6,25 +6,24 @@ lost; then a new generation is announced and devices say their level again.
 
 import asyncio
 import secrets
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import islice
 from random import Random
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import structlog
-from securesystemslib.signer import Key
 
 from orchestrator.config import Home, Settings
 from orchestrator.delivery.broker_access import service_connection
 from orchestrator.errors import ConflictError, OperationError
+from orchestrator.fleet.renewal import use_new_keys
+from orchestrator.ingest.device_keys import DeviceKeys
 from orchestrator.ingest.parse import KINDS, Checked, check, device_of
 from orchestrator.ingest.rejects import Rejects
-from orchestrator.storage import devices, dirty, published
+from orchestrator.storage import dirty, published
 from orchestrator.storage.database import Database
 from orchestrator.storage.reports import Applied, Incoming, apply_batch
 from protocol.clock import Clock
-from protocol.envelopes import Verify, verify_with
 from protocol.errors import ProtocolError
 from protocol.mqtt.connection import ConnectionLost, Message, RequestRefused, Session, backoff, connect
 from protocol.topics import INGEST, RULES, Kind, Topics
@@ -33,7 +32,6 @@ log = structlog.get_logger(__name__)
 
 MAX_BATCH = 500
 MAX_QUEUED = 20_000
-MAX_KEYS = 50_000
 LEVEL_EVERY_S = 60.0
 """The least time between two generations of one connection: devices that say their level must not overflow it again."""
 _RETRY_S = 1.0
@@ -60,7 +58,7 @@ class Ingest:
         self._wake_controller = wake_controller
         self._topics = Topics(settings.fleet)
         self._random = Random()
-        self._keys: OrderedDict[str, Verify] = OrderedDict()
+        self.keys = DeviceKeys(db)
         self._dropped = 0
         self._generation_at = 0.0
         self.rejects = Rejects(clock)
@@ -116,8 +114,9 @@ class Ingest:
     async def take(self, messages: Sequence[Message]) -> None:
         """Check and write one batch; waits while the database does not do what it is told."""
         known = self._known(messages)
-        await self._insist(lambda: self._load_keys([device for device, _ in known]))
+        await self._insist(lambda: self.keys.load([device for device, _ in known]))
         checked = await asyncio.to_thread(self._check, [message for _, message in known])
+        await self._use_new_keys()
         if checked:
             await self._store([Incoming(item.device, item.content, item.digest) for item in checked])
 
@@ -170,7 +169,7 @@ class Ingest:
         checked = []
         for message in messages:
             try:
-                checked.append(check(self._topics, message, self._keys.get))
+                checked.append(check(self._topics, message, self.keys.get))
             except Exception as error:  # noqa: BLE001 - whatever a message does to a parser, the next one is taken
                 self._reject(message, error)
         return checked
@@ -180,25 +179,15 @@ class Ingest:
         detail = error.detail if isinstance(error, ProtocolError) else str(error)
         self.rejects.add(reason, message.topic, detail)
 
-    async def _load_keys(self, ids: Iterable[str]) -> None:
-        """Keys of devices that are not known yet; a key never changes under one id."""
-        wanted = dict.fromkeys(ids)
-        missing = [device for device in wanted if device not in self._keys]
-        if missing:
-            async with self._db.read() as conn:
-                found = await devices.keys(conn, missing)
-            for device, (report_key, _) in found.items():
-                try:
-                    self._keys[device] = _verifier(report_key)
-                except Exception as error:  # noqa: BLE001 - a damaged row silences its own device only
-                    log.error("report key not readable", device_id=device, why=type(error).__name__)
-        for device in wanted:
-            if device in self._keys:
-                self._keys.move_to_end(device)
-        while len(self._keys) > MAX_KEYS:
-            self._keys.popitem(last=False)
-
-
-def _verifier(report_key: dict[str, Any]) -> Verify:
-    fields = dict(report_key)
-    return verify_with(Key.from_dict(fields.pop("keyid"), fields))
+    async def _use_new_keys(self) -> None:
+        """Devices that were heard under renewed keys: the old ones count no more, and offers are wrapped anew."""
+        while self.keys.heard_new:
+            device, keyid = next(iter(self.keys.heard_new.items()))
+            try:
+                await use_new_keys(self._db, self._clock, device, keyid)
+            except OperationError as error:
+                log.error("new keys not taken in use", device_id=device, why=str(error))
+            else:
+                self.keys.forget(device)
+                self._wake_delivery()
+            del self.keys.heard_new[device]

@@ -172,15 +172,15 @@ def sign_release(
     target.unrecognized_fields["custom"] = info.model_dump(mode="json")
     releases.signed.targets[name.target_path] = target
     releases.signed.version += 1
-    releases.signed.expires = _whole_seconds(now + RELEASES_EXPIRY)
+    releases.signed.expires = whole_seconds(now + RELEASES_EXPIRY)
     snapshot = Metadata[Snapshot].from_bytes(repository.snapshot.to_bytes())
     snapshot.signed.meta[f"{role}.json"] = MetaFile(releases.signed.version)
     snapshot.signed.version += 1
-    snapshot.signed.expires = _whole_seconds(now + SNAPSHOT_EXPIRY)
+    snapshot.signed.expires = whole_seconds(now + SNAPSHOT_EXPIRY)
     demands = repository.demands(info.product)
     changed = {
-        f"{releases.signed.version}.{role}.json": _signed(role, releases, *demands[role], available),
-        f"{snapshot.signed.version}.snapshot.json": _signed("snapshot", snapshot, *demands["snapshot"], available),
+        f"{releases.signed.version}.{role}.json": sign_role(role, releases, *demands[role], available),
+        f"{snapshot.signed.version}.snapshot.json": sign_role("snapshot", snapshot, *demands["snapshot"], available),
     }
     try:
         pack_bundle(current_files({**repository.files, **changed}))
@@ -217,9 +217,14 @@ def check_keys(repository: Repository, product: str, signers: Iterable[Signer]) 
         _enough(role, [keyid for keyid in keyids if keyid in available], threshold)
 
 
-def _signed(
+def sign_role(
     role: str, metadata: Metadata[S], keyids: Iterable[str], threshold: int, available: Mapping[str, Signer]
 ) -> bytes:
+    """Sign a role's metadata anew with every key of it that is at hand.
+
+    Raises:
+        NotAllowedError: They are fewer than the threshold demands.
+    """
     mine = [keyid for keyid in keyids if keyid in available]
     _enough(role, mine, threshold)
     metadata.signatures.clear()
@@ -271,5 +276,6 @@ def _is_releases(role: str) -> bool:
     return role.startswith(releases_role(""))
 
 
-def _whole_seconds(instant: datetime) -> datetime:
+def whole_seconds(instant: datetime) -> datetime:
+    """As TUF writes times."""
     return instant.replace(microsecond=0)

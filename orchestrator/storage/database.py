@@ -18,7 +18,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from orchestrator.errors import ConflictError, OperationError
-from orchestrator.storage import tables
+from orchestrator.storage import certificate_tables, tables
 
 SCHEMA = 1
 """Rises when the tables change; a database with a higher one belongs to a newer Flagship."""
@@ -115,7 +115,7 @@ def _begin(connection: Connection) -> None:
 
 def _upgrade(connection: Connection, path: Path) -> str:
     """Make the tables, check the schema's version; returns the database's id."""
-    tables.metadata.create_all(connection)
+    certificate_tables.metadata.create_all(connection)  # that of tables, with these known to it too
     found = {row.key: row.value for row in connection.execute(select(tables.settings))}
     schema = int(found.get("schema", SCHEMA))
     if schema > SCHEMA:

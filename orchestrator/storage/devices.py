@@ -37,6 +37,14 @@ async def set_certificate(conn: AsyncConnection, device_id: str, serial: str) ->
     await conn.execute(update(devices).where(devices.c.id == device_id).values(certificate_serial=serial))
 
 
+async def set_keys(
+    conn: AsyncConnection, device_id: str, serial: str, *, report_key: dict[str, Any], content_key: str
+) -> None:
+    """Put new keys and their certificate in the place of a device's old ones."""
+    values = {"certificate_serial": serial, "report_key": report_key, "content_key": content_key}
+    await conn.execute(update(devices).where(devices.c.id == device_id).values(**values))
+
+
 async def get(conn: AsyncConnection, device_id: str) -> Device | None:
     """One device."""
     row = (await conn.execute(select(*_COLUMNS).where(devices.c.id == device_id))).mappings().first()

@@ -7,6 +7,7 @@ from fastapi.security import HTTPBearer
 
 from orchestrator.web import problems
 from orchestrator.web.auth import Door, read_token
+from orchestrator.web.routes_claims import CLAIMS_PATH, MAX_CLAIM_BYTES, claim_routes
 from orchestrator.web.routes_devices import ENROL_PATH, MAX_ENROL_BYTES, device_routes
 from orchestrator.web.routes_groups import group_routes
 from orchestrator.web.routes_releases import UPLOAD_PATH, release_routes
@@ -27,7 +28,7 @@ def create_app(services: Services) -> FastAPI:
     app = FastAPI(title="Flagship", version="1", openapi_url=f"{PREFIX}/openapi.json", docs_url=None, redoc_url=None)
     problems.install(app)
     api = APIRouter(prefix=PREFIX, dependencies=[Security(_described)])
-    for routes in (status_routes, device_routes, group_routes, release_routes, rollout_routes):
+    for routes in (status_routes, claim_routes, device_routes, group_routes, release_routes, rollout_routes):
         api.include_router(routes(services))
     app.include_router(api)
 
@@ -39,6 +40,7 @@ def create_app(services: Services) -> FastAPI:
     limits = {
         ("POST", UPLOAD_PATH): services.settings.broker.max_retained_bytes,
         ("POST", ENROL_PATH): MAX_ENROL_BYTES,
+        ("POST", CLAIMS_PATH): MAX_CLAIM_BYTES,
     }
     app.add_middleware(Door, token=read_token(services.home.admin_token), free=FREE, limits=limits)
     return app

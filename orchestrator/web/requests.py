@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from orchestrator.model.rollout import RolloutSpec
 from protocol.enrolment import EnrolmentRequest
-from protocol.identifiers import IdText
+from protocol.identifiers import ClaimText, IdText, SerialText
 
 MAX_REQUESTS = 1000
 MAX_DEVICES = 10_000
@@ -20,6 +20,29 @@ class EnrolDevices(_Request):
     """``POST devices``."""
 
     requests: Annotated[list[EnrolmentRequest], Field(min_length=1, max_length=MAX_REQUESTS)]
+
+
+class ExpectedDevice(_Request):
+    """One line of a claim's list."""
+
+    serial: SerialText
+    device: IdText
+    product: IdText
+    hardware: IdText
+    labels: dict[IdText, Annotated[str, StringConstraints(max_length=64)]] = {}
+
+
+class CreateClaim(_Request):
+    """``POST claims``; the key was made by the caller and stays there."""
+
+    name: ClaimText
+    csr: Annotated[str, StringConstraints(max_length=8_192)]
+    devices: Annotated[list[ExpectedDevice], Field(max_length=100_000)] = []
+    any_product: IdText | None = None
+    any_hardware: IdText | None = None
+    automatic: bool
+    per_minute: Annotated[int, Field(ge=1, le=6_000)] = 60
+    life_s: Annotated[float, Field(ge=1, le=10 * 365 * 86_400, allow_inf_nan=False)]
 
 
 class CreateGroup(_Request):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from orchestrator.config import Home, Settings
+from orchestrator.fleet.admission import Admission
 from orchestrator.storage.database import Database
 from protocol.clock import Clock
 
@@ -54,4 +55,5 @@ class Services:
     clock: Clock
     controller: Wakes
     delivery: Delivers
+    admission: Admission
     import_package: ImportPackage

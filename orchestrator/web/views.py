@@ -15,18 +15,18 @@ _UPDATE = ("rollout", "stage", "attempt", "state", "ready", "reasons", "code", "
 
 def device_view(device: Device) -> dict[str, Any]:
     """One device."""
-    return _plain(asdict(device))
+    return plain(asdict(device))
 
 
 def update_view(assignment: Assignment) -> dict[str, Any]:
     """One device's place in one rollout."""
     row = assignment.to_row()
-    return _plain({name: row[name] for name in (*_UPDATE, "running_version", "resumed", "log", "updated_at")})
+    return plain({name: row[name] for name in (*_UPDATE, "running_version", "resumed", "log", "updated_at")})
 
 
 def rollout_view(rollout: Rollout) -> dict[str, Any]:
     """One rollout in a list."""
-    return _plain(
+    return plain(
         {
             "id": rollout.id,
             "release": rollout.release,
@@ -43,7 +43,7 @@ def rollout_view(rollout: Rollout) -> dict[str, Any]:
 def whole_rollout_view(rollout: Rollout, stages: Sequence[Stage]) -> dict[str, Any]:
     """One rollout with its stages and plan."""
     shown = [
-        _plain(
+        plain(
             {
                 "name": stage.name,
                 "state": stage.state.value,
@@ -60,8 +60,9 @@ def whole_rollout_view(rollout: Rollout, stages: Sequence[Stage]) -> dict[str, A
 
 def event_view(event: dict[str, Any]) -> dict[str, Any]:
     """One event."""
-    return _plain(event)
+    return plain(event)
 
 
-def _plain(row: dict[str, Any]) -> dict[str, Any]:
+def plain(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as JSON: instants as RFC 3339."""
     return {name: rfc3339(value) if isinstance(value, datetime) else value for name, value in row.items()}

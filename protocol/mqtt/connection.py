@@ -207,9 +207,10 @@ class Session:
             async for _ in self._client.messages:
                 pass
         except MqttError as error:
-            self._lose(str(error))
+            self.end(str(error))
 
-    def _lose(self, why: str) -> None:
+    def end(self, why: str) -> None:
+        """Let everybody who uses this session see it as lost; the connection itself is closed by its block."""
         if self._lost is None:
             self._lost = ConnectionLost(f"broker {self._settings.host}:{self._settings.port}: {why}")
         self._inbox.arrived.set()
@@ -280,7 +281,7 @@ async def connect(settings: ConnectionSettings) -> AsyncIterator[Session]:
         yield session
     finally:
         watcher.cancel()
-        session._lose("closed")  # noqa: SLF001
+        session.end("closed")
         try:
             await asyncio.wait({watcher})  # not `await watcher`: our own cancellation would look like its
         finally:

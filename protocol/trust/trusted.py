@@ -15,12 +15,15 @@ from tuf.api import exceptions as tuf_errors
 from tuf.api.metadata import DelegatedRole, Root, TargetFile, Targets
 from tuf.ngclient import Updater
 
+from protocol.enrolment import ConnectionTarget
 from protocol.envelopes import Verify
 from protocol.errors import EnvelopeError, ErrorCode, TrustError
 from protocol.identifiers import IdText
 from protocol.manifest import ReleaseInfo
 from protocol.numbers import Counter, Ordinal
 
+CONNECTION = "connection"
+"""Path of the target that says how devices reach their fleet; what it says stands in its ``custom``."""
 _TOP_LEVEL = ("root", "timestamp", "snapshot", "targets")
 
 
@@ -120,6 +123,23 @@ class Trusted:
             return dict(_TargetsExtra.model_validate(extra).counter_resets)
         except ValidationError as error:
             raise TrustError(ErrorCode.FORMAT, f"targets metadata: flagship: {error.error_count()} mistakes") from error
+
+    @property
+    def connection(self) -> ConnectionTarget | None:
+        """How devices reach their fleet from now on, where the offline targets role says so.
+
+        Raises:
+            TrustError: E_FORMAT: it is not understood.
+        """
+        target = cast(Targets, self._set[Targets.type]).targets.get(CONNECTION)
+        if target is None:
+            return None
+        try:
+            return ConnectionTarget.model_validate(target.custom or {})
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            place = ".".join(str(p) for p in first["loc"])
+            raise TrustError(ErrorCode.FORMAT, f"target {CONNECTION}: {place}: {first['msg']}") from error
 
     def release(self, path: str) -> ReleaseTarget | None:
         """The release at a target path, or None when it is not listed (any more). Reads files: call in a thread.

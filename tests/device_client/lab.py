@@ -156,7 +156,7 @@ class Lab:
             self.home.staging,
             self.settings,
             DEVICE,
-            self.content_key,
+            lambda: [self.content_key],
             self.verifier,
             self.shelf,
             self.reporter,

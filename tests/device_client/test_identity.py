@@ -18,7 +18,6 @@ from cryptography.x509.oid import NameOID
 from device_client.config import DeviceHome, DeviceSection, DeviceSettings, write
 from device_client.errors import ConflictError, DeviceError, NotFoundError, StorageError, UsageError
 from device_client.identity import (
-    IdentityFiles,
     accept,
     certificate_expiry,
     load_content_key,
@@ -28,6 +27,7 @@ from device_client.identity import (
     make_request,
     next_session,
 )
+from device_client.identity_files import IdentityFiles
 from protocol.encryption import unwrap_key, wrap_key
 from protocol.enrolment import EnrolmentRequest
 

@@ -14,6 +14,7 @@ from device_client import identity, local_socket
 from device_client.agent.journal import Journal, Update
 from device_client.config import DeviceHome, DeviceSettings
 from device_client.errors import ConflictError
+from device_client.identity_files import IdentityFiles
 from device_client.service import Agent, make_installer, run_agents
 from protocol.clock import SystemClock
 from protocol.directives import Grant, Offer, ReleaseRef
@@ -39,7 +40,7 @@ def make_device(place: Path, name: str = "d1", **sections: Any) -> tuple[DeviceH
     device = {"id": name, "product": PRODUCT, "hardware": "rev-a"}
     settings = DeviceSettings.model_validate({"device": device, "timing": TIMES} | sections)
     identity.make_keys(home)
-    files = identity.IdentityFiles(home)
+    files = IdentityFiles(home)
     Authority(files.ca, "test CA").issue(files.certificate, home.path / "unused.key", name)
     files.root.write_bytes(Repository().root_bytes())
     enrolment = identity.Enrolment(

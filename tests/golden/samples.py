@@ -15,11 +15,21 @@ from securesystemslib.signer import CryptoSigner
 from protocol.chunks import ChunkRef, Codec
 from protocol.directives import Action, Announcement, Grant, Heard, Offer, ReleaseRef
 from protocol.encryption import encrypt_body
-from protocol.enrolment import BrokerAddress, EnrolmentAnswer, EnrolmentAnswers, EnrolmentRequest
+from protocol.enrolment import (
+    BrokerAddress,
+    ClaimAnswer,
+    ClaimFolder,
+    ClaimRequest,
+    ConnectionTarget,
+    EnrolmentAnswer,
+    EnrolmentAnswers,
+    EnrolmentRequest,
+    IssuedCertificate,
+)
 from protocol.envelopes import b64
 from protocol.errors import ErrorCode
 from protocol.manifest import Artifact, FileEntry, LinkEntry, Manifest, Policy, ReleaseInfo
-from protocol.reports import Inventory, Presence, Progress, Readiness, Reason, Refusal, StateReport, Want
+from protocol.reports import Inventory, Presence, Progress, Readiness, Reason, Refusal, Renewal, StateReport, Want
 from protocol.states import Phase, State
 from protocol.status_messages import (
     DeviceStatus,
@@ -168,6 +178,37 @@ MESSAGES: dict[str, BaseModel] = {
             )
         ]
     ),
+    "claim-request": ClaimRequest(
+        fleet="north",
+        claim="claim.line-1",
+        serial="SN:1",
+        device="dev1",
+        product="gateway",
+        hardware="rev-a",
+        csr=PEM,
+        content_key=b64(b"c" * 32),
+        nonce="nonce-of-dev1",
+        issued=NOON,
+    ),
+    "claim-answer": ClaimAnswer(
+        fleet="north",
+        request="1f" * 32,
+        nonce="nonce-of-dev1",
+        status="issued",
+        device="dev1",
+        certificate=PEM,
+    ),
+    "claim-folder": ClaimFolder(
+        fleet="north",
+        claim="claim.line-1",
+        enrol=[BrokerAddress(host="127.0.0.1", port=8885)],
+        brokers=[BrokerAddress(host="127.0.0.1", port=8883)],
+    ),
+    "connection-target": ConnectionTarget(
+        fleet="north", version=2, ca=PEM, brokers=[BrokerAddress(host="127.0.0.1", port=8883)]
+    ),
+    "issued-certificate": IssuedCertificate(fleet="north", device="dev1", request="1f" * 32, certificate=PEM),
+    "renewal": Renewal.model_validate({**_UP, "seq": 4, "csr": PEM, "content_key": b64(b"d" * 32)}),
     "status-fleet": FleetStatus(
         at=NOON, fleet="north", devices=2, online=1, versions={"1.0.0": 2}, rollouts={"r-1": "running"}
     ),

@@ -56,8 +56,8 @@ def short_place() -> Any:
 
 def make_home(place: Path) -> tuple[Home, Settings]:
     """A fleet's home on free ports."""
-    api, devices, services = free_ports(3)
-    plan = HomePlan(FLEET, (PRODUCT,), api_port=api, device_port=devices, service_port=services)
+    api, devices, services, claims = free_ports(4)
+    plan = HomePlan(FLEET, (PRODUCT,), api_port=api, device_port=devices, service_port=services, enrol_port=claims)
     home = initialise(place / "home", plan)
     return home, home.load()
 
@@ -206,11 +206,11 @@ class SmallFleet:
 
 
 @contextlib.asynccontextmanager
-async def small_fleet() -> AsyncIterator[SmallFleet]:
-    """A running ``serve`` on a new home, without devices."""
+async def small_fleet(**environment: str) -> AsyncIterator[SmallFleet]:
+    """A running ``serve`` on a new home, without devices; ``environment`` sets what ``config.toml`` does not."""
     with short_place() as place:
         home, settings = await asyncio.to_thread(make_home, place)
-        serve = Server(place / "serve.log", ["flagship", "serve", "--home", home.path], QUICK)
+        serve = Server(place / "serve.log", ["flagship", "serve", "--home", home.path], QUICK | environment)
         fleet = SmallFleet(place, home, settings, serve)
         await serve.start()
         try:

@@ -21,6 +21,7 @@ from tests.certificates import Authority, free_ports
 
 AUDITOR = "auditor"
 DEVICES = ("dev1", "dev2")
+CLAIMS = ("claim.a", "claim.b")
 SERVICES = {DELIVERY: Party.DELIVERY, INGEST: Party.INGEST, "viewer": Party.VIEWER}
 HOSTILE = ("a/b", "+", "#", "dev1/state", "up/dev1", "dev1#", "+/dev1", "dev1/+", "orch-delivery", "%u")
 TOPIC = Topics("fleet")
@@ -30,10 +31,11 @@ DEADLINE_S = 10
 class Lab:
     """A home with a running broker, and certificates for whoever is asked for."""
 
-    def __init__(self, home: Home, settings: Settings, devices: Authority) -> None:
+    def __init__(self, home: Home, settings: Settings, devices: Authority, claims: Authority) -> None:
         self.home = home
         self.settings = settings
         self._devices = devices
+        self._claims = claims
         self._made: dict[str, Path] = {}
 
     def service(self, name: str, **changes: object) -> ConnectionSettings:
@@ -55,8 +57,18 @@ class Lab:
         )
         return _changed(settings, **changes)
 
+    def claim(self, name: str, **changes: object) -> ConnectionSettings:
+        """Settings of a session on the listener for claims, under a claim certificate with this CN."""
+        directory = self.home.path / "made" / name
+        if not directory.exists():
+            self._claims.issue(directory / "device.pem", directory / "device.key", name)
+        files = {"certificate": directory / "device.pem", "key": directory / "device.key"}
+        return _changed(self.device("dev1"), **{**files, "port": self.settings.broker.enrol_port, **changes})
+
     def settings_of(self, who: str) -> ConnectionSettings:
-        """A device's or a service's session."""
+        """A device's, a claim's or a service's session."""
+        if who in CLAIMS:
+            return self.claim(who)
         return self.service(who) if who in (*SERVICES, AUDITOR) else self.device(who)
 
 
@@ -70,7 +82,10 @@ async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
     home = Home(tmp_path)
     home.ca.mkdir()
     device_port, service_port = free_ports()
-    settings = Settings(fleet="fleet", broker=BrokerSettings(device_port=device_port, service_port=service_port))
+    enrol_port, _ = free_ports()
+    ports = BrokerSettings(device_port=device_port, service_port=service_port, enrol_port=enrol_port)
+    settings = Settings(fleet="fleet", broker=ports)
+    claims = Authority(home.claims_ca, "claims")
     devices, services = Authority(home.devices_ca, "devices"), Authority(home.services_ca, "services")
     devices.issue(*home.certificate("broker"), "broker")
     for name in (*SERVICES, AUDITOR):
@@ -82,7 +97,7 @@ async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
         running = asyncio.create_task(broker.run())
         try:
             await broker.ready(DEADLINE_S)
-            yield Lab(home, settings, devices)
+            yield Lab(home, settings, devices, claims)
         finally:
             running.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -90,13 +105,16 @@ async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
 
 
 def _topics() -> Iterator[tuple[TopicRule, str, str]]:
-    """(rule, device that is named or "", topic)."""
+    """(rule, device or claim that is named or "", topic)."""
     fixed = {"rollout": "r-1", "cid": "ab" * 32, "n": "1"}
     for rule in TOPICS:
         names = {name: value for name, value in fixed.items() if f"{{{name}}}" in rule.kind.value}
         if "{device}" in rule.kind.value:
             for device in DEVICES:
                 yield rule, device, TOPIC.build(rule.kind, device=device, **names)
+        elif "{claim}" in rule.kind.value:
+            for claim in CLAIMS:
+                yield rule, claim, TOPIC.build(rule.kind, claim=claim, **names)
         else:
             yield rule, "", TOPIC.build(rule.kind, **names)
 
@@ -108,6 +126,8 @@ OUTSIDE = ("elsewhere", "$SYS/x", f"{TOPIC.root}/other", f"{TOPIC.root}/up/dev1/
 def _parties(who: str, device: str) -> set[Party]:
     if who in SERVICES:
         return {SERVICES[who]}
+    if who in CLAIMS:
+        return {Party.CLAIM} if who == device else set()
     return {Party.DEVICE, Party.OWN_DEVICE} if who == device else {Party.DEVICE}
 
 
@@ -127,7 +147,7 @@ async def _hear_until(session: Session, last: str) -> set[str]:
     raise AssertionError(f"{last} did not arrive")
 
 
-@pytest.mark.parametrize("who", [*SERVICES, *DEVICES])
+@pytest.mark.parametrize("who", [*SERVICES, *DEVICES, *CLAIMS])
 async def test_only_the_writer_of_a_topic_is_delivered(lab: Lab, who: str) -> None:
     """What a party publishes arrives exactly on the topics that the table gives it to write."""
     expected = {topic for rule, device, topic in _topics() if rule.writer in _parties(who, device)}
@@ -139,7 +159,7 @@ async def test_only_the_writer_of_a_topic_is_delivered(lab: Lab, who: str) -> No
         assert await _hear_until(auditor, "fence") - {"fence"} == expected
 
 
-@pytest.mark.parametrize("who", [*SERVICES, *DEVICES])
+@pytest.mark.parametrize("who", [*SERVICES, *DEVICES, *CLAIMS])
 async def test_only_the_readers_of_a_topic_hear_it(lab: Lab, who: str) -> None:
     """Whatever a party subscribes to, it hears exactly the topics that the table gives it to read."""
     expected = {topic for rule, device, topic in _topics() if rule.readers & _parties(who, device)}
@@ -207,6 +227,28 @@ async def test_a_device_named_like_a_service_ends_no_service(lab: Lab) -> None:
         await delivery.subscribe([(TOPIC.build(Kind.TRUST_BUNDLE), 1)])
         await delivery.publish(TOPIC.build(Kind.TRUST_BUNDLE), b"mine")
         assert await _hear_until(delivery, "mine") == {"mine"}
+
+
+async def test_a_claim_takes_over_no_session(lab: Lab) -> None:
+    """Whoever holds a claim certificate cannot end a device's session: its client id is the claim's name."""
+    async with connect(lab.device("dev1", client_id="dev1")) as victim:
+        async with connect(lab.claim("claim.a", client_id="dev1")) as thief:
+            await _say(thief, TOPIC.build(Kind.STATE, device="dev1"), "forged")
+        await victim.subscribe([(TOPIC.build(Kind.TRUST_BUNDLE), 1)])
+        async with connect(lab.service(DELIVERY)) as delivery:
+            await delivery.publish(TOPIC.build(Kind.TRUST_BUNDLE), b"still here")
+        assert await _hear_until(victim, "still here") == {"still here"}
+
+
+@pytest.mark.parametrize("port", ["device_port", "service_port"])
+async def test_a_claim_opens_no_other_door(lab: Lab, port: str) -> None:
+    """A claim certificate is good at the listener for claims alone, and a device's is not good there."""
+    claim = lab.claim("claim.a", port=getattr(lab.settings.broker, port), timeout_s=2.0)
+    device = lab.device("dev1", port=lab.settings.broker.enrol_port, timeout_s=2.0)
+    for wrong in (claim, device):
+        with pytest.raises(ConnectionLost):
+            async with connect(wrong) as session:
+                await session.publish(TOPIC.build(Kind.STATUS_FLEET), b"x")
 
 
 async def test_the_same_device_twice_is_one_session(lab: Lab) -> None:

@@ -13,12 +13,13 @@ from protocol.topics import (
     Kind,
     Party,
     Topics,
+    claim_acl,
     device_acl,
     service_acl,
 )
 
 FLEET = Topics("north")
-VALUES = {"device": "dev1", "rollout": "r-1", "cid": "ab" * 32, "n": "3"}
+VALUES = {"device": "dev1", "rollout": "r-1", "cid": "ab" * 32, "n": "3", "claim": "claim.batch7"}
 ids = st.from_regex(r"\A[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
 hostile = st.one_of(
     st.text().filter(lambda t: not t.isascii() or not t.replace("-", "a").replace("_", "a").isalnum()),
@@ -136,7 +137,24 @@ def test_services_acl_gives_viewers_nothing_but_status() -> None:
     viewer = sections["viewer"].splitlines()[1:]
     assert viewer
     assert all(line.startswith("topic read ota/v1/north/status/") for line in viewer)
-    assert all(line.startswith("topic read ota/v1/north/up/") for line in sections[INGEST].splitlines()[1:])
+    ingest = sections[INGEST].splitlines()[1:]
+    heard = ("topic read ota/v1/north/up/", "topic read ota/v1/north/enrol/+/request")
+    said = [line for line in ingest if not line.startswith(heard)]
+    assert said == ["topic write ota/v1/north/enrol/+/answer"]
+
+
+def test_a_claim_has_two_topics_and_no_more() -> None:
+    """It asks on its own and hears the answers to its own; no device's topic matches a claim's name."""
+    assert claim_acl("north").splitlines()[1:] == [
+        "pattern write ota/v1/north/enrol/%u/request",
+        "pattern read ota/v1/north/enrol/%u/answer",
+    ]
+    assert not any("enrol" in line for line in device_acl("north").splitlines())
+    for name in ("batch7", "claim.", "claim.a/b", "claim.+", "claim.a.b", "claim." + "a" * 58):
+        with pytest.raises(ValueError, match="claim"):
+            FLEET.build(Kind.ENROL_ANSWER, claim=name)
+    with pytest.raises(ValueError, match="id "):
+        FLEET.build(Kind.CERT, device="claim.batch7")
 
 
 def test_acl_refuses_a_user_that_would_add_lines() -> None:

@@ -13,5 +13,6 @@ def make_home(directory: Path) -> Home:
     """What ``flagship init`` makes; nothing serves it."""
     api, _ = free_ports()
     devices, services = free_ports()
-    plan = HomePlan(FLEET, (PRODUCT,), api_port=api, device_port=devices, service_port=services)
+    claims, _ = free_ports()
+    plan = HomePlan(FLEET, (PRODUCT,), api_port=api, device_port=devices, service_port=services, enrol_port=claims)
     return initialise(directory, plan)

@@ -151,7 +151,7 @@ def test_what_is_in_the_way_stays(tmp_path: Path) -> None:
         pytest.param({"products": ("a", "a")}, "named once", id="a product twice"),
         pytest.param({"api_port": 0}, "port: .*greater than 0, found 0", id="port 0"),
         pytest.param({"device_port": 70000}, "device_port: .*less than 65536, found 70000", id="port too high"),
-        pytest.param({"device_port": 18420}, "expected three different", id="one port twice"),
+        pytest.param({"device_port": 18420}, "expected different", id="one port twice"),
         pytest.param({"host": "a b"}, "host 'a b': expected a host name", id="no host"),
         pytest.param({"hosts": ('a"',)}, "expected a host name", id="a quote in a host"),
         pytest.param({"thresholds": Thresholds(0)}, "--root-threshold 0: expected 1 to 16", id="no root key"),

@@ -132,7 +132,7 @@ def test_a_devices_name_comes_from_the_inventory(authority: Authority) -> None:
 def test_a_devices_certificate_runs_out(authority: Authority) -> None:
     """After 90 days unless told otherwise, and it holds for a clock that is a little late."""
     now = datetime.now(UTC)
-    for days, words in ((90, ()), (7, (7,))):
+    for days, words in ((90, ()), (7, (timedelta(days=7),))):
         pem, _ = issue_device(authority, request(), "gw-1", *words)
         certificate = x509.load_pem_x509_certificate(pem.encode())
         assert abs(certificate.not_valid_after_utc - now - timedelta(days=days)) < timedelta(minutes=1)
@@ -184,3 +184,14 @@ def test_an_authority_that_is_missing_or_damaged(authority: Authority, tmp_path:
     (place / f"{NAME}.pem").write_text("nothing")
     with pytest.raises(OperationError, match="expected a certificate and its key in PEM; restore them"):
         load_authority(place, NAME)
+
+
+def test_a_key_of_another_ca(tmp_path: Path) -> None:
+    """In the middle of a rollover the first certificate must be the one whose key is there; several may follow."""
+    one, other = (create_authority(tmp_path / name, "devices-ca") for name in ("one", "other"))
+    both = (tmp_path / "one" / "devices-ca.pem").read_text() + (tmp_path / "other" / "devices-ca.pem").read_text()
+    (tmp_path / "one" / "devices-ca.pem").write_text(both)
+    assert load_authority(tmp_path / "one", "devices-ca").certificate == one.certificate != other.certificate
+    (tmp_path / "other" / "devices-ca.pem").write_text(both)
+    with pytest.raises(OperationError, match="its first certificate is not that of"):
+        load_authority(tmp_path / "other", "devices-ca")

@@ -2,6 +2,7 @@
 
 import pytest
 
+from orchestrator.ingest import desk
 from orchestrator.ingest.parse import KINDS, check, device_of
 from protocol.envelopes import verify_with
 from protocol.errors import EnvelopeError, ProtocolError
@@ -16,8 +17,9 @@ ONE = Speaker("dev1")
 
 
 def test_everything_that_a_device_may_say_is_listened_to() -> None:
-    """The kinds are those of the topic table that ingest reads: none is forgotten, none too many."""
-    assert set(KINDS) == {rule.kind for rule in TOPICS if Party.INGEST in rule.readers}
+    """The kinds are those of the topic table that ingest and the desk read: none is forgotten, none is read twice."""
+    assert not set(KINDS) & set(desk.KINDS)
+    assert {*KINDS, *desk.KINDS} == {rule.kind for rule in TOPICS if Party.INGEST in rule.readers}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -36,7 +38,7 @@ def test_a_cap_is_exact_and_comes_first(kind: Kind) -> None:
 def test_what_goes_down_is_no_report(rule: object) -> None:
     """Whatever the broker lets through: an offer that comes in is none."""
     kind = rule.kind  # type: ignore[attr-defined]
-    values = {"device": "dev1", "rollout": "r-1", "cid": "a" * 64, "n": "1"}
+    values = {"device": "dev1", "rollout": "r-1", "cid": "a" * 64, "n": "1", "claim": "claim.a"}
     names = {name: value for name, value in values.items() if f"{{{name}}}" in kind.value}
     with pytest.raises(EnvelopeError) as refusal:
         device_of(NAMES, Message(NAMES.build(kind, **names), b"{}", False, 1))

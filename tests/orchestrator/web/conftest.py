@@ -11,6 +11,7 @@ import pytest
 
 from orchestrator.cli.init import HomePlan, initialise
 from orchestrator.config import Home
+from orchestrator.fleet.admission import Admission
 from orchestrator.storage import releases
 from orchestrator.storage.database import Database
 from orchestrator.storage.releases import PUBLISHED, ReleaseRecord
@@ -37,6 +38,7 @@ class Seen:
     published: list[str] = field(default_factory=list)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     error: Exception | None = None
+    keys_changed: list[str] = field(default_factory=list)
 
     def wake(self) -> None:
         """Count."""
@@ -89,15 +91,18 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
 async def api(home: Home, tmp_path: Path) -> AsyncIterator[Api]:
     """The API with the admin's token."""
     settings = home.load()
-    broker = settings.broker.model_copy(update={"max_retained_bytes": MAX_PACKAGE_BYTES})
+    broker = settings.broker.model_copy(update={"max_retained_bytes": MAX_PACKAGE_BYTES, "enrol_port": 18885})
     db = await Database.open(tmp_path / "flagship.sqlite")
     seen = Seen(db)
     seen.gate.set()
+    settings = settings.model_copy(update={"broker": broker})
+    clock = ManualClock(NOW)
     services = Services(
         home=home,
-        settings=settings.model_copy(update={"broker": broker}),
+        settings=settings,
         db=db,
-        clock=ManualClock(NOW),
+        clock=clock,
+        admission=Admission(db, home, settings, clock, seen.keys_changed.append),
         controller=seen,
         delivery=seen,
         import_package=seen.import_package,
