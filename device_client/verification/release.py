@@ -16,7 +16,7 @@ from typing import Generic, Protocol, TypeVar
 from device_client.clock import FlooredClock
 from device_client.errors import DeviceError
 from protocol.clock import Clock
-from protocol.directives import ANNOUNCEMENT_TYPE, OFFER_TYPE, Announcement, Offer, ReleaseRef
+from protocol.directives import ANNOUNCEMENT_TYPE, OFFER_TYPE, Announcement, Directive, Offer, ReleaseRef
 from protocol.enrolment import ConnectionTarget
 from protocol.envelopes import open_envelope
 from protocol.errors import ErrorCode, TrustError
@@ -161,7 +161,7 @@ class Verifier:
                 now=self.now(),
             )
             if news:
-                self._raise(topic, message.order, digest, message.expires, message.issued)
+                self._raise(topic, message, digest, verify.signed_by)
             return Accepted(message, news)
 
     def accept_offer(self, rollout: str, raw: bytes) -> Accepted[Offer]:
@@ -185,7 +185,7 @@ class Verifier:
                 now=self.now(),
             )
             if news:
-                self._raise(topic, message.order, digest, message.expires, message.issued)
+                self._raise(topic, message, digest, verify.signed_by)
             return Accepted(message, news)
 
     def check(self, ref: ReleaseRef, attempt: int | None = None) -> ReleaseTarget:
@@ -246,15 +246,16 @@ class Verifier:
             )
         return self._trusted
 
-    def _raise(self, topic: str, order: tuple[int, int], digest: str, expires: datetime, issued: datetime) -> None:
-        floors, trusted = raise_order(self.floors, topic, order, digest, expires), self._believed()
+    def _raise(self, topic: str, message: Directive, digest: str, keyid: str) -> None:
+        floors, trusted = self.floors, self._believed()
+        floors = raise_order(floors, topic, message.order, digest, message.expires, keyid)
         self._save(
             raise_clock(
                 floors,
-                issued,
+                message.issued,
                 timestamp_expires=trusted.timestamp_expires,
                 snapshot_expires=trusted.snapshot_expires,
-                director_keys=floors.director_keyset,
+                director_keys=keyid,
                 timestamp_keys=trusted.timestamp_keys,
             )
         )

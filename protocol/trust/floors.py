@@ -1,7 +1,9 @@
 """The lowest version, counter, order and time that a device still accepts. Pure: values in, values out.
 
-Metadata versions, (epoch, seq) and the online part of the clock floor are bound to key sets, so that a rotation
-recovers from a fast-forward. Security counters are not: only an offline-signed reset lowers them.
+Metadata versions, (epoch, seq) and the online part of the clock floor are bound to keys, so that a rotation
+recovers from a fast-forward: a floor goes when a key that may have raised it is no longer listed. A key that is added
+takes no floor away, or every overlap of two keys would open a window for replays. Security counters are bound to no
+key: only an offline-signed reset lowers them. A key set is written as its members, separated by spaces.
 """
 
 from collections.abc import Mapping
@@ -10,7 +12,7 @@ from datetime import datetime, timedelta
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from protocol.errors import EnvelopeError, ErrorCode, TrustError
-from protocol.trust.trusted import CounterReset, RoleVersion
+from protocol.trust.trusted import CounterReset, RoleVersion, holds
 
 MAX_ORDERS = 512
 """How many topics' orders are remembered; the ones whose signatures expired first are forgotten first."""
@@ -28,12 +30,13 @@ class RoleFloor(_Model):
 
 
 class OrderFloor(_Model):
-    """The newest order accepted on one topic."""
+    """The newest order accepted on one topic, and the director key that signed it ("" where that is not known)."""
 
     epoch: int
     seq: int
     digest: str
     expires: AwareDatetime
+    keyid: str = ""
 
 
 class Floors(_Model):
@@ -43,9 +46,10 @@ class Floors(_Model):
         roles: By TUF role.
         counters: Security counter by component; rises at commit.
         resets: Number of the newest counter reset that was applied, by component.
-        orders: By topic, under ``director_keyset``.
+        orders: By topic.
+        director_keyset: The director keys that were listed last.
         clock: No earlier instant is believed.
-        clock_keyset: The director keys that raised it last.
+        clock_keyset: The director key that raised it last.
         clock_timestamp_keys: The timestamp keys by which that was bounded.
         quarantine: sha256 of a release that rolled back -> the attempt that did.
     """
@@ -91,7 +95,7 @@ def _highest(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]
 
 
 def raise_roles(floors: Floors, found: Mapping[str, RoleVersion]) -> Floors:
-    """Take in verified metadata versions.
+    """Take in verified metadata versions; a floor whose keys are all still there holds.
 
     Raises:
         TrustError: E_ROLLBACK_METADATA: a version fell under the same keys.
@@ -99,7 +103,7 @@ def raise_roles(floors: Floors, found: Mapping[str, RoleVersion]) -> Floors:
     roles = dict(floors.roles)
     for name, role in found.items():
         floor = roles.get(name)
-        if floor and floor.keyset == role.keyset and role.version < floor.version:
+        if floor and holds(floor.keyset, role.keyset) and role.version < floor.version:
             raise TrustError(
                 ErrorCode.ROLLBACK_METADATA, f"{name}: version {role.version}, expected at least {floor.version}"
             )
@@ -108,11 +112,19 @@ def raise_roles(floors: Floors, found: Mapping[str, RoleVersion]) -> Floors:
 
 
 def bind_director(floors: Floors, keyset: str) -> Floors:
-    """Forget orders, and the clock that they raised, when the offline keys list other director keys."""
+    """Forget orders, and the clock, that were raised by a director key which the offline keys no longer list.
+
+    While two keys are listed, both stand on the same floors: the second cannot be used to replay what the first
+    replaced. When the first is removed, only what it signed last is forgotten.
+    """
     if floors.director_keyset == keyset:
         return floors
-    clock = floors.clock if floors.clock_keyset == keyset else None
-    return floors.model_copy(update={"director_keyset": keyset, "orders": {}, "clock": clock})
+    listed, all_stay = set(keyset.split()), holds(floors.director_keyset, keyset)
+    orders = {
+        topic: floor for topic, floor in floors.orders.items() if (floor.keyid in listed if floor.keyid else all_stay)
+    }
+    clock = floors.clock if holds(floors.clock_keyset, keyset) else None
+    return floors.model_copy(update={"director_keyset": keyset, "orders": orders, "clock": clock})
 
 
 def is_newer(floors: Floors, topic: str, order: tuple[int, int], digest: str) -> bool:
@@ -133,9 +145,12 @@ def is_newer(floors: Floors, topic: str, order: tuple[int, int], digest: str) ->
     return False
 
 
-def raise_order(floors: Floors, topic: str, order: tuple[int, int], digest: str, expires: datetime) -> Floors:
-    """Remember an accepted directive."""
-    orders = {**floors.orders, topic: OrderFloor(epoch=order[0], seq=order[1], digest=digest, expires=expires)}
+def raise_order(
+    floors: Floors, topic: str, order: tuple[int, int], digest: str, expires: datetime, keyid: str = ""
+) -> Floors:
+    """Remember an accepted directive, and which director key signed it."""
+    floor = OrderFloor(epoch=order[0], seq=order[1], digest=digest, expires=expires, keyid=keyid)
+    orders = {**floors.orders, topic: floor}
     if len(orders) > MAX_ORDERS:
         # What has expired cannot be replayed; the rest of the list is bounded all the same.
         del orders[min((t for t in orders if t != topic), key=lambda t: orders[t].expires)]
@@ -183,8 +198,8 @@ def check_issued(issued: datetime, timestamp_expires: datetime) -> None:
 
 
 def unbind_clock(floors: Floors, timestamp_keys: str) -> Floors:
-    """Forget the clock floor when the offline keys list other timestamp keys (TUF 5.3.11, fast-forward recovery)."""
-    if floors.clock is None or floors.clock_timestamp_keys == timestamp_keys:
+    """Forget the clock floor when root no longer lists a timestamp key under which it rose (TUF 5.3.11)."""
+    if floors.clock is None or holds(floors.clock_timestamp_keys, timestamp_keys):
         return floors
     return floors.model_copy(update={"clock": None})
 

@@ -3,7 +3,6 @@
 How it comes to be verified is said in ``workflow``.
 """
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -54,7 +53,7 @@ class ReleaseTarget:
 
 @dataclass(frozen=True, slots=True)
 class RoleVersion:
-    """A verified role: its version, and a fingerprint of the keys that a fast-forward recovery would change."""
+    """A verified role: its version, and the keys that a fast-forward recovery would change."""
 
     version: int
     keyset: str
@@ -91,7 +90,7 @@ class Trusted:
 
     @property
     def timestamp_keys(self) -> str:
-        """Fingerprint of the keys that sign the timestamp; the clock floor is bound to them."""
+        """The keys that sign the timestamp; the clock floor is bound to them."""
         return timestamp_keys(self._set.root)
 
     @property
@@ -169,7 +168,7 @@ class Trusted:
         except (tuf_errors.RepositoryError, tuf_errors.DownloadError) as error:
             raise translate(error) from error
 
-    def verify_director(self, fleet: str) -> Verify:
+    def verify_director(self, fleet: str) -> "RoleCheck":
         """A verifier of announcements and offers: the keys that the offline targets role lists for this fleet."""
         return self._verify_by(director_role(fleet), f"directive: not signed by a director key of fleet {fleet}")
 
@@ -181,25 +180,41 @@ class Trusted:
         return self._verify_by(role, f"not signed by the codesign keys of {component}")
 
     def director_keyset(self, fleet: str) -> str:
-        """Fingerprint of the director's keys; (epoch, seq) floors hold as long as it stays."""
+        """The director's keys; a floor that one of them raised holds as long as it is listed."""
         role = self._delegated(director_role(fleet))
-        return _fingerprint(sorted(role.keyids)) if role else ""
+        return " ".join(sorted(role.keyids)) if role else ""
 
     def _delegated(self, name: str) -> DelegatedRole | None:
         targets = cast(Targets, self._set[Targets.type])
         roles = targets.delegations.roles if targets.delegations else None
         return (roles or {}).get(name)
 
-    def _verify_by(self, role: str, refusal: str) -> Verify:
-        targets = cast(Targets, self._set[Targets.type])
+    def _verify_by(self, role: str, refusal: str) -> "RoleCheck":
+        return RoleCheck(cast(Targets, self._set[Targets.type]), role, refusal)
 
-        def verify(pae: bytes, signatures: Mapping[str, Signature]) -> None:
-            try:
-                targets.verify_delegate(role, pae, dict(signatures))
-            except (tuf_errors.UnsignedMetadataError, ValueError) as error:
-                raise EnvelopeError(ErrorCode.SIGNATURE, refusal) from error
 
-        return verify
+class RoleCheck:
+    """Verifies messages by the keys of one delegated role, and knows afterwards whose signature held.
+
+    Attributes:
+        signed_by: Key id of the listed key that signed what was verified last; "" before.
+    """
+
+    def __init__(self, targets: Targets, role: str, refusal: str) -> None:
+        self._targets = targets
+        self._role = role
+        self._refusal = refusal
+        self.signed_by = ""
+
+    def __call__(self, pae: bytes, signatures: Mapping[str, Signature]) -> None:
+        """Raise EnvelopeError (E_SIGNATURE) when too few listed keys signed."""
+        try:
+            found = self._targets.get_verification_result(self._role, pae, dict(signatures))
+        except ValueError:
+            found = None
+        if not found:
+            raise EnvelopeError(ErrorCode.SIGNATURE, self._refusal)
+        self.signed_by = min(found.signed)
 
 
 def translate(error: Exception) -> TrustError:
@@ -222,15 +237,16 @@ def translate(error: Exception) -> TrustError:
     return TrustError(code, f"trust metadata: {str(error)[:300]}")
 
 
+def holds(before: str, now: str) -> bool:
+    """Whether a floor stays: every key that may have raised it is still listed. Keys are separated by spaces."""
+    return set(before.split()) <= set(now.split())
+
+
 def timestamp_keys(root: Root) -> str:
-    """Fingerprint of the timestamp role's keys."""
-    return _fingerprint(sorted(root.roles["timestamp"].keyids))
+    """The timestamp role's keys, as a floor names them."""
+    return " ".join(sorted(root.roles["timestamp"].keyids))
 
 
 def _keyset(root: Root, role: str) -> str:
-    names = (role, "timestamp", "snapshot")
-    return _fingerprint([f"{name}:{key}" for name in names for key in sorted(root.roles[name].keyids)])
-
-
-def _fingerprint(parts: list[str]) -> str:
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+    names = dict.fromkeys((role, "timestamp", "snapshot"))
+    return " ".join(f"{name}:{key[:16]}" for name in names for key in sorted(root.roles[name].keyids))

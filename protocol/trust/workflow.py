@@ -16,12 +16,14 @@ from tuf.api import exceptions as tuf_errors
 from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 
 from protocol.errors import ErrorCode, TrustError
-from protocol.trust.trusted import Trusted, timestamp_keys, translate
+from protocol.trust.trusted import Trusted, holds, timestamp_keys, translate
 
+MAX_ROOT_ROTATIONS = 256
+"""From the root that a device was enrolled with: python-tuf walks the whole chain each time."""
 _BASE = "topics:///"
 _STORED = "verified.json"
 _LIMITS = UpdaterConfig(
-    max_root_rotations=256,
+    max_root_rotations=MAX_ROOT_ROTATIONS,
     max_delegations=4,
     root_max_length=16_384,
     timestamp_max_length=2_048,
@@ -33,7 +35,7 @@ _LIMITS = UpdaterConfig(
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """By which instant expiry is judged instead, once root lists other timestamp keys than these (TUF 5.3.11).
+    """By which instant expiry is judged instead, once root no longer lists all of these timestamp keys (TUF 5.3.11).
 
     Online keys moved the receiver's clock floor; when they turn out to be stolen and are replaced, so is the floor.
     """
@@ -132,7 +134,8 @@ def refresh_from(
             return Trusted(updater)
         except (tuf_errors.RepositoryError, tuf_errors.DownloadError) as error:
             expired = isinstance(error, tuf_errors.ExpiredMetadataError)
-            if expired and recovery and timestamp_keys(updater._trusted_set.root) != recovery.timestamp_keys:  # noqa: SLF001
+            root_now = updater._trusted_set.root  # noqa: SLF001
+            if expired and recovery and not holds(recovery.timestamp_keys, timestamp_keys(root_now)):
                 now, recovery = recovery.now, None
                 continue
             raise translate(error) from error

@@ -101,14 +101,16 @@ def test_the_list_of_orders_is_bounded_and_forgets_the_first_to_expire() -> None
     assert "last" in floors.orders
 
 
-def raised(floors: Floors, issued: datetime, *, timestamp_expires: datetime = TIMESTAMP_EXPIRES) -> Floors:
+def raised(
+    floors: Floors, issued: datetime, *, timestamp_expires: datetime = TIMESTAMP_EXPIRES, director: str = "stolen"
+) -> Floors:
     """The clock floor after a directive that was issued at an instant."""
     return raise_clock(
         floors,
         issued,
         timestamp_expires=timestamp_expires,
         snapshot_expires=SNAPSHOT_EXPIRES,
-        director_keys="stolen",
+        director_keys=director,
         timestamp_keys="first",
     )
 
@@ -150,7 +152,7 @@ def test_the_clock_floor_never_falls_nor_passes_what_others_signed(days: list[in
 def test_other_timestamp_keys_forget_the_clock() -> None:
     """Who held both online keys moved the floor far; root's new timestamp keys take that back, counters stay."""
     floors = raised(raise_counter(Floors(), "app", 4), NOW + timedelta(days=20), timestamp_expires=SNAPSHOT_EXPIRES)
-    assert unbind_clock(floors, "first") == floors
+    assert unbind_clock(floors, "first") == floors == unbind_clock(floors, "first second")
     after = unbind_clock(floors, "second")
     assert after.clock is None
     assert after.counters == {"app": 4}
@@ -220,3 +222,29 @@ def test_of_two_copies_no_floor_is_lost(one: Floors, other: Floors) -> None:
         assert merged.roles["snapshot"].version >= floors.roles["snapshot"].version
         assert (merged.orders["t"].epoch, merged.orders["t"].seq) >= (floors.orders["t"].epoch, floors.orders["t"].seq)
         assert floors.clock is None or (merged.clock is not None and merged.clock >= floors.clock)
+
+
+def test_a_key_that_is_added_takes_no_floor_away() -> None:
+    """While two director keys are listed, what the first signed long ago is still a replay, and so is old metadata."""
+    floors = bind_director(raise_roles(Floors(), {"targets": RoleVersion(7, "targets:a timestamp:t")}), "first")
+    floors = raise_order(floors, "t", (1, 9), "d", NOW, "first")
+    floors = raised(floors, NOW, director="first")
+    both = bind_director(floors, "first second")
+    assert (both.orders, both.clock) == (floors.orders, NOW)
+    with pytest.raises(EnvelopeError):
+        is_newer(both, "t", (1, 8), "older")
+    with pytest.raises(TrustError):
+        raise_roles(both, {"targets": RoleVersion(6, "targets:a targets:b timestamp:t")})
+
+
+def test_a_key_that_is_removed_takes_only_its_own_floors_away() -> None:
+    """After the second key signed everything anew, removing the first opens nothing; a topic it jammed opens."""
+    floors = bind_director(Floors(), "first second")
+    floors = raise_order(floors, "signed anew", (1, 9), "d", NOW, "second")
+    floors = raise_order(floors, "jammed", (2**31, 1), "d", NOW, "first")
+    floors = raised(floors, NOW, director="second")
+    after = bind_director(floors, "second")
+    assert set(after.orders) == {"signed anew"}
+    assert after.clock == NOW
+    with pytest.raises(EnvelopeError):
+        is_newer(after, "signed anew", (1, 8), "older")

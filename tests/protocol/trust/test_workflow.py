@@ -11,7 +11,7 @@ from tuf.api.metadata import MetaFile
 from protocol.envelopes import decode, encode, open_envelope, sign
 from protocol.errors import EnvelopeError, ErrorCode, TrustError
 from protocol.reports import Presence
-from protocol.trust.workflow import TrustStore
+from protocol.trust.workflow import MAX_ROOT_ROTATIONS, TrustStore
 from tests.protocol.trust.repository import DIRECTOR, FLEET, NOW, PRODUCT, RELEASES, Repository
 
 PATH = f"{PRODUCT}/1.1.0/manifest"
@@ -232,7 +232,7 @@ def test_the_director_speaks_for_its_fleet_only(store: TrustStore, repository: R
 
 
 def test_the_directors_keyset_changes_with_its_keys(store: TrustStore, repository: Repository) -> None:
-    """Order floors are bound to the director's keys: other keys, another fingerprint."""
+    """Order floors are bound to the director's keys: other keys, another set."""
     before = store.refresh(repository.files(), NOW).director_keyset(FLEET)
     repository.targets.add_key(CryptoSigner.generate_ed25519().public_key, DIRECTOR)
     repository.bump()
@@ -269,3 +269,41 @@ def test_a_disk_that_refuses_has_a_code(tmp_path: Path, repository: Repository, 
         place.mkdir()
     store = TrustStore(tmp_path / "trust", repository.root_bytes())
     assert refused(store, repository.files()) is ErrorCode.SPACE
+
+
+def rotate_root(repository: Repository, count: int) -> dict[str, bytes]:
+    """``count`` root rotations: each has one new key, and is signed by the old one and the new one."""
+    files = {"1.root.json": repository.root_bytes()}
+    for _ in range(count):
+        old, new = repository.signers["root"], CryptoSigner.generate_ed25519()
+        repository.root.revoke_key(old.public_key.keyid, "root")
+        repository.root.add_key(new.public_key, "root")
+        repository.root.version += 1
+        repository.signers |= {"old root": old, "root": new}
+        files[f"{repository.root.version}.root.json"] = repository.sign(repository.root, "old root", "root")
+    return files
+
+
+def test_a_device_that_missed_forty_five_root_rotations_catches_up_at_once(
+    store: TrustStore, repository: Repository
+) -> None:
+    """K6: every root is retained, one that is withheld holds a device back until it comes."""
+    files = rotate_root(repository, 45)
+    files = {**repository.files(), **files}
+    withheld = {name: data for name, data in files.items() if name != "30.root.json"}
+    assert store.refresh(withheld, NOW).roles["root"].version == 29
+    assert store.refresh(files, NOW).roles["root"].version == 46
+
+
+def test_the_chain_of_roots_that_a_device_walks_is_bounded(store: TrustStore, repository: Repository) -> None:
+    """K6: MAX_ROOT_ROTATIONS from the root it was enrolled with; what a later root alone says is not believed."""
+    timestamp = CryptoSigner.generate_ed25519()
+    files = rotate_root(repository, MAX_ROOT_ROTATIONS)
+    assert store.refresh({**repository.files(), **files}, NOW).roles["root"].version == MAX_ROOT_ROTATIONS + 1
+    repository.root.revoke_key(repository.signers["timestamp"].public_key.keyid, "timestamp")
+    repository.root.add_key(timestamp.public_key, "timestamp")
+    repository.signers["timestamp"] = timestamp
+    repository.root.version += 1
+    with pytest.raises(TrustError) as caught:
+        store.refresh({**repository.files(), **files}, NOW)
+    assert caught.value.code is ErrorCode.SIGNATURE
