@@ -16,7 +16,7 @@ CODE := protocol orchestrator device_client
 CHECKED := $(CODE) $(wildcard tests) $(wildcard benchmarks)
 ARGS ?=
 
-.PHONY: help setup broker demo test test-all check format lock bench clean
+.PHONY: help setup broker token demo test test-all check format lock bench clean
 
 help:
 	@echo 'make demo      set up, then run a whole fleet on this machine (ARGS="--devices 12")'
@@ -56,13 +56,20 @@ broker:
 	  echo 'set-up: installing mosquitto'; \
 	  $(APT) update -q && $(APT) install -q -y --no-install-recommends mosquitto; }
 
+# A software token for the tests of keys on tokens; without it they are skipped and say so.
+token:
+	@command -v softhsm2-util >/dev/null 2>&1 || { \
+	  echo 'set-up: installing softhsm2, for the tests of keys on tokens'; \
+	  $(APT) update -q && $(APT) install -q -y --no-install-recommends softhsm2; } || \
+	  echo 'set-up: softhsm2 could not be installed: keys on tokens will NOT be tested'
+
 demo: setup
 	$(BIN)/flagship demo $(ARGS)
 
-test: setup
+test: setup token
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)
 
-test-all: setup
+test-all: setup token
 	$(BIN)/python -m pytest --hypothesis-profile=searching $(ARGS)
 
 check: $(STAMP)

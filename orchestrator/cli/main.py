@@ -40,7 +40,9 @@ NOUNS = {
     "demo": Noun("orchestrator.demo.cli:demo", "Play a staged rollout with mishaps on this machine."),
     "status": Noun("orchestrator.cli.status:status", "Show the fleet as dashboards see it."),
     "release": Noun("orchestrator.cli.release:app", "Make, publish and list releases."),
-    "trust": Noun("orchestrator.cli.trust:app", "Sign what devices trust: the way to their fleet."),
+    "trust": Noun(
+        "orchestrator.cli.trust:app", "Keys of roles, and the way to the fleet: propose, sign, publish, renew, show."
+    ),
     "device": Noun("orchestrator.cli.device:app", "Enrol and list devices."),
     "group": Noun("orchestrator.cli.group:app", "Name sets of devices."),
     "rollout": Noun("orchestrator.cli.rollout:app", "Bring a release to devices, stage by stage."),

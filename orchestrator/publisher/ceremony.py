@@ -7,7 +7,7 @@ needs the other's private halves. What is public goes to both.
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -16,16 +16,13 @@ from tuf.api.metadata import DelegatedRole, Delegations, Metadata, MetaFile, Roo
 from tuf.api.serialization.json import JSONSerializer
 
 from orchestrator.errors import OperationError, UsageError
+from orchestrator.expiry import RELEASES_LIFE, ROOT_LIFE, SNAPSHOT_LIFE, TARGETS_LIFE, TIMESTAMP_LIFE
 from orchestrator.private_files import write_private
 from orchestrator.publisher.keys import create_package_key, create_signing_key
-from orchestrator.publisher.signing import RELEASES_EXPIRY, SNAPSHOT_EXPIRY
 from orchestrator.publisher.workspace import SECRET_BYTES, Workspace
 from protocol.identifiers import check_id
 from protocol.trust.trusted import codesign_role, director_role, releases_role
 
-ROOT_EXPIRY = timedelta(days=365)
-TARGETS_EXPIRY = timedelta(days=180)
-TIMESTAMP_EXPIRY = timedelta(days=7)
 MAX_KEYS = 16
 DIRECTORY_MODE = 0o700
 _COMPACT = JSONSerializer(compact=True)
@@ -77,7 +74,7 @@ def hold_ceremony(
     public = package_key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
     now = now.replace(microsecond=0)
-    root = Root(expires=now + ROOT_EXPIRY, consistent_snapshot=True)
+    root = Root(expires=now + ROOT_LIFE, consistent_snapshot=True)
     for role, keys in (("root", root_keys), ("targets", targets_keys), ("snapshot", snapshot_keys)):
         for key in keys:
             root.add_key(key.public_key, role)
@@ -90,8 +87,8 @@ def hold_ceremony(
         "1.snapshot.json": _signed(Metadata(_snapshot(products, now)), snapshot_keys),
     }
     for product, keys in releases_keys.items():
-        files[f"1.{releases_role(product)}.json"] = _signed(Metadata(Targets(expires=now + RELEASES_EXPIRY)), keys)
-    timestamp = Timestamp(version=1, expires=now + TIMESTAMP_EXPIRY, snapshot_meta=MetaFile(1))
+        files[f"1.{releases_role(product)}.json"] = _signed(Metadata(Targets(expires=now + RELEASES_LIFE)), keys)
+    timestamp = Timestamp(version=1, expires=now + TIMESTAMP_LIFE, snapshot_meta=MetaFile(1))
     for name, data in files.items():
         _write(workspace.metadata / name, data)
         _write(trust / name, data)
@@ -138,7 +135,7 @@ def _targets(
     # Key carriers: they may sign no target; devices take the keys from them (design, section 4).
     for name in (director_role(fleet), *map(codesign_role, codesign)):
         roles[name] = DelegatedRole(name, [], 1, terminating=True, paths=[])
-    targets = Targets(expires=now + TARGETS_EXPIRY, delegations=Delegations({}, roles))
+    targets = Targets(expires=now + TARGETS_LIFE, delegations=Delegations({}, roles))
     for product, keys in releases.items():
         for key in keys:
             targets.add_key(key.public_key, releases_role(product))
@@ -150,7 +147,7 @@ def _targets(
 
 def _snapshot(products: Iterable[str], now: datetime) -> Snapshot:
     meta = {f"{name}.json": MetaFile(1) for name in ("targets", *map(releases_role, products))}
-    return Snapshot(expires=now + SNAPSHOT_EXPIRY, meta=meta)
+    return Snapshot(expires=now + SNAPSHOT_LIFE, meta=meta)
 
 
 def _signed(

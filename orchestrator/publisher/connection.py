@@ -6,7 +6,7 @@ no file of its own; length and hash are of the same bytes. See docs/decisions/00
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -16,14 +16,13 @@ from securesystemslib.signer import Signer
 from tuf.api.metadata import Metadata, MetaFile, Snapshot, TargetFile, Targets
 
 from orchestrator.errors import NotFoundError, OperationError, UsageError
-from orchestrator.publisher.signing import SNAPSHOT_EXPIRY, Repository, current_files, sign_role, whole_seconds
+from orchestrator.expiry import SNAPSHOT_LIFE, TARGETS_LIFE
+from orchestrator.publisher.signing import Repository, sign_role, whole_seconds
+from orchestrator.publisher.working_copy import check_fits
 from protocol.enrolment import BrokerAddress, ConnectionTarget
 from protocol.envelopes import encode
-from protocol.errors import TrustError
-from protocol.trust.bundle import pack_bundle
 from protocol.trust.trusted import CONNECTION
 
-TARGETS_EXPIRY: Final = timedelta(days=180)
 MAX_CA_BYTES: Final = 16_384
 
 
@@ -80,21 +79,18 @@ def sign_connection(
     entry.unrecognized_fields["custom"] = target.model_dump(mode="json")
     targets.signed.targets[CONNECTION] = entry
     targets.signed.version += 1
-    targets.signed.expires = max(targets.signed.expires, whole_seconds(now + TARGETS_EXPIRY))
+    targets.signed.expires = max(targets.signed.expires, whole_seconds(now + TARGETS_LIFE))
     snapshot = Metadata[Snapshot].from_bytes(repository.snapshot.to_bytes())
     snapshot.signed.meta["targets.json"] = MetaFile(targets.signed.version)
     snapshot.signed.version += 1
-    snapshot.signed.expires = whole_seconds(now + SNAPSHOT_EXPIRY)
+    snapshot.signed.expires = whole_seconds(now + SNAPSHOT_LIFE)
     roles = repository.root.signed.roles
     keys = {name: (roles[name].keyids, roles[name].threshold) for name in ("targets", "snapshot")}
     changed = {
         f"{targets.signed.version}.targets.json": sign_role("targets", targets, *keys["targets"], available),
         f"{snapshot.signed.version}.snapshot.json": sign_role("snapshot", snapshot, *keys["snapshot"], available),
     }
-    try:
-        pack_bundle(current_files({**repository.files, **changed}))
-    except TrustError as error:
-        raise OperationError(f"connection: {error.detail}") from error
+    check_fits("connection", {**repository.files, **changed})
     return changed
 
 

@@ -4,23 +4,21 @@ What is durable when, and why in this order: the package's content, then the wor
 package's name. A cut before the second leaves nothing; a version that is listed always has its package on the disk.
 """
 
-import fcntl
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from orchestrator.errors import ConflictError, OperationError
+from orchestrator.errors import ConflictError
 from orchestrator.package import CEK, CHUNK, PIECE, RELEASE, TRUST, PackageHeader
 from orchestrator.package_writer import PackageWriter
 from orchestrator.publisher.executables import list_executables, sign_executables
 from orchestrator.publisher.packing import LEVEL, Packed, Sink, pack_source
 from orchestrator.publisher.sealing import Sealed, seal
-from orchestrator.publisher.signing import check_keys, check_new, current_files, load_repository, sign_release
+from orchestrator.publisher.signing import check_keys, check_new, load_repository, sign_release
 from orchestrator.publisher.sources import scan
-from orchestrator.publisher.workspace import Workspace, workspace_missing
+from orchestrator.publisher.working_copy import current_files
+from orchestrator.publisher.workspace import Workspace
 from protocol.identifiers import ReleaseName
 from protocol.manifest import Manifest, Policy, ReleaseInfo
 
@@ -66,7 +64,7 @@ def create_release(source: Path, output: Path, spec: ReleaseSpec, workspace: Wor
     """
     if not workspace.secret.exists():
         workspace.load()  # says what is missing; in a folder of something else not even a lock is left
-    with _locked(workspace.directory):
+    with workspace.locked():
         keys = workspace.load()
         repository = load_repository(keys.metadata, now)
         check_new(repository, spec.name)
@@ -131,24 +129,3 @@ def _add_release(
     package.add(CEK, sealed.wrapped_key)
     header = PackageHeader(fleet=fleet, product=name.product, version=name.version, manifest_sha256=sealed.sha256)
     package.add(RELEASE, header.model_dump_json().encode())
-
-
-@contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    """One release at a time: two would sign two metadata files of one version."""
-    try:
-        descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except FileNotFoundError as error:
-        raise workspace_missing(directory) from error
-    except OSError as error:
-        raise OperationError(f"release keys {directory}: cannot be used: {error.strerror or error}") from error
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ConflictError(
-                f"release keys {directory}: another release is being created; wait for it to end"
-            ) from error
-        yield
-    finally:
-        os.close(descriptor)

@@ -6,27 +6,22 @@ first as a client would (TUF 5.3 to 5.6, without timestamp): a working copy that
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Final, TypeVar
+from datetime import datetime
 
 from securesystemslib.signer import Signer
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import DelegatedRole, Metadata, MetaFile, Root, Snapshot, TargetFile, Targets
-from tuf.api.serialization import DeserializationError
 from tuf.api.serialization.json import JSONSerializer
 
 from orchestrator.errors import ConflictError, NotAllowedError, NotFoundError, OperationError
+from orchestrator.expiry import RELEASES_LIFE, SNAPSHOT_LIFE
 from orchestrator.publisher.sealing import Sealed
-from protocol.errors import TrustError
+from orchestrator.publisher.working_copy import S, check_fits, load_metadata, newest_version
 from protocol.identifiers import ReleaseName
 from protocol.manifest import ReleaseInfo
-from protocol.trust.bundle import pack_bundle
 from protocol.trust.trusted import codesign_role, director_role, releases_role
 
-RELEASES_EXPIRY: Final = timedelta(days=90)
-SNAPSHOT_EXPIRY: Final = timedelta(days=90)
 _COMPACT = JSONSerializer(compact=True)
-S = TypeVar("S", Root, Targets, Snapshot)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +55,11 @@ class Repository:
             raise OperationError(f"release keys: expected the director of one fleet, found {len(fleets)}")
         return fleets[0]
 
+    @property
+    def products(self) -> list[str]:
+        """Products that have a role, sorted."""
+        return sorted(name.removeprefix(releases_role("")) for name in self._delegated if _is_releases(name))
+
     def demands(self, product: str) -> dict[str, tuple[list[str], int]]:
         """Key ids and threshold of the roles that a release needs, by role."""
         delegated = self._delegated[releases_role(product)]
@@ -90,14 +90,14 @@ class Repository:
             OperationError: Its file is missing, damaged or not signed as it must be.
         """
         role = releases_role(product)
-        known = sorted(name for name in self._delegated if _is_releases(name))
+        known = [f"{releases_role('')}{name}" for name in self.products]
         if role not in known:
             names = ", ".join(name.removeprefix(releases_role("")) for name in known) or "none"
             raise NotFoundError(f"product {product}: the release keys know {names}; name one of them")
         meta = self.snapshot.signed.meta.get(f"{role}.json")
         if meta is None:
             raise OperationError(f"product {product}: the snapshot does not list {role}.json; restore the working copy")
-        metadata = _load(self.files, f"{meta.version}.{role}.json", Targets)
+        metadata = load_metadata(self.files, f"{meta.version}.{role}.json", Targets)
         _check_signed(role, lambda: self.targets.verify_delegate(role, metadata))
         return metadata
 
@@ -119,18 +119,28 @@ def load_repository(files: Mapping[str, bytes], now: datetime) -> Repository:
     Raises:
         OperationError: A file is missing, damaged, expired or not signed as it must be; says which and what to do.
     """
-    root = _load(files, f"{_newest(files, 'root')}.root.json", Root)
-    targets = _load(files, f"{_newest(files, 'targets')}.targets.json", Targets)
-    snapshot = _load(files, f"{_newest(files, 'snapshot')}.snapshot.json", Snapshot)
-    _check_signed("root", lambda: root.verify_delegate("root", root))
-    _check_signed("targets", lambda: root.verify_delegate("targets", targets))
-    _check_signed("snapshot", lambda: root.verify_delegate("snapshot", snapshot))
-    for name, signed in (("root", root.signed), ("targets", targets.signed)):
+    repository = read_repository(files)
+    for name, signed in (("root", repository.root.signed), ("targets", repository.targets.signed)):
         if signed.is_expired(now):
             raise OperationError(
                 f"release keys: {name} metadata version {signed.version} expired {signed.expires:%Y-%m-%d}; "
-                f"sign a new {name} before releasing"
+                f"renew it with 'flagship trust renew' before releasing"
             )
+    return repository
+
+
+def read_repository(files: Mapping[str, bytes]) -> Repository:
+    """Check the working copy in all but expiry: what ran out is what a ceremony renews.
+
+    Raises:
+        OperationError: A file is missing, damaged or not signed as it must be; says which and what to do.
+    """
+    root = load_metadata(files, f"{newest_version(files, 'root')}.root.json", Root)
+    targets = load_metadata(files, f"{newest_version(files, 'targets')}.targets.json", Targets)
+    snapshot = load_metadata(files, f"{newest_version(files, 'snapshot')}.snapshot.json", Snapshot)
+    _check_signed("root", lambda: root.verify_delegate("root", root))
+    _check_signed("targets", lambda: root.verify_delegate("targets", targets))
+    _check_signed("snapshot", lambda: root.verify_delegate("snapshot", snapshot))
     listed = snapshot.signed.meta.get("targets.json")
     if listed is None or listed.version != targets.signed.version:
         raise OperationError(
@@ -172,37 +182,18 @@ def sign_release(
     target.unrecognized_fields["custom"] = info.model_dump(mode="json")
     releases.signed.targets[name.target_path] = target
     releases.signed.version += 1
-    releases.signed.expires = whole_seconds(now + RELEASES_EXPIRY)
+    releases.signed.expires = whole_seconds(now + RELEASES_LIFE)
     snapshot = Metadata[Snapshot].from_bytes(repository.snapshot.to_bytes())
     snapshot.signed.meta[f"{role}.json"] = MetaFile(releases.signed.version)
     snapshot.signed.version += 1
-    snapshot.signed.expires = whole_seconds(now + SNAPSHOT_EXPIRY)
+    snapshot.signed.expires = whole_seconds(now + SNAPSHOT_LIFE)
     demands = repository.demands(info.product)
     changed = {
         f"{releases.signed.version}.{role}.json": sign_role(role, releases, *demands[role], available),
         f"{snapshot.signed.version}.snapshot.json": sign_role("snapshot", snapshot, *demands["snapshot"], available),
     }
-    try:
-        pack_bundle(current_files({**repository.files, **changed}))
-    except TrustError as error:
-        raise OperationError(f"release {name}: {error.detail}") from error
+    check_fits(f"release {name}", {**repository.files, **changed})
     return changed
-
-
-def current_files(files: Mapping[str, bytes]) -> dict[str, bytes]:
-    """What a client needs: every root, the newest snapshot, and of the other roles what that snapshot names.
-
-    Raises:
-        OperationError: One of them is missing.
-    """
-    newest = f"{_newest(files, 'snapshot')}.snapshot.json"
-    snapshot = _load(files, newest, Snapshot)
-    names = [name for name in files if name.endswith(".root.json")]
-    names += [newest, *(f"{meta.version}.{file}" for file, meta in snapshot.signed.meta.items())]
-    missing = [name for name in names if name not in files]
-    if missing:
-        raise OperationError(f"release keys: metadata {missing[0]} is missing; restore the working copy")
-    return {name: files[name] for name in names}
 
 
 def check_keys(repository: Repository, product: str, signers: Iterable[Signer]) -> None:
@@ -220,15 +211,16 @@ def check_keys(repository: Repository, product: str, signers: Iterable[Signer]) 
 def sign_role(
     role: str, metadata: Metadata[S], keyids: Iterable[str], threshold: int, available: Mapping[str, Signer]
 ) -> bytes:
-    """Sign a role's metadata anew with every key of it that is at hand.
+    """Sign a role's metadata anew with as many keys at hand as it needs.
 
     Raises:
         NotAllowedError: They are fewer than the threshold demands.
     """
-    mine = [keyid for keyid in keyids if keyid in available]
+    # In the order of the keys at hand, and no more than needed: those that ask for a password come last.
+    mine = [keyid for keyid in available if keyid in set(keyids)]
     _enough(role, mine, threshold)
     metadata.signatures.clear()
-    for keyid in mine:
+    for keyid in mine[:threshold]:
         metadata.sign(available[keyid], append=True)
     return metadata.to_bytes(_COMPACT)
 
@@ -241,19 +233,6 @@ def _enough(role: str, mine: list[str], threshold: int) -> None:
         )
 
 
-def _load(files: Mapping[str, bytes], name: str, kind: type[S]) -> Metadata[S]:
-    data = files.get(name)
-    if data is None:
-        raise OperationError(f"release keys: metadata {name} is missing; restore the working copy")
-    try:
-        metadata = Metadata[S].from_bytes(data)
-    except DeserializationError as error:
-        raise OperationError(f"release keys: metadata {name} is damaged; restore the working copy") from error
-    if not isinstance(metadata.signed, kind):
-        raise OperationError(f"release keys: metadata {name} is of another kind; restore the working copy")
-    return metadata
-
-
 def _check_signed(role: str, verify: Callable[[], None]) -> None:
     try:
         verify()
@@ -261,15 +240,6 @@ def _check_signed(role: str, verify: Callable[[], None]) -> None:
         raise OperationError(
             f"release keys: {role} metadata is not signed by its keys; restore the working copy"
         ) from error
-
-
-def _newest(files: Mapping[str, bytes], role: str) -> int:
-    versions = [int(name.split(".")[0]) for name in files if name.endswith(f".{role}.json") and name[0].isdigit()]
-    if not versions:
-        raise NotFoundError(
-            f"release keys: no {role} metadata; make keys with 'flagship init DIR' or name their folder with --keys"
-        )
-    return max(versions)
 
 
 def _is_releases(role: str) -> bool:

@@ -15,7 +15,7 @@ from orchestrator.cli.main import main as flagship
 from orchestrator.config import Home, Settings
 from orchestrator.delivery.broker import ManagedBroker
 from orchestrator.fleet.authority import create_authority, issue_server
-from orchestrator.publisher.signing import current_files
+from orchestrator.publisher.working_copy import current_files
 from orchestrator.publisher.workspace import Workspace
 from orchestrator.releases.package_trust import store_trust
 from tests.certificates import free_ports

@@ -178,9 +178,9 @@ def test_a_folder_of_something_else_is_left_alone(publisher: Publisher, tree: Pa
 
 def test_expired_metadata_is_not_built_upon(publisher: Publisher, tree: Path) -> None:
     """Metadata that no device would accept stops the release."""
-    with pytest.raises(OperationError, match="root metadata version 1 expired 2027-11-24; sign a new root"):
+    with pytest.raises(OperationError, match="root metadata version 1 expired 2027-11-24; renew it with"):
         create(replace(publisher, now=publisher.now + timedelta(days=366)), tree)
-    with pytest.raises(OperationError, match="targets metadata version 1 expired 2027-05-23; sign a new targets"):
+    with pytest.raises(OperationError, match="targets metadata version 1 expired 2027-05-23; renew it with"):
         create(replace(publisher, now=publisher.now + timedelta(days=181)), tree)
 
 
@@ -242,7 +242,7 @@ def test_one_release_at_a_time(publisher: Publisher, tree: Path) -> None:
     """Two at once would sign two metadata files of one version."""
     with (publisher.workspace.directory / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(ConflictError, match="another release is being created"):
+        with pytest.raises(ConflictError, match="another command works with them"):
             create(publisher, tree)
 
 

@@ -68,7 +68,7 @@ def test_a_publishers_key_that_is_damaged(publisher: Publisher, content: bytes) 
 
 
 def test_a_publishers_key_of_another_kind(publisher: Publisher) -> None:
-    """A key that cannot sign, or asks for a passphrase, is refused like a damaged one."""
+    """A key that cannot sign is refused like a damaged one; one that asks for a password is not tried unasked."""
     path = publisher.workspace.keys / "snapshot-1.key"
     path.unlink()
     create_package_key(path)
@@ -78,8 +78,7 @@ def test_a_publishers_key_of_another_kind(publisher: Publisher) -> None:
         Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"passphrase")
     )
     path.write_bytes(locked)
-    with pytest.raises(OperationError, match="expected an unencrypted private key for signing"):
-        publisher.workspace.load()
+    assert len(publisher.workspace.load().signers) == 3
 
 
 def test_a_publishers_folder_that_is_missing(tmp_path: Path) -> None:
