@@ -21,12 +21,15 @@ from orchestrator.config import Home, Settings
 from orchestrator.delivery.broker import ManagedBroker
 from orchestrator.delivery.delivery import Delivery
 from orchestrator.errors import ConflictError, OperationError
+from orchestrator.expiry_watch import ExpiryWatch
 from orchestrator.fleet.admission import Admission
 from orchestrator.fleet.credentials import check_credentials
 from orchestrator.ingest.desk import Desk
 from orchestrator.ingest.ingest import Ingest
+from orchestrator.metrics import Metrics
 from orchestrator.private_files import hold_lock
 from orchestrator.releases.importer import import_package
+from orchestrator.releases.trust_updates import TrustUpdates
 from orchestrator.rollouts.controller import Controller
 from orchestrator.signer.opening import open_room
 from orchestrator.signer.seam import SigningRoom
@@ -82,10 +85,21 @@ async def _run(
     home: Home, settings: Settings, db: Database, signer: SigningRoom, listener: socket.socket, clock: Clock
 ) -> None:
     chunks = ChunkStore(home.chunks)
-    broker = ManagedBroker(home, settings)
-    delivery = Delivery(db, home, settings, signer, chunks, clock)
+    broker, metrics = ManagedBroker(home, settings), Metrics()
+    expiries = ExpiryWatch(home, metrics, clock)
+    trust = TrustUpdates(
+        fleet=settings.fleet,
+        broker=settings.broker.name,
+        home=home,
+        db=db,
+        signer=signer,
+        now=clock.now,
+        wake=lambda: delivery.wake(),  # noqa: PLW0108 - delivery is made below
+    )
+    delivery = Delivery(db, home, settings, signer, chunks, clock, trust.published)
     controller = Controller(db, clock, settings, delivery.wake)
     ingest = Ingest(db, home, settings, clock, delivery.wake, controller.wake)
+    await trust.published()
 
     admission = Admission(db, home, settings, clock, ingest.keys.forget)
     desk = Desk(db, home, settings, clock, admission, delivery.wake, ingest.keys.forget)
@@ -102,6 +116,8 @@ async def _run(
         delivery=delivery,
         admission=admission,
         import_package=take_in,
+        trust=trust,
+        metrics=metrics,
     )
     told = asyncio.Event()
     async with asyncio.TaskGroup() as group:
@@ -117,6 +133,7 @@ async def _run(
                         ("ingest", ingest),
                         ("desk", desk),
                         ("controller", controller),
+                        ("expiry", expiries),
                     )
                 ]
                 tasks.append(group.create_task(_serve_api(services, listener), name="api"))

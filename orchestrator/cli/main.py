@@ -39,10 +39,9 @@ NOUNS = {
     "signer": Noun("orchestrator.cli.signer:app", "Sign in a process of its own; lift halts; check the signer's log."),
     "demo": Noun("orchestrator.demo.cli:demo", "Play a staged rollout with mishaps on this machine."),
     "status": Noun("orchestrator.cli.status:status", "Show the fleet as dashboards see it."),
+    "doctor": Noun("orchestrator.cli.doctor:doctor", "Say what is wrong with a home, or soon will be."),
     "release": Noun("orchestrator.cli.release:app", "Make, publish and list releases."),
-    "trust": Noun(
-        "orchestrator.cli.trust:app", "Keys of roles, and the way to the fleet: propose, sign, publish, renew, show."
-    ),
+    "trust": Noun("orchestrator.cli.trust:app", "Keys of roles, and the way to the fleet."),
     "device": Noun("orchestrator.cli.device:app", "Enrol and list devices."),
     "group": Noun("orchestrator.cli.group:app", "Name sets of devices."),
     "rollout": Noun("orchestrator.cli.rollout:app", "Bring a release to devices, stage by stage."),

@@ -7,6 +7,7 @@ before a halt leaves after its barrier. Marks are removed only when the broker h
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from random import Random
 
 import structlog
@@ -50,8 +51,9 @@ class Delivery:
     """One broker's delivery session."""
 
     def __init__(
-        self, db: Database, home: Home, settings: Settings, signer: SigningRoom, chunk_store: Chunks, clock: Clock
-    ) -> None:
+        self, db: Database, home: Home, settings: Settings, signer: SigningRoom, chunk_store: Chunks, clock: Clock,
+        on_trust: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:  # fmt: skip
         self._db = db
         self._home = home
         self._settings = settings
@@ -63,7 +65,7 @@ class Delivery:
         self._watch = SignerWatch(db, home, signer, clock)
         self._directives = Directives(self._topics, settings, signer)
         self._chunks = ChunkPublishing(db, settings, chunk_store, self._topics, self._readback)
-        self._trust = TrustPublishing(db, home, settings, signer, self._topics, self._readback, clock)
+        self._trust = TrustPublishing(db, home, settings, signer, self._topics, self._readback, clock, on_trust)
         self._status = StatusTopics(db, settings, self._topics, clock, lambda: self.signer_trouble)
         self._random = Random()
         self._woken = asyncio.Event()

@@ -4,6 +4,7 @@ Where the metadata comes from and what is due is said in ``trust_topics``.
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 import structlog
@@ -36,7 +37,9 @@ class TrustPublishing:
         topics: Topics,
         readback: ReadBack,
         clock: Clock,
+        on_published: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
+        """``on_published`` is called when the broker has all of it, before any directive that is signed later."""
         self._db = db
         self._folder = home.trust
         self._broker = settings.broker.name
@@ -45,6 +48,7 @@ class TrustPublishing:
         self._topics = topics
         self._readback = readback
         self._clock = clock
+        self._on_published = on_published
         self._lock = asyncio.Lock()
 
     async def publish(self, session: Session, *, force: bool = False) -> None:
@@ -91,3 +95,5 @@ class TrustPublishing:
             await send_proven(session, self._readback, {item.topic: item for item in step}, self._timing.read_back_s)
         async with self._db.begin() as conn:
             await published.record(conn, self._broker, [item.publication(keep_payload=False) for item in news])
+        if self._on_published is not None:
+            await self._on_published()

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from tuf.api.exceptions import RepositoryError
-from tuf.api.metadata import Metadata, Timestamp
+from tuf.api.metadata import Metadata, Root, Timestamp
 
 from orchestrator.delivery.publisher import Outgoing
 from orchestrator.errors import NotFoundError, OperationError
@@ -80,9 +80,16 @@ def renew_timestamp(directory: Path, signer: SigningRoom, now: datetime, renew: 
     snapshot = roles["snapshot"][0]
     if not renewal_due(read_timestamp(directory), snapshot, signer.highest_timestamp(), now, renew):
         return False
-    data = signer.bump_timestamp(snapshot)
+    data = signer.bump_timestamp(snapshot, _timestamp_keys(roles["root"][1]) if "root" in roles else ())
     _replace(directory / TIMESTAMP_FILE, data)
     return True
+
+
+def _timestamp_keys(root: Path) -> list[str]:
+    try:
+        return list(Metadata[Root].from_bytes(root.read_bytes()).signed.roles[Timestamp.type].keyids)
+    except (OSError, RepositoryError, ValueError) as error:
+        raise OperationError(f"{root}: expected TUF root metadata; restore it") from error
 
 
 def trust_messages(directory: Path, topics: Topics) -> list[Outgoing]:

@@ -38,7 +38,12 @@ log = structlog.get_logger(__name__)
 
 _MAX_CEK_BYTES = 4096
 _LOCKS: WeakKeyDictionary[Database, asyncio.Lock] = WeakKeyDictionary()
-"""One import at a time per database: each builds on the metadata that the one before it stored."""
+"""One at a time per database: each builds on the metadata that the one before it stored."""
+
+
+def intake(db: Database) -> asyncio.Lock:
+    """Held by whoever adds to the published metadata."""
+    return _LOCKS.setdefault(db, asyncio.Lock())
 
 
 class ImportSigner(Timestamps, Protocol):
@@ -72,7 +77,7 @@ async def import_package(
         OperationError: Why it is refused, in one sentence; nothing changed.
     """
     settings = home.load()
-    async with _LOCKS.setdefault(db, asyncio.Lock()):
+    async with intake(db):
         with await asyncio.to_thread(PackageReader, path) as package:
             name = _check_header(package.header, settings.fleet)
             async with db.read() as conn:

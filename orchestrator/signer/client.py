@@ -71,9 +71,13 @@ class SignerClient:
         self._saw(max(((a.epoch, a.seq) for a in answers if isinstance(a, Signed)), default=(0, 0)), 0)
         return answers
 
-    def bump_timestamp(self, snapshot_version: int) -> bytes:
+    def use_director(self, listed: Sequence[str], *, switch: bool = True) -> str:
         """See ``SigningRoom``."""
-        asked = wire.Bump(snapshot=snapshot_version).model_dump_json().encode()
+        return str(self._ask(wire.Director(listed=list(listed), switch=switch))[0])
+
+    def bump_timestamp(self, snapshot_version: int, listed: Sequence[str] = ()) -> bytes:
+        """See ``SigningRoom``."""
+        asked = wire.Bump(snapshot=snapshot_version, listed=list(listed)).model_dump_json().encode()
         version, data = self._begun_exchange(asked)
         self._saw((0, 0), int(version))
         return data

@@ -119,8 +119,27 @@ class SigningRoom(Protocol):
         """Answer up to ``MAX_BATCH`` requests, in order. A refusal of one is no reason to refuse another."""
         ...
 
-    def bump_timestamp(self, snapshot_version: int) -> bytes:
-        """Sign the next timestamp over a snapshot; valid for seven days."""
+    def bump_timestamp(self, snapshot_version: int, listed: Sequence[str] = ()) -> bytes:
+        """Sign the next timestamp over a snapshot; valid for seven days.
+
+        Args:
+            listed: Key ids of the timestamp role in the newest root; the newest own key among them signs. None named:
+                the one in use.
+
+        Raises:
+            ConflictError: This signer has none of them.
+        """
+        ...
+
+    def use_director(self, listed: Sequence[str], *, switch: bool = True) -> str:
+        """Sign with the newest own director key that the offline keys list; returns its key id.
+
+        Args:
+            switch: False only tells which one it would be.
+
+        Raises:
+            ConflictError: This signer has none of them; nothing changed.
+        """
         ...
 
     def highest_timestamp(self) -> int:

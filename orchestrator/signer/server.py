@@ -143,8 +143,10 @@ class SignerServer:
             case wire.Sign():
                 return wire.write_signed(room.sign(wire.requests_of(asked))), b""
             case wire.Bump():
-                data = room.bump_timestamp(asked.snapshot)
+                data = room.bump_timestamp(asked.snapshot, asked.listed)
                 return wire.write_ok(room.highest_timestamp()), data
+            case wire.Director():
+                return wire.write_ok(room.use_director(asked.listed, switch=asked.switch)), b""
             case wire.Highest():
                 return wire.write_ok(room.highest_timestamp()), b""
             case wire.Unseal():

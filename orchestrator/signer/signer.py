@@ -11,11 +11,9 @@ import hashlib
 import threading
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from pydantic import ValidationError
-from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import Metadata, MetaFile, Timestamp
 from tuf.api.serialization.json import JSONSerializer
 
@@ -24,7 +22,7 @@ from orchestrator.errors import ConflictError, NotFoundError, UsageError
 from orchestrator.signer.content_keys import ContentKeys
 from orchestrator.signer.facts import FactsFile
 from orchestrator.signer.high_water import HighWater
-from orchestrator.signer.keys import load_signer, load_x25519
+from orchestrator.signer.key_ring import Keys, open_keys
 from orchestrator.signer.rate import RateLimit
 from orchestrator.signer.request_log import Entry, RequestLog
 from orchestrator.signer.rules import judge_announcement, judge_offer
@@ -46,14 +44,6 @@ from protocol.envelopes import encode, sign
 from protocol.errors import ContentError
 
 TIMESTAMP_LIFE = timedelta(days=7)
-
-
-class Keys(NamedTuple):
-    """The private keys of one fleet."""
-
-    director: CryptoSigner
-    timestamp: CryptoSigner
-    package: X25519PrivateKey
 
 
 class Signer:
@@ -83,11 +73,7 @@ class Signer:
         marks = HighWater(folder / "high-water.json")
         return cls(
             settings,
-            Keys(
-                load_signer(folder / "director.key"),
-                load_signer(folder / "timestamp.key"),
-                load_x25519(folder / "package.key"),
-            ),
+            open_keys(folder, home.trust),
             marks,
             FactsFile(folder / "facts.json", marks),
             RequestLog(folder / "requests.log", settings.signer.log_bytes, settings.signer.log_files),
@@ -123,9 +109,20 @@ class Signer:
             self._write([_entry(one, answer, at) for one, answer in zip(requests, answers, strict=True)])
             return answers
 
-    def bump_timestamp(self, snapshot_version: int) -> bytes:
+    def use_director(self, listed: Sequence[str], *, switch: bool = True) -> str:
         """See ``SigningRoom``."""
         with self._lock:
+            chosen = self._keys.ring.choose("director", listed)
+            if switch and chosen.public_key != self._keys.director.public_key:
+                self._note("director", keyid=chosen.public_key.keyid)
+                self._keys = self._keys._replace(director=chosen)
+            return chosen.public_key.keyid
+
+    def bump_timestamp(self, snapshot_version: int, listed: Sequence[str] = ()) -> bytes:
+        """See ``SigningRoom``."""
+        with self._lock:
+            if listed:
+                self._keys = self._keys._replace(timestamp=self._keys.ring.choose("timestamp", listed))
             now = self._clock.now().replace(microsecond=0)
             version = self._marks.next_timestamp()
             metadata = Metadata(

@@ -45,6 +45,7 @@ MAX_BLOB_BYTES = MAX_MANIFEST_BYTES + 4096
 _Count = Annotated[int, Field(ge=0, le=2**62)]
 _Base64 = Annotated[str, StringConstraints(max_length=4096, pattern=r"^[A-Za-z0-9+/]*={0,2}$")]
 _Reason = Annotated[str, StringConstraints(max_length=500)]
+_KeyIds = Annotated[list[Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]], Field(max_length=16)]
 
 
 class _Message(BaseModel):
@@ -82,6 +83,15 @@ class Bump(_Message):
 
     kind: Literal["timestamp"] = "timestamp"
     snapshot: Annotated[int, Field(ge=1, le=2**31)]
+    listed: _KeyIds = []
+
+
+class Director(_Message):
+    """Ask ``use_director``."""
+
+    kind: Literal["director"] = "director"
+    listed: _KeyIds
+    switch: bool
 
 
 class Highest(_Message):
@@ -113,20 +123,10 @@ class Lift(_Message):
     reason: _Reason
 
 
-Asked = Begin | Sign | Bump | Highest | Unseal | Revoke | Lift
+Asked = Begin | Sign | Bump | Director | Highest | Unseal | Revoke | Lift
 _ASKED: TypeAdapter[Asked] = TypeAdapter(Annotated[Asked, Field(discriminator="kind")])
-_ERRORS: dict[str, type[OperationError]] = {
-    kind.__name__: kind
-    for kind in (
-        OperationError,
-        UsageError,
-        NotFoundError,
-        NotAllowedError,
-        ConflictError,
-        SignerAwayError,
-        SignerNewError,
-    )
-}
+_KINDS = OperationError, UsageError, NotFoundError, NotAllowedError, ConflictError, SignerAwayError, SignerNewError
+_ERRORS: dict[str, type[OperationError]] = {kind.__name__: kind for kind in _KINDS}
 
 
 class WireError(FlagshipError):

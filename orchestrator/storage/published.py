@@ -117,7 +117,7 @@ async def get_many(conn: AsyncConnection, broker: str, topics: Collection[str]) 
         rows = await conn.execute(
             select(published).where(published.c.broker == broker, published.c.topic.in_(wanted[start : start + _BATCH]))
         )
-        found.update({row.topic: _publication(row) for row in rows})
+        found.update({row.topic: publication(row) for row in rows})
     return found
 
 
@@ -129,7 +129,7 @@ async def page(
     if up_to is not None:
         query = query.where(published.c.serial <= up_to)
     rows = list(await conn.execute(query.order_by(published.c.serial).limit(limit)))
-    return [_publication(row) for row in rows], (rows[-1].serial if rows else after)
+    return [publication(row) for row in rows], (rows[-1].serial if rows else after)
 
 
 async def forget(conn: AsyncConnection, broker: str, topics: Iterable[str]) -> None:
@@ -149,7 +149,7 @@ async def run_out(conn: AsyncConnection, broker: str, before: datetime, limit: i
         .order_by(published.c.expires)
         .limit(limit)
     )
-    return [_publication(row) for row in rows]
+    return [publication(row) for row in rows]
 
 
 async def missing_chunks(conn: AsyncConnection, broker: str, prefix: str, release: str) -> list[tuple[str, int]]:
@@ -284,7 +284,8 @@ async def _put(conn: AsyncConnection, key: str, value: str) -> None:
     )
 
 
-def _publication(row: object) -> Publication:
+def publication(row: object) -> Publication:
+    """A row of the table."""
     values = row._mapping  # type: ignore[attr-defined]  # noqa: SLF001 - SQLAlchemy's public name for it
     return Publication(
         kind=Kind[values["kind"]],

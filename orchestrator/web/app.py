@@ -10,9 +10,11 @@ from orchestrator.web.auth import Door, read_token
 from orchestrator.web.routes_claims import CLAIMS_PATH, MAX_CLAIM_BYTES, claim_routes
 from orchestrator.web.routes_devices import ENROL_PATH, MAX_ENROL_BYTES, device_routes
 from orchestrator.web.routes_groups import group_routes
+from orchestrator.web.routes_metrics import METRICS_PATH, is_loopback, metrics_routes
 from orchestrator.web.routes_releases import UPLOAD_PATH, release_routes
 from orchestrator.web.routes_rollouts import rollout_routes
 from orchestrator.web.routes_status import status_routes
+from orchestrator.web.routes_trust import MAX_TRUST_BYTES, TRUST_PATH, trust_routes
 from orchestrator.web.services import Services
 
 PREFIX = "/api/v1"
@@ -28,7 +30,15 @@ def create_app(services: Services) -> FastAPI:
     app = FastAPI(title="Flagship", version="1", openapi_url=f"{PREFIX}/openapi.json", docs_url=None, redoc_url=None)
     problems.install(app)
     api = APIRouter(prefix=PREFIX, dependencies=[Security(_described)])
-    for routes in (status_routes, claim_routes, device_routes, group_routes, release_routes, rollout_routes):
+    for routes in (
+        status_routes,
+        claim_routes,
+        device_routes,
+        group_routes,
+        release_routes,
+        rollout_routes,
+        trust_routes,
+    ):
         api.include_router(routes(services))
     app.include_router(api)
 
@@ -37,12 +47,15 @@ def create_app(services: Services) -> FastAPI:
         """Whether this process answers."""
         return {"status": "ok"}
 
+    app.include_router(metrics_routes(services))
+    free = FREE | {METRICS_PATH} if is_loopback(services.settings.api.host) else FREE
     limits = {
         ("POST", UPLOAD_PATH): services.settings.broker.max_retained_bytes,
         ("POST", ENROL_PATH): MAX_ENROL_BYTES,
         ("POST", CLAIMS_PATH): MAX_CLAIM_BYTES,
+        ("POST", TRUST_PATH): MAX_TRUST_BYTES,
     }
-    app.add_middleware(Door, token=read_token(services.home.admin_token), free=FREE, limits=limits)
+    app.add_middleware(Door, token=read_token(services.home.admin_token), free=free, limits=limits)
     return app
 
 

@@ -69,3 +69,17 @@ class Order(_Request):
     """``POST rollouts/{rollout}/{verb}``."""
 
     reason: Annotated[str, StringConstraints(strip_whitespace=True, max_length=500)] = ""
+
+
+class PublishTrust(_Request):
+    """``POST trust``: metadata by file name; ``check_only`` keeps nothing."""
+
+    files: Annotated[dict[str, str], Field(min_length=1, max_length=512)]
+    stolen: bool = False
+    check_only: bool = False
+
+
+class LeavingKeys(_Request):
+    """``POST trust/leaving``."""
+
+    keyids: Annotated[list[Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]], Field(max_length=16)]

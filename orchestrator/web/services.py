@@ -1,12 +1,13 @@
 """What the API stands on; ``service.py`` brings it."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from orchestrator.config import Home, Settings
 from orchestrator.fleet.admission import Admission
+from orchestrator.metrics import Metrics
 from orchestrator.storage.database import Database
 from protocol.clock import Clock
 
@@ -41,6 +42,18 @@ class Delivers(Wakes, Protocol):
         ...
 
 
+class TakesTrust(Protocol):
+    """The part of ``orchestrator.releases.trust_updates`` that the API needs."""
+
+    async def take_in(self, files: Mapping[str, bytes], *, stolen: bool, check_only: bool) -> dict[str, int]:
+        """Check metadata and put it into force; returns versions by role."""
+        ...
+
+    async def check_leaving(self, keyids: Collection[str]) -> None:
+        """Raise where directives are in force under these director keys."""
+        ...
+
+
 ImportPackage = Callable[[Path], Awaitable[str]]
 """Check a package as a device would and take it in; returns the release's id, ``product/version``."""
 
@@ -57,3 +70,5 @@ class Services:
     delivery: Delivers
     admission: Admission
     import_package: ImportPackage
+    trust: TakesTrust
+    metrics: Metrics

@@ -78,6 +78,9 @@ async def test_every_request_over_the_socket(signer: Signer, asks: Asker) -> Non
         version = await asyncio.to_thread(client.highest_timestamp)
         assert b'"timestamp"' in await asyncio.to_thread(client.bump_timestamp, 1)
         assert await asyncio.to_thread(client.highest_timestamp) == version + 1
+        assert await asyncio.to_thread(client.use_director, [signer.director_keyid]) == signer.director_keyid
+        with pytest.raises(ConflictError, match="none of its director keys is listed"):
+            await asyncio.to_thread(client.use_director, ["ab" * 32])
         cek, sealed = seal_manifest(b"{}" * 500_000)
         package = signer._keys.package.public_key()
         sealed_key = wrap_key(cek, package, release=hashlib.sha256(sealed).hexdigest(), device="package")

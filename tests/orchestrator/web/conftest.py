@@ -1,7 +1,7 @@
 """The API over a real home and database; what lies behind delivery is seen, not sent."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +11,9 @@ import pytest
 
 from orchestrator.cli.init import HomePlan, initialise
 from orchestrator.config import Home
+from orchestrator.errors import ConflictError
 from orchestrator.fleet.admission import Admission
+from orchestrator.metrics import Metrics
 from orchestrator.storage import releases
 from orchestrator.storage.database import Database
 from orchestrator.storage.releases import PUBLISHED, ReleaseRecord
@@ -34,6 +36,7 @@ class Seen:
     woken: int = 0
     barriers: int = 0
     packages: list[bytes] = field(default_factory=list)
+    trust: list[tuple[dict[str, bytes], bool, bool]] = field(default_factory=list)
     paths: list[Path] = field(default_factory=list)
     published: list[str] = field(default_factory=list)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
@@ -54,6 +57,15 @@ class Seen:
         async with self.db.begin() as conn:
             await releases.set_state(conn, release_id, PUBLISHED)
         return 4711
+
+    async def take_in(self, files: Mapping[str, bytes], *, stolen: bool, check_only: bool) -> dict[str, int]:
+        """Remember."""
+        self.trust.append((dict(files), stolen, check_only))
+        return {"root": 2}
+
+    async def check_leaving(self, keyids: Collection[str]) -> None:
+        """Every key is in use."""
+        raise ConflictError(f"director key {min(keyids)[:12]}: 1 announcements and 2 offers under it have not expired")
 
     async def import_package(self, path: Path) -> str:
         """Remember the bytes and store a release."""
@@ -106,6 +118,8 @@ async def api(home: Home, tmp_path: Path) -> AsyncIterator[Api]:
         controller=seen,
         delivery=seen,
         import_package=seen.import_package,
+        trust=seen,
+        metrics=Metrics(),
     )
     app = create_app(services)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
