@@ -15,6 +15,8 @@ CODE := protocol orchestrator device_client
 # Folders that may not be there in every checkout.
 CHECKED := $(CODE) $(wildcard tests) $(wildcard benchmarks)
 ARGS ?=
+# Tests wait for brokers and processes most of the time; a file's tests stay together, for they share what they started.
+AT_ONCE := -n 2 --dist loadfile
 
 .PHONY: help setup broker token demo test test-all check format lock bench clean
 
@@ -67,10 +69,10 @@ demo: setup
 	$(BIN)/flagship demo $(ARGS)
 
 test: setup token
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -m "not slow" $(AT_ONCE) $(ARGS)
 
 test-all: setup token
-	$(BIN)/python -m pytest --hypothesis-profile=searching $(ARGS)
+	$(BIN)/python -m pytest --hypothesis-profile=searching $(AT_ONCE) $(ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff format --check $(CHECKED)
