@@ -114,7 +114,7 @@ def download(target: TargetFile, base_url: str, folder: Path) -> None:
         return
     folder_name, _, name = target.path.rpartition("/")
     digest = next(iter(target.hashes.values()))
-    url = "/".join(part for part in (base_url, folder_name, f"{digest}.{name}") if part)
+    url = "/".join(part for part in (base_url.rstrip("/"), folder_name, f"{digest}.{name}") if part)
     data = b"".join(HttpFetcher().fetch(url))[: target.length + 1]
     if not _is(target, data):
         raise TrustError(ErrorCode.MIX, f"target {target.path}: not what was signed")

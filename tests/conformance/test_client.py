@@ -51,16 +51,23 @@ class Suite:
 
     def refresh(self, url: str) -> int:
         """The suite's refresh."""
-        return self.run("--metadata-url", url, "refresh")
+        return self.run("--metadata-url", f"{url}/", "refresh")
 
-    def download(self, url: str, name: str = PATH) -> int:
-        """The suite's download."""
-        into = ("--target-dir", str(self.targets), "--target-base-url", f"{url}/targets")
-        return self.run("--metadata-url", url, "--target-name", name, *into, "download")
+    def download(self, url: str, name: str = PATH, end: str = "/") -> int:
+        """The suite's download; its addresses end in a slash."""
+        into = ("--target-dir", str(self.targets), "--target-base-url", f"{url}/targets{end}")
+        return self.run("--metadata-url", f"{url}{end}", "--target-name", name, *into, "download")
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
-    """Silent."""
+    """Silent, and as strict as the suite's: a path with an empty part names nothing."""
+
+    def do_GET(self) -> None:
+        """A file, or 404."""
+        if "//" in self.path:
+            self.send_error(404)
+        else:
+            super().do_GET()
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         """Nothing."""
@@ -96,6 +103,14 @@ def test_init_refresh_download(suite: Suite, url: str) -> None:
     assert [path.read_bytes() for path in suite.targets.iterdir()] == [b"1.1.0"]
     assert (suite.metadata / f"{RELEASES}.json").is_file()
     assert suite.download(url, f"{PRODUCT}/9.9.9/manifest") == 1
+
+
+@pytest.mark.parametrize("end", ["", "/"], ids=["no slash", "slash"])
+def test_an_address_may_end_in_a_slash(suite: Suite, url: str, end: str) -> None:
+    """One slash stands between an address and a name, whichever of the two brought it."""
+    suite.run("init", str(suite.root))
+    assert suite.download(url, end=end) == 0
+    assert [path.read_bytes() for path in suite.targets.iterdir()] == [b"1.1.0"]
 
 
 def test_a_rollback_is_refused_after_the_cache_was_wiped(suite: Suite, url: str) -> None:
