@@ -9,7 +9,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from tuf.api.exceptions import DownloadLengthMismatchError
 
+from tests.conformance.client import download
 from tests.protocol.trust.repository import PRODUCT, RELEASES, Repository
 
 ROOT = Path(__file__).parents[2]
@@ -139,3 +141,23 @@ def test_expired_metadata_and_a_changed_target_are_refused(suite: Suite, url: st
     suite.repository.timestamp.version += 1
     suite.publish()
     assert suite.refresh(url) == 1
+
+
+def test_a_hash_that_nobody_knows_is_refused(suite: Suite, url: str) -> None:
+    """Exit 1 and one line; a hash that cannot be computed is never left out."""
+    hashes = suite.repository.releases.targets[PATH].hashes
+    hashes["unknown"] = hashes["sha256"]
+    suite.publish()
+    suite.run("init", str(suite.root))
+    assert suite.download(url) == 1
+    assert not list(suite.targets.iterdir())
+
+
+def test_a_target_is_read_no_further_than_its_length(suite: Suite, url: str) -> None:
+    """A longer file is refused by its length, before its hash is asked, though it begins with what was signed."""
+    target = suite.repository.releases.targets[PATH]
+    for file in (suite.served / "targets").rglob("*.manifest"):
+        file.write_bytes(b"1.1.0" + bytes(1_000))
+    with pytest.raises(DownloadLengthMismatchError):
+        download(target, f"{url}/targets/", suite.targets)
+    assert not list(suite.targets.iterdir())
