@@ -9,7 +9,6 @@ fetcher is another one: HTTP in place of topics. Floors stand in a folder of the
 """
 
 import argparse
-import hashlib
 import sys
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -107,24 +106,27 @@ def download(target: TargetFile, base_url: str, folder: Path) -> None:
     """Fetch a listed target, if what is there is not it already, and keep it only if it is what was signed.
 
     Raises:
-        TrustError: It is longer, shorter or another one than was signed.
+        TrustError: It is shorter or another one than was signed.
+        DownloadError: It is not there, or longer than was signed.
     """
     place = folder / quote(target.path, safe="")
     if place.is_file() and _is(target, place.read_bytes()):
         return
     folder_name, _, name = target.path.rpartition("/")
     digest = next(iter(target.hashes.values()))
-    url = "/".join(part for part in (base_url, folder_name, f"{digest}.{name}") if part)
-    data = b"".join(HttpFetcher().fetch(url))[: target.length + 1]
+    url = "/".join(part for part in (base_url.rstrip("/"), folder_name, f"{digest}.{name}") if part)
+    data = HttpFetcher().download_bytes(url, target.length)
     if not _is(target, data):
         raise TrustError(ErrorCode.MIX, f"target {target.path}: not what was signed")
     place.write_bytes(data)
 
 
 def _is(target: TargetFile, data: bytes) -> bool:
-    return len(data) == target.length and all(
-        hashlib.new(name, data).hexdigest() == digest for name, digest in target.hashes.items()
-    )
+    try:
+        target.verify_length_and_hashes(data)
+    except tuf_errors.LengthOrHashMismatchError:
+        return False
+    return True
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -9,7 +9,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from tuf.api.exceptions import DownloadLengthMismatchError
 
+from tests.conformance.client import download
 from tests.protocol.trust.repository import PRODUCT, RELEASES, Repository
 
 ROOT = Path(__file__).parents[2]
@@ -51,16 +53,23 @@ class Suite:
 
     def refresh(self, url: str) -> int:
         """The suite's refresh."""
-        return self.run("--metadata-url", url, "refresh")
+        return self.run("--metadata-url", f"{url}/", "refresh")
 
-    def download(self, url: str, name: str = PATH) -> int:
-        """The suite's download."""
-        into = ("--target-dir", str(self.targets), "--target-base-url", f"{url}/targets")
-        return self.run("--metadata-url", url, "--target-name", name, *into, "download")
+    def download(self, url: str, name: str = PATH, end: str = "/") -> int:
+        """The suite's download; its addresses end in a slash."""
+        into = ("--target-dir", str(self.targets), "--target-base-url", f"{url}/targets{end}")
+        return self.run("--metadata-url", f"{url}{end}", "--target-name", name, *into, "download")
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
-    """Silent."""
+    """Silent, and as strict as the suite's: a path with an empty part names nothing."""
+
+    def do_GET(self) -> None:
+        """A file, or 404."""
+        if "//" in self.path:
+            self.send_error(404)
+        else:
+            super().do_GET()
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         """Nothing."""
@@ -98,6 +107,14 @@ def test_init_refresh_download(suite: Suite, url: str) -> None:
     assert suite.download(url, f"{PRODUCT}/9.9.9/manifest") == 1
 
 
+@pytest.mark.parametrize("end", ["", "/"], ids=["no slash", "slash"])
+def test_an_address_may_end_in_a_slash(suite: Suite, url: str, end: str) -> None:
+    """One slash stands between an address and a name, whichever of the two brought it."""
+    suite.run("init", str(suite.root))
+    assert suite.download(url, end=end) == 0
+    assert [path.read_bytes() for path in suite.targets.iterdir()] == [b"1.1.0"]
+
+
 def test_a_rollback_is_refused_after_the_cache_was_wiped(suite: Suite, url: str) -> None:
     """The device's floors stand behind the client: python-tuf alone would start anew and take the older set."""
     older = dict(suite.repository.files())
@@ -124,3 +141,23 @@ def test_expired_metadata_and_a_changed_target_are_refused(suite: Suite, url: st
     suite.repository.timestamp.version += 1
     suite.publish()
     assert suite.refresh(url) == 1
+
+
+def test_a_hash_that_nobody_knows_is_refused(suite: Suite, url: str) -> None:
+    """Exit 1 and one line; a hash that cannot be computed is never left out."""
+    hashes = suite.repository.releases.targets[PATH].hashes
+    hashes["unknown"] = hashes["sha256"]
+    suite.publish()
+    suite.run("init", str(suite.root))
+    assert suite.download(url) == 1
+    assert not list(suite.targets.iterdir())
+
+
+def test_a_target_is_read_no_further_than_its_length(suite: Suite, url: str) -> None:
+    """A longer file is refused by its length, before its hash is asked, though it begins with what was signed."""
+    target = suite.repository.releases.targets[PATH]
+    for file in (suite.served / "targets").rglob("*.manifest"):
+        file.write_bytes(b"1.1.0" + bytes(1_000))
+    with pytest.raises(DownloadLengthMismatchError):
+        download(target, f"{url}/targets/", suite.targets)
+    assert not list(suite.targets.iterdir())
