@@ -287,7 +287,7 @@ def test_nothing_that_comes_raises(kind: Kind | None, topic: str, payload: bytes
     """Any bytes on any topic: sorting never raises, and never keeps what is too large."""
     with TemporaryDirectory() as directory:
         ear = Ear(Lab(Path(directory) / "home"))
-        values = {"device": DEVICE, "rollout": "r", "cid": "ab" * 32, "n": "7", "claim": "c"}
+        values = {"device": DEVICE, "rollout": "r", "cid": "ab" * 32, "n": "7", "claim": "claim.c"}
         names = {name: value for name, value in values.items() if kind and "{" + name + "}" in kind.value}
         text = ear.lab.topics.build(kind, **names) if kind else topic
         ear.inbox.receive(Message(text, payload, True, 1))

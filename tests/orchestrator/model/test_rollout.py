@@ -92,10 +92,10 @@ def test_a_rollout_reads_back_from_its_row() -> None:
         "id": "r-1", "release": "gateway/1.1.0", "state": "halted",
         "spec": RolloutSpec.model_validate(PLAN).model_dump(mode="json"), "created_at": NOW, "reason": "why",
         "started_at": NOW, "ended_at": None, "announcement_expires": None, "offers_made": 3, "pace_credit": 0.5,
-        "pace_at": None, "acknowledged": {"0": [1, 2]},
+        "pace_at": None, "halts": 2, "acknowledged": {"0": [1, 2]},
     }  # fmt: skip
     rollout = Rollout.from_row(row)
-    assert (rollout.state, rollout.acknowledged) == (RolloutState.HALTED, {0: (1, 2)})
+    assert (rollout.state, rollout.halts, rollout.acknowledged) == (RolloutState.HALTED, 2, {0: (1, 2)})
     assert rollout.spec == RolloutSpec.model_validate(PLAN)
 
 
