@@ -20,6 +20,7 @@ import uvicorn
 from orchestrator.config import Home, Settings
 from orchestrator.delivery.broker import ManagedBroker
 from orchestrator.delivery.delivery import Delivery
+from orchestrator.delivery.keeping_out import KeepingOut
 from orchestrator.errors import ConflictError, OperationError
 from orchestrator.fleet.admission import Admission
 from orchestrator.fleet.credentials import check_credentials
@@ -86,6 +87,7 @@ async def _run(
     delivery = Delivery(db, home, settings, signer, chunks, clock)
     controller = Controller(db, clock, settings, delivery.wake)
     ingest = Ingest(db, home, settings, clock, delivery.wake, controller.wake)
+    keeping_out = KeepingOut(db, home, settings, clock, broker.reload, signer.revoke)
 
     admission = Admission(db, home, settings, clock, ingest.keys.forget)
     desk = Desk(db, home, settings, clock, admission, delivery.wake, ingest.keys.forget)
@@ -101,8 +103,11 @@ async def _run(
         controller=controller,
         delivery=delivery,
         admission=admission,
+        keeping_out=keeping_out,
+        forget_keys=ingest.keys.forget,
         import_package=take_in,
     )
+    await keeping_out.prepare()
     told = asyncio.Event()
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(broker.run(), name="broker")]
@@ -113,9 +118,11 @@ async def _run(
                 tasks += [
                     group.create_task(part.run(), name=name)
                     for name, part in (
+                        ("keeping out", keeping_out),
                         ("delivery", delivery),
                         ("ingest", ingest),
                         ("desk", desk),
+                        ("silence", ingest.silence),
                         ("controller", controller),
                     )
                 ]

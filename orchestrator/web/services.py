@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -41,6 +42,19 @@ class Delivers(Wakes, Protocol):
         ...
 
 
+class KeepsOut(Protocol):
+    """The part of ``orchestrator.delivery.keeping_out`` that the API needs."""
+
+    @property
+    def expiry(self) -> dict[str, datetime]:
+        """When each CA's revocation list runs out."""
+        ...
+
+    async def pending(self, device: str, timeout_s: float) -> str | None:
+        """Wait until a closed device is kept out; what is still to be done, or None."""
+        ...
+
+
 ImportPackage = Callable[[Path], Awaitable[str]]
 """Check a package as a device would and take it in; returns the release's id, ``product/version``."""
 
@@ -56,4 +70,6 @@ class Services:
     controller: Wakes
     delivery: Delivers
     admission: Admission
+    keeping_out: KeepsOut
+    forget_keys: Callable[[str], None]  # ingest hears a device no more from here on
     import_package: ImportPackage
