@@ -200,7 +200,7 @@ class EffectHandlers:
             update.phase or Phase.DOWNLOAD,
             update.reasons,
             ready=not update.reasons,
-            stale=self._verifier.stale,
+            stale=self._verifier.stale or any(reason.code == "lease" for reason in update.reasons),
         )
 
     async def _say_inventory(self, _update: Update) -> None:

@@ -18,6 +18,8 @@ def describe(
     session: int,
     seq: int,
     issued: datetime,
+    instance: str,
+    boot: str,
     stale_since: datetime | None = None,
     refusals: Sequence[Refusal] = (),
 ) -> Inventory:
@@ -31,6 +33,7 @@ def describe(
         issued: Now.
         stale_since: When its trust ran out; None while it is fresh.
         refusals: What it refused, newest per code.
+        instance, boot: Which start of the agent this is, on which boot of the machine.
     """
     device = settings.device
     return Inventory(
@@ -47,6 +50,8 @@ def describe(
         agent=agent_version(),
         stale_since=stale_since,
         refusals=list(refusals) or None,
+        instance=instance,
+        boot=boot,
     )
 
 

@@ -10,12 +10,13 @@ from device_client.agent.runner import Runner
 from device_client.approval import Answer, ApprovalBook, Decision
 from device_client.config import DeviceSettings
 from device_client.errors import ConflictError, NotFoundError, UsageError
+from device_client.freshness import Freshness
 from device_client.installers.installer import Installer
 from device_client.refusals import Refusals
 from device_client.reporter import Reporter
 from device_client.transfer import Fetcher
 from device_client.verification.release import Verifier
-from protocol.clock import Clock
+from protocol.clock import Clock, rfc3339
 from protocol.directives import Announcement, Offer
 
 log = structlog.get_logger(__name__)
@@ -42,6 +43,7 @@ class LocalVerbs:
         self._runner = runner
         self._installer = installer
         self._verifier = verifier
+        self._freshness = Freshness(verifier, runner)
         self._fetcher = fetcher
         self._reporter = reporter
         self._refusals = refusals
@@ -90,7 +92,8 @@ class LocalVerbs:
         return {
             "device": self._settings.device.id,
             "connected": self._reporter.is_connected,
-            "stale": self._verifier.stale,
+            "stale": self._freshness.stale,
+            "stale_since": rfc3339(since) if (since := self._freshness.stale_since) else None,
             "running": {self._settings.device.component: running.version} if running else {},
             "update": update.model_dump(mode="json", exclude={"offer": {"key_wrap"}}) if update else None,
             "transfer": {"present_bytes": last.present_bytes, "total_bytes": last.total_bytes} if last else None,

@@ -4,6 +4,7 @@ Nothing is queued: without a connection a report is not sent, and the runner rep
 is too large is cut, never dropped: an outcome that cannot be said would be repeated for ever and block the next update.
 """
 
+import secrets
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -12,7 +13,7 @@ import structlog
 from pydantic import BaseModel
 from securesystemslib.signer import Signer
 
-from device_client.agent.journal import Update
+from device_client.agent.journal import Update, boot_id
 from device_client.config import DeviceSettings
 from device_client.inventory import describe
 from protocol.clock import Clock
@@ -51,6 +52,9 @@ class Reporter:
         self._session: Session | None = None
         self._number = 0
         self._seq = 0
+        # Never stored: a copy of this home must come up under another one.
+        self._instance, self._boot = secrets.token_hex(8), boot_id()
+        self.spoke_at = 0.0  # when the last signed report was made, monotonic
 
     def attach(self, session: Session, number: int) -> None:
         """Use this connection; ``number`` was raised durably before it was made."""
@@ -74,14 +78,16 @@ class Reporter:
     ) -> None:
         """Say what this device is and runs, and what it refuses."""
         if self._session:
-            self._seq += 1
+            header = self._header()
             report = describe(
                 settings,
-                fleet=self._topics.fleet,
+                fleet=header["fleet"],
                 running_version=running_version,
-                session=self._number,
-                seq=self._seq,
-                issued=self._clock.now(),
+                session=header["session"],
+                seq=header["seq"],
+                issued=header["issued"],
+                instance=self._instance,
+                boot=self._boot,
                 stale_since=stale_since,
                 refusals=refusals,
             )
@@ -177,6 +183,7 @@ class Reporter:
 
     def _header(self) -> dict[str, Any]:
         self._seq += 1
+        self.spoke_at = self._clock.monotonic()
         return {
             "fleet": self._topics.fleet,
             "issued": self._clock.now(),

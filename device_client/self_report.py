@@ -1,6 +1,6 @@
-"""The inventory: sent with each session, when what runs has changed, and when something new is refused or stale.
+"""The inventory: sent with each session, on change, when something new is refused or stale, and as a sign of life.
 
-News of the last kind is sent at a limited rate: who floods a device with forgeries does not make it flood the fleet.
+News of refusals is sent at a limited rate: who floods a device with forgeries does not make it flood the fleet.
 """
 
 import asyncio
@@ -10,10 +10,11 @@ import structlog
 
 from device_client.config import DeviceSettings
 from device_client.errors import DeviceError
+from device_client.freshness import Freshness
+from device_client.heartbeat import Heartbeat
 from device_client.installers.installer import Installer
 from device_client.refusals import Refusals
 from device_client.reporter import Reporter
-from device_client.verification.release import Verifier
 from protocol.clock import Clock
 
 log = structlog.get_logger(__name__)
@@ -26,16 +27,18 @@ class SelfReport:
         self,
         settings: DeviceSettings,
         installer: Installer,
-        verifier: Verifier,
+        freshness: Freshness,
         refusals: Refusals,
         reporter: Reporter,
+        heartbeat: Heartbeat,
         clock: Clock,
     ) -> None:
         self._settings = settings
         self._installer = installer
-        self._verifier = verifier
+        self._freshness = freshness
         self._refusals = refusals
         self._reporter = reporter
+        self._heartbeat = heartbeat
         self._clock = clock
         self._said: tuple[int, datetime | None] = (0, None)
         self._next_at = 0.0
@@ -50,7 +53,7 @@ class SelfReport:
         self._said = self._now()
         self._next_at = self._clock.monotonic() + self._settings.timing.refusal_interval_s
         await self._reporter.inventory(
-            self._settings, running.version if running else None, self._verifier.stale_since, self._refusals.report()
+            self._settings, running.version if running else None, self._freshness.stale_since, self._refusals.report()
         )
 
     async def send_news(self) -> None:
@@ -58,5 +61,14 @@ class SelfReport:
         if self._now() != self._said and self._clock.monotonic() >= self._next_at:
             await self.send()
 
+    async def send_sign_of_life(self) -> None:
+        """Say it when nothing signed was said for long; called while connected."""
+        if self._heartbeat.is_due(self._reporter.spoke_at, self._clock.monotonic()):
+            await self.send()
+
+    def say_again(self) -> None:
+        """What was said may be lost: say it soon."""
+        self._heartbeat.hurry(self._settings.timing.readiness_retry_s, self._clock.monotonic())
+
     def _now(self) -> tuple[int, datetime | None]:
-        return self._refusals.changes, self._verifier.stale_since
+        return self._refusals.changes, self._freshness.stale_since

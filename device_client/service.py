@@ -21,6 +21,7 @@ from device_client.download.sources import MqttSource
 from device_client.effect_handlers import EffectHandlers
 from device_client.enrolling import Returning
 from device_client.floors_file import FloorsFile
+from device_client.freshness import Freshness
 from device_client.gate_keeper import GateKeeper
 from device_client.gates.approval import ApprovalGate
 from device_client.gates.disk import DiskGate
@@ -30,6 +31,7 @@ from device_client.gates.interval import IntervalGate
 from device_client.gates.power import PowerGate
 from device_client.gates.way_back import WayBackGate
 from device_client.gates.window import WindowGate
+from device_client.heartbeat import Heartbeat
 from device_client.home_lock import alone
 from device_client.inbox import Inbox
 from device_client.installers.directory import DirectoryInstaller
@@ -84,6 +86,7 @@ class Agent:
         self.home = home
         self.settings = settings
         self._random: Random = SystemRandom()
+        self._clock = clock
         me, timing = settings.device, settings.timing
         self._enrolment = identity.load_enrolment(home)
         self._topics = Topics(self._enrolment.fleet)
@@ -108,7 +111,9 @@ class Agent:
             self._refusals,
             timing.gate_interval_s,
         )
-        self._self_report = SelfReport(settings, self._installer, self._verifier, self._refusals, self._reporter, clock)
+        fresh = Freshness(self._verifier, self.runner)
+        beat = Heartbeat(timing.readiness_level_s, self._random)
+        self._self_report = SelfReport(settings, self._installer, fresh, self._refusals, self._reporter, beat, clock)
         self._answers = AnnouncementAnswers(
             self.runner,
             self._keeper,
@@ -230,6 +235,7 @@ class Agent:
             if self._reporter.is_connected:
                 await self._answers.answer()
                 await self._self_report.send_news()
+                await self._self_report.send_sign_of_life()
                 await self._renewal.tick()
             await self._upkeep.tick()
 
@@ -254,6 +260,7 @@ class Agent:
     def _say_again(self) -> None:
         self.runner.repeat_level()
         self._answers.repeat_all()
+        self._self_report.say_again()
 
     def _receiver(self) -> Receiver:
         me, running = self.settings.device, self._installer.running()

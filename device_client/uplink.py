@@ -19,10 +19,11 @@ from device_client.connection_sets import ConnectionSet
 from device_client.errors import DeviceError
 from device_client.identity_files import IdentityFiles
 from device_client.new_identity import NewIdentity
+from device_client.reconnecting import Reconnecting
 from device_client.reporter import Reporter, will
 from protocol.enrolment import BrokerAddress
 from protocol.envelopes import encode
-from protocol.mqtt.connection import ConnectionLost, ConnectionSettings, RequestRefused, Session, backoff, connect
+from protocol.mqtt.connection import ConnectionLost, ConnectionSettings, RequestRefused, Session, connect
 from protocol.topics import Topics
 
 log = structlog.get_logger(__name__)
@@ -92,15 +93,17 @@ class Uplink:
 
     async def run(self) -> None:
         """Connect, again and again, until cancelled."""
-        attempt, timing = 0, self._settings.timing
+        timing = self._settings.timing
+        waits = Reconnecting(timing.connect_backoff_s, timing.connect_backoff_cap_s, self._random)
         while True:
-            await self._before(attempt)
+            await self._before(waits.failures)
             for way in await self._tries():
                 self._turned = False
+                connected_at: float | None = None
                 try:
                     number = await asyncio.to_thread(identity.next_session, self._home)
                     async with connect(self._target(way, number)) as session:
-                        attempt = 0
+                        connected_at = self._clock.monotonic()
                         await self._hold(session, way, number)
                 except (ConnectionLost, RequestRefused) as error:
                     log.info("connection lost", why=str(error))
@@ -108,10 +111,8 @@ class Uplink:
                     log.error("not connected", why=str(error)[:500])
                 finally:
                     self._session = None
-                await asyncio.sleep(
-                    backoff(attempt, self._random, timing.connect_backoff_s, timing.connect_backoff_cap_s)
-                )
-                attempt += 1
+                held_s = None if connected_at is None else self._clock.monotonic() - connected_at
+                await asyncio.sleep(waits.wait_s(held_s))
                 if self._turned:
                     break  # there is something else to try now
 

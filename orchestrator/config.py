@@ -3,7 +3,7 @@
 config.toml          settings, no secret
 admin.token          0600, the key to the HTTP API
 flagship.sqlite      the database          serve.lock   held by the one serve
-ca/                  development CAs: devices-ca.{pem,key}, services-ca.{pem,key}, claims-ca.{pem,key}
+ca/                  development CAs: {devices,services}-ca.{pem,key,crl}, claims-ca.{pem,key}
 tls/                 broker, orch-delivery, orch-ingest, viewer: NAME.{pem,key}
 signer/              timestamp.key, director.key, package.key (X25519), high-water.json, facts.json,
                      requests.log (.1, .2, ...), signer.lock: the signer's alone, which may be another process
@@ -62,6 +62,8 @@ class TimingSettings(BaseModel):
     timestamp_renew_s: Seconds = 86_400
     ingest_batch_s: Seconds = 0.05
     status_interval_s: Seconds = 0.5
+    silent_after_s: Seconds = 2_700  # three times the level interval of devices
+    expel_wait_s: Seconds = 5.0  # how long a revoke waits for the broker before it answers "pending"
     read_back_s: Seconds = 5.0
 
 
@@ -178,6 +180,16 @@ class Home:
     def services_ca(self) -> Path:
         """The CA of the orchestrator's and viewers' client certificates."""
         return self.ca / "services-ca.pem"
+
+    @property
+    def devices_crl(self) -> Path:
+        """Certificates of devices that are revoked; a broker of one's own needs a copy."""
+        return self.ca / "devices-ca.crl"
+
+    @property
+    def services_crl(self) -> Path:
+        """Certificates of services and viewers that are revoked."""
+        return self.ca / "services-ca.crl"
 
     def load(self) -> Settings:
         """Read the settings.

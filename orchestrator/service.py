@@ -20,6 +20,7 @@ import uvicorn
 from orchestrator.config import Home, Settings
 from orchestrator.delivery.broker import ManagedBroker
 from orchestrator.delivery.delivery import Delivery
+from orchestrator.delivery.keeping_out import KeepingOut
 from orchestrator.errors import ConflictError, OperationError
 from orchestrator.expiry_watch import ExpiryWatch
 from orchestrator.fleet.admission import Admission
@@ -99,6 +100,7 @@ async def _run(
     delivery = Delivery(db, home, settings, signer, chunks, clock, trust.published)
     controller = Controller(db, clock, settings, delivery.wake)
     ingest = Ingest(db, home, settings, clock, delivery.wake, controller.wake)
+    keeping_out = KeepingOut(db, home, settings, clock, broker.reload, signer.revoke)
     await trust.published()
 
     admission = Admission(db, home, settings, clock, ingest.keys.forget)
@@ -115,10 +117,13 @@ async def _run(
         controller=controller,
         delivery=delivery,
         admission=admission,
+        keeping_out=keeping_out,
+        forget_keys=ingest.keys.forget,
         import_package=take_in,
         trust=trust,
         metrics=metrics,
     )
+    await keeping_out.prepare()
     told = asyncio.Event()
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(broker.run(), name="broker")]
@@ -129,9 +134,11 @@ async def _run(
                 tasks += [
                     group.create_task(part.run(), name=name)
                     for name, part in (
+                        ("keeping out", keeping_out),
                         ("delivery", delivery),
                         ("ingest", ingest),
                         ("desk", desk),
+                        ("silence", ingest.silence),
                         ("controller", controller),
                         ("expiry", expiries),
                     )

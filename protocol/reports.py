@@ -61,6 +61,8 @@ class Inventory(Report):
     Attributes:
         stale_since: When its trust ran out; it may be cut off. None while all is fresh.
         refusals: The newest per code; None where nothing was refused.
+        instance: Random, made when the agent starts and never stored: two of them that take turns are two devices.
+        boot: Which boot of which machine it runs on.
     """
 
     type: Literal["inventory"] = "inventory"
@@ -72,6 +74,8 @@ class Inventory(Report):
     agent: VersionText
     stale_since: AwareDatetime | None = None
     refusals: Annotated[list[Refusal], Field(max_length=MAX_REFUSALS)] | None = None
+    instance: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16}$")] | None = None
+    boot: Annotated[str, StringConstraints(max_length=64)] | None = None
 
 
 class Reason(BaseModel):

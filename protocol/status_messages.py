@@ -17,6 +17,9 @@ class FleetStatus(_Status):
 
     Attributes:
         signer: What keeps the signer from signing; absent when all is well.
+        silent: Devices of which nothing signed was heard for too long, while somebody listened.
+        stale: Devices that say that their trust ran out: they may be cut off.
+        duplicate: Ids under which two live devices speak.
     """
 
     fleet: str
@@ -27,6 +30,9 @@ class FleetStatus(_Status):
     rollouts: dict[str, str] = {}
     halted: bool = False
     signer: str | None = None
+    silent: int | None = None
+    stale: int | None = None
+    duplicate: int | None = None
 
 
 class RuleFigure(BaseModel):
@@ -58,7 +64,11 @@ class StageStatus(BaseModel):
 
 
 class RolloutStatus(_Status):
-    """``status/rollout/{id}``: one rollout."""
+    """``status/rollout/{id}``: one rollout.
+
+    Attributes:
+        excluded: Members that were revoked, retired or found twice: they are not waited for and prove nothing.
+    """
 
     id: str
     release: str
@@ -70,6 +80,7 @@ class RolloutStatus(_Status):
     rolled_back: int = 0
     untouched: int = 0
     stages: list[StageStatus] = []
+    excluded: int | None = None
 
 
 class DeviceStatus(_Status):
@@ -87,6 +98,10 @@ class DeviceStatus(_Status):
     resumed: bool = False
     reasons: list[str] = []
     ready: bool | None = None
+    membership: str | None = None
+    silent_since: AwareDatetime | None = None
+    stale_since: AwareDatetime | None = None
+    duplicate_since: AwareDatetime | None = None
 
 
 class StatusEvent(_Status):

@@ -28,6 +28,10 @@ class Authority:
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         self._key = ec.generate_private_key(ec.SECP256R1())
         path.write_bytes(self._build(name, self._key.public_key(), ca=True).public_bytes(Encoding.PEM))
+        now = datetime.now(UTC)
+        empty = x509.CertificateRevocationListBuilder().issuer_name(self._name).last_update(now - timedelta(hours=1))
+        crl = empty.next_update(now + timedelta(days=2)).sign(self._key, hashes.SHA256())
+        path.with_suffix(".crl").write_bytes(crl.public_bytes(Encoding.PEM))
 
     def issue(self, certificate: Path, key: Path, name: str, shift: timedelta = timedelta()) -> None:
         """A certificate for ``name``, good for client and server at 127.0.0.1; ``shift`` moves its two days."""

@@ -1,4 +1,4 @@
-"""``flagship device``: enrol, list, show, explain."""
+"""``flagship device``: enrol, list, show, explain, revoke, retire, clear-duplicate."""
 
 import os
 import tempfile
@@ -47,12 +47,22 @@ def enrol(
 @app.command("list")
 def list_devices(
     group: Annotated[str, typer.Option(help="Only those of this group.")] = "",
+    silent: Annotated[bool, typer.Option("--silent", help="Only those of which nothing is heard.")] = False,
+    stale: Annotated[bool, typer.Option("--stale", help="Only those that may be cut off.")] = False,
+    duplicate: Annotated[bool, typer.Option("--duplicate", help="Only those that were found twice.")] = False,
     output: FormatOption = Format.TABLE,
     home: HomeOption = HERE,
 ) -> None:
     """List devices."""
     chosen = read_id(group, "group") if group else ""
-    show_rows(_COLUMNS, ApiClient(home).pages("/devices", group=chosen), output)
+    concerns = [name for name, asked in (("silent", silent), ("stale", stale), ("duplicate", duplicate)) if asked]
+    if len(concerns) + bool(chosen) > 1:
+        raise UsageError("device list: expected one of --group, --silent, --stale and --duplicate, found several")
+    if not concerns:
+        show_rows(_COLUMNS, ApiClient(home).pages("/devices", group=chosen), output)
+        return
+    columns = ("id", "product", "components", "labels", "online", f"{concerns[0]}_since", "last_seen")
+    show_rows(columns, ApiClient(home).pages("/devices", concern=concerns[0]), output)
 
 
 @app.command()
@@ -80,6 +90,37 @@ def explain(
         return
     for sentence in answer["sentences"]:
         typer.echo(cell(sentence))
+
+
+Device = Annotated[str, typer.Argument(help="The device's id.")]
+Reason = Annotated[str, typer.Option(help="Why; it stands in the events.")]
+
+
+@app.command()
+def revoke(device: Device, reason: Reason, output: FormatOption = Format.TABLE, home: HomeOption = HERE) -> None:
+    """Trust a device no more: certificates refused, session ended, reports ignored, nothing offered. Not taken back."""
+    _close(device, "revoke", reason, output, home)
+
+
+@app.command()
+def retire(device: Device, reason: Reason, output: FormatOption = Format.TABLE, home: HomeOption = HERE) -> None:
+    """Let a device go in peace; its id may be enrolled again."""
+    _close(device, "retire", reason, output, home)
+
+
+@app.command("clear-duplicate")
+def clear_duplicate(
+    device: Device, reason: Reason, output: FormatOption = Format.TABLE, home: HomeOption = HERE
+) -> None:
+    """Offer updates again to a device that was found twice; the other one must be gone."""
+    found = ApiClient(home).post(f"/devices/{read_id(device, 'device id')}/clear-duplicate", {"reason": reason})
+    show_fields(found, output)
+
+
+def _close(device: str, verb: str, reason: str, output: Format, home: Path) -> None:
+    found = ApiClient(home).post(f"/devices/{read_id(device, 'device id')}/{verb}", {"reason": reason})
+    shown = ("id", "state", "closed_at", "closed_reason", "excluded_from", "session_ended_at", "pending")
+    show_fields({name: found[name] for name in shown}, output)
 
 
 def _read_request(file: Path) -> EnrolmentRequest:

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from orchestrator.config import ApiSettings, BrokerSettings, Home, TimingSettings
 from orchestrator.errors import ConflictError, OperationError, UsageError
 from orchestrator.fleet.authority import create_authority, issue_client, issue_server
+from orchestrator.fleet.crls import write_crl
 from orchestrator.private_files import write_private
 from orchestrator.publisher.ceremony import Thresholds, hold_ceremony
 from orchestrator.storage.database import Database
@@ -150,6 +151,8 @@ def _fill(home: Home, plan: HomePlan, config: str) -> None:
     )  # fmt: skip
     devices, services = create_authority(home.ca, "devices-ca"), create_authority(home.ca, "services-ca")
     create_authority(home.ca, "claims-ca")
+    for path, authority in ((home.devices_crl, devices), (home.services_crl, services)):
+        write_crl(path, authority, {}, datetime.now(UTC))
     issue_server(devices, home.tls, "broker", _unique((plan.host, *plan.hosts, *LOOPBACK)))
     for name in (DELIVERY, INGEST, VIEWER):
         issue_client(services, home.tls, name)

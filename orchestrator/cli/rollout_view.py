@@ -91,6 +91,7 @@ def render_rollout(status: RolloutStatus) -> RenderableType:
         f"{status.id}  {status.release}  {status.state}{cell(_because(status)) if status.reason else ''}\n"
         f"{status.members} devices: {status.succeeded} succeeded, {status.failed} failed, "
         f"{status.rolled_back} rolled back, {status.untouched} untouched"
+        f"{f', {status.excluded} excluded' if status.excluded else ''}"
     )
     return Group(head, table(_COLUMNS, [_stage(stage) for stage in status.stages]))
 

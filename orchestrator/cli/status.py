@@ -26,10 +26,15 @@ def status(output: FormatOption = Format.TABLE, home: HomeOption = HERE) -> None
         return
     head = Text(
         f"fleet {fleet.fleet}: {fleet.devices} devices, {fleet.online} online, {fleet.revoked} revoked"
-        f"{', A ROLLOUT IS HALTED' if fleet.halted else ''}"
+        f"{_concerns(fleet)}{', A ROLLOUT IS HALTED' if fleet.halted else ''}"
         f"{f'{chr(10)}SIGNER: {cell(fleet.signer)}' if fleet.signer else ''}\nversions: {cell(fleet.versions)}"
     )
     console().print(Group(head, table(_COLUMNS, [_row(rollout) for rollout in rollouts])) if rollouts else head)
+
+
+def _concerns(fleet: FleetStatus) -> str:
+    found = (("silent", fleet.silent), ("stale", fleet.stale), ("found twice", fleet.duplicate))
+    return "".join(f", {number} {name}" for name, number in found if number)
 
 
 async def read_fleet(home: Home) -> tuple[FleetStatus, list[RolloutStatus]]:

@@ -87,6 +87,19 @@ class ManagedBroker:
                 f"broker {where}: not ready after {timeout_s:g} s ({why}); see {self._home.broker / LOG_FILE}"
             ) from None
 
+    def reload(self) -> bool:
+        """Make the broker read its revocation lists again, if it runs here; one that starts reads them anyway.
+
+        Connections stay; mosquitto makes new TLS contexts, so tickets of before open nothing either.
+        """
+        process = self.process
+        if process is None or process.returncode is not None:
+            return False
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGHUP)
+            return True
+        return False
+
     async def _run_once(self, program: str, config: Path) -> int:
         """One life of the process; it is gone when this returns or raises."""
         output = await asyncio.to_thread(_open_log, self._home.broker / LOG_FILE)
@@ -158,7 +171,9 @@ def write_config(home: Home, settings: Settings) -> Path:
         fleet=settings.fleet,
         directory=home.broker.resolve(),
         devices_ca=home.devices_ca.resolve(),
+        devices_crl=home.devices_crl.resolve(),
         services_ca=home.services_ca.resolve(),
+        services_crl=home.services_crl.resolve(),
         certificate=certificate.resolve(),
         key=key.resolve(),
         device_port=settings.broker.device_port,

@@ -30,6 +30,7 @@ class BrokerPlan:
 
     Attributes:
         directory: Where the access lists stand.
+        devices_crl, services_crl: Revocation lists; past their time mosquitto refuses everybody.
         data: Where the retained messages are saved; None is ``directory``.
         certificate, key: The broker's own, for both listeners.
         user: Account that mosquitto runs as when it is started by root.
@@ -40,7 +41,9 @@ class BrokerPlan:
     fleet: str
     directory: PurePath
     devices_ca: PurePath
+    devices_crl: PurePath
     services_ca: PurePath
+    services_crl: PurePath
     certificate: PurePath
     key: PurePath
     device_port: int
@@ -96,26 +99,27 @@ def mosquitto_conf(plan: BrokerPlan) -> str:
         "connection_messages false",
         "",
         "# Devices: the certificate's CN is the user and the client id, whatever id is asked for.",
-        *_listener(plan, plan.device_port, plan.device_host, plan.devices_ca, DEVICE_ACL_FILE),
+        *_listener(plan, plan.device_port, plan.device_host, plan.devices_ca, plan.devices_crl, DEVICE_ACL_FILE),
         "use_username_as_clientid true",
         "",
         "# The orchestrator and viewers.",
-        *_listener(plan, plan.service_port, plan.service_host, plan.services_ca, SERVICE_ACL_FILE),
+        *_listener(plan, plan.service_port, plan.service_host, plan.services_ca, plan.services_crl, SERVICE_ACL_FILE),
     ]
     if plan.enrol_port and plan.claims_ca:
         lines += [
             "",
             "# Claims. The client id is the claim's name: whoever may choose one could end any device's session.",
-            *_listener(plan, plan.enrol_port, plan.device_host, plan.claims_ca, CLAIM_ACL_FILE),
+            *_listener(plan, plan.enrol_port, plan.device_host, plan.claims_ca, None, CLAIM_ACL_FILE),
             "use_username_as_clientid true",
         ]
     return "\n".join(lines) + "\n"
 
 
-def _listener(plan: BrokerPlan, port: int, host: str, clients_ca: PurePath, acl: str) -> list[str]:
+def _listener(plan: BrokerPlan, port: int, host: str, ca: PurePath, crl: PurePath | None, acl: str) -> list[str]:
     return [
         f"listener {port} {host}".rstrip(),
-        f"cafile {clients_ca}",
+        f"cafile {ca}",
+        *([f"crlfile {crl}"] if crl else []),  # a claim that is revoked is told so by the orchestrator
         f"certfile {plan.certificate}",
         f"keyfile {plan.key}",
         "tls_version tlsv1.2",

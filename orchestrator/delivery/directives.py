@@ -95,12 +95,11 @@ class Directives:
             rollout = await rollouts.get(conn, rollout_id)
             if rollout is not None:
                 found[rollout_id] = rollout
-        keys = await devices.keys(conn, {device for device, _ in offers})
         return Rows(
             rollouts=found,
             releases=await published.release_facts(conn, {r.release for r in found.values()}),
             assignments=await assignments.get_many(conn, pairs),
-            content_keys={device: content for device, (_, content) in keys.items()},
+            content_keys=await devices.content_keys(conn, {device for device, _ in offers}),
             held=await published.get_many(conn, broker, [self.topic_of(kind, key) for kind, key, _ in marks]),
         )
 
@@ -139,9 +138,8 @@ class Directives:
         device, rollout_id = mark[1].split("/")
         rollout, assignment = rows.rollouts.get(rollout_id), rows.assignments.get((rollout_id, device))
         release = rows.releases.get(rollout.release) if rollout else None
-        content_key = rows.content_keys.get(device)
-        if rollout is None or assignment is None or release is None or content_key is None:
-            return None  # a revoked device has no key here and gets no offer
+        if rollout is None or assignment is None or release is None:
+            return None
         topic = self.topic_of(Kind.OFFER, mark[1])
         draft = offer_draft(
             assignment,
@@ -156,6 +154,9 @@ class Directives:
             return None
         if draft["grant"] is Grant.CLOSED:
             return Drafted(mark, topic, OfferRequest(draft))
+        content_key = rows.content_keys.get(device)
+        if content_key is None:
+            return None  # revoked, retired or two under one id: no key is wrapped, whatever the row says
         return Drafted(mark, topic, OfferRequest(draft, release.wrapped_key, content_key))
 
     @property

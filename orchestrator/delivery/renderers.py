@@ -10,7 +10,6 @@ from typing import Any
 from orchestrator.model.assignment import Assignment
 from orchestrator.model.rollout import Rollout, RolloutState
 from protocol.directives import Action, Grant, ReleaseRef
-from protocol.states import OUTCOMES
 
 Draft = dict[str, Any]
 
@@ -70,7 +69,7 @@ def offer_draft(
         "expires": _later(assignment.offer_expires, now, lease),
         "heard": {
             "nonce": assignment.nonce,
-            "outcome": assignment.outcome_digest if assignment.state in OUTCOMES else None,
+            "outcome": assignment.outcome_digest if assignment.is_terminal else None,
         },
     }
     if grant is Grant.ACTIVATE:

@@ -6,7 +6,8 @@ from datetime import datetime
 from orchestrator.model.assignment import PENDING, Assignment
 from orchestrator.model.device import Device
 from orchestrator.model.rollout import RolloutState
-from orchestrator.rollouts.engine import Facts, figures_of, untouched
+from orchestrator.rollouts.engine import Facts, excluded, figures_of, untouched
+from orchestrator.storage.concerns import Concern
 from protocol.states import State
 from protocol.status_messages import DeviceStatus, FleetStatus, RolloutStatus, StageStatus
 
@@ -19,6 +20,7 @@ _STATE = "state:"
 def fleet_status(
     fleet: str,
     figures: tuple[int, int, int],
+    concerns: Mapping[Concern, int],
     versions: dict[str, int],
     states: dict[str, str],
     now: datetime,
@@ -38,6 +40,9 @@ def fleet_status(
         devices=enrolled,
         online=online,
         revoked=revoked,
+        silent=concerns[Concern.SILENT],
+        stale=concerns[Concern.STALE],
+        duplicate=concerns[Concern.DUPLICATE],
         versions=versions,
         rollouts=states,
         halted=RolloutState.HALTED in states.values(),
@@ -74,19 +79,27 @@ def rollout_status(facts: Facts, reasons: Mapping[int, dict[str, int]], now: dat
         failed=_sum(facts, State.FAILED) + _sum(facts, State.REJECTED) + _sum(facts, State.INCONSISTENT),
         rolled_back=_sum(facts, State.ROLLED_BACK),
         untouched=untouched(facts.counts, members),
+        excluded=sum(excluded(counts) for counts in facts.counts.values()),
         stages=stages,
     )
 
 
 def device_status(device: Device, newest: Assignment | None, now: datetime) -> DeviceStatus:
     """One device, with its assignment that moved last."""
-    if newest is None:
-        return DeviceStatus(at=now, id=device.id, online=device.online, components=device.components)
-    return DeviceStatus(
+    alone = DeviceStatus(
         at=now,
         id=device.id,
         online=device.online,
         components=device.components,
+        membership=device.state,
+        silent_since=device.silent_since,
+        stale_since=device.stale_since,
+        duplicate_since=device.duplicate_since,
+    )
+    if newest is None:
+        return alone
+    return DeviceStatus(
+        **alone.model_dump(exclude_unset=True),
         rollout=newest.rollout,
         state=newest.state,
         code=newest.code or "",

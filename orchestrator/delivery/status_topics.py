@@ -10,7 +10,7 @@ from orchestrator.config import Settings
 from orchestrator.delivery.publisher import Outgoing, send_all
 from orchestrator.delivery.status_rendering import device_status, fleet_status, rollout_status
 from orchestrator.rollouts.engine import Facts
-from orchestrator.storage import assignments, devices, dirty, published, rollouts
+from orchestrator.storage import assignments, concerns, devices, dirty, published, rollouts
 from orchestrator.storage import events as event_store
 from orchestrator.storage.database import Database
 from orchestrator.storage.tables import events
@@ -75,9 +75,8 @@ class StatusTopics:
         match kind:
             case Kind.STATUS_FLEET:
                 figures, states = await devices.figures(conn), await rollouts.states(conn)
-                fleet = fleet_status(
-                    self._fleet, figures, await devices.versions(conn), states, now, self._signer_trouble()
-                )
+                matters, versions = await concerns.count(conn), await devices.versions(conn)
+                fleet = fleet_status(self._fleet, figures, matters, versions, states, now, self._signer_trouble())
                 return Outgoing(kind=kind, topic=self._topics.build(kind), payload=encode(fleet))
             case Kind.STATUS_ROLLOUT:
                 rollout = await rollouts.get(conn, key)

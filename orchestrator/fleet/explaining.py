@@ -28,9 +28,18 @@ def _about(device: Device) -> Iterator[str]:
     runs = ", ".join(f"{name} {version}" for name, version in sorted(device.components.items())) or "nothing known"
     yield f"{device.id} is {device.product} on {device.hardware} and runs {runs}."
     if device.state == DeviceState.REVOKED:
-        yield "It was revoked: it gets no offer, no key, and what it says is not heard."
+        yield f"It was revoked{_why(device)}: it gets no offer, no key, and what it says is not heard."
     elif device.state == DeviceState.RETIRED:
-        yield "It was retired: it takes no part any more."
+        yield f"It was retired{_why(device)}: it takes no part any more."
+    if device.state != DeviceState.ENROLLED and device.session_ended_at is None:
+        yield "That the broker refuses its certificates and ended its session was not seen yet; it is tried again."
+    if device.duplicate_since is not None:
+        yield (
+            f"Two live devices speak under this id since {rfc3339(device.duplicate_since)}: it is offered nothing "
+            "until one of them is gone and 'flagship device clear-duplicate' was said."
+        )
+    if device.silent_since is not None:
+        yield f"It is silent: nothing that it signed was heard since {rfc3339(device.silent_since)}."
     if device.last_seen is None:
         yield "It was never heard of since it was enrolled."
     else:
@@ -41,6 +50,10 @@ def _about(device: Device) -> Iterator[str]:
             f"Its trust metadata ran out at {rfc3339(device.stale_since)}: it may be cut off from the fleet, "
             "and takes nothing until it gets newer."
         )
+
+
+def _why(device: Device) -> str:
+    return f" ({device.closed_reason})" if device.closed_reason else ""
 
 
 def _refusals(device: Device) -> Iterator[str]:

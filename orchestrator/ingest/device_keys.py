@@ -22,6 +22,7 @@ class DeviceKeys:
     def __init__(self, db: Database) -> None:
         self._db = db
         self._keys: OrderedDict[str, Verify] = OrderedDict()
+        self._forgotten = 0
         self.heard_new: dict[str, str] = {}
         """Key ids by device, of those heard under a new key since somebody emptied this."""
 
@@ -31,22 +32,26 @@ class DeviceKeys:
 
     def forget(self, device: str) -> None:
         """A device's keys changed, or count no more."""
+        self._forgotten += 1
         self._keys.pop(device, None)
 
     async def load(self, ids: Iterable[str]) -> None:
         """Keys of devices that are not known yet, and room for them."""
         wanted = dict.fromkeys(ids)
-        missing = [device for device in wanted if device not in self._keys]
-        if missing:
+        while missing := [device for device in wanted if device not in self._keys]:
+            forgotten = self._forgotten
             async with self._db.read() as conn:
                 found = await devices.keys(conn, missing)
                 under_way = await renewals.get_many(conn, missing)
+            if forgotten != self._forgotten:
+                continue  # what was read may be what was to be forgotten
             for device, (report_key, _) in found.items():
                 new = under_way.get(device)
                 try:
                     self._keys[device] = self._both(device, report_key, new.report_key) if new else _one(report_key)
                 except Exception as error:  # noqa: BLE001 - a damaged row silences its own device only
                     log.error("report key not readable", device_id=device, why=type(error).__name__)
+            break
         for device in wanted:
             if device in self._keys:
                 self._keys.move_to_end(device)

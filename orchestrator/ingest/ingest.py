@@ -20,6 +20,7 @@ from orchestrator.fleet.renewal import use_new_keys
 from orchestrator.ingest.device_keys import DeviceKeys
 from orchestrator.ingest.parse import KINDS, Checked, check, device_of
 from orchestrator.ingest.rejects import Rejects
+from orchestrator.ingest.silence import SilenceWatch
 from orchestrator.storage import dirty, published
 from orchestrator.storage.database import Database
 from orchestrator.storage.reports import Applied, Incoming, apply_batch
@@ -61,6 +62,7 @@ class Ingest:
         self.keys = DeviceKeys(db)
         self._dropped = 0
         self._generation_at = 0.0
+        self.silence = SilenceWatch(db, settings.timing.silent_after_s, clock, wake_delivery)
         self.rejects = Rejects(clock)
         self.taken = 0
 
@@ -82,8 +84,12 @@ class Ingest:
             await session.subscribe([(self._topics.filter(kind), RULES[kind].qos) for kind in KINDS])
             self._dropped = 0
             await self._insist(self._begin_generation)
-            async for message in session.messages():
-                await self._collect(session, message)
+            self.silence.listens()
+            try:
+                async for message in session.messages():
+                    await self._collect(session, message)
+            finally:
+                self.silence.is_deaf()
 
     async def _begin_generation(self) -> None:
         generation = secrets.token_hex(8)

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from typing import Any
 
@@ -12,6 +12,10 @@ PENDING = "pending"
 """Never offered."""
 OFFERED = "offered"
 """Offered; the device has not said a state yet. Every other state is a ``protocol.states.State``."""
+EXCLUDED = "excluded"
+"""Taken out of the rollout: revoked, retired, or one of two under one id. Over, and not finished: it proves nothing."""
+
+MAX_CLOSE_REASON_CHARS = 200
 
 Deltas = Counter[tuple[str, int, str]]
 """(rollout, stage, key) -> change of the count; may be negative."""
@@ -60,7 +64,7 @@ class Assignment:
     @property
     def is_terminal(self) -> bool:
         """Whether the device does nothing more for this attempt."""
-        return self.state in OUTCOMES
+        return self.state in OUTCOMES or self.state == EXCLUDED
 
     @classmethod
     def from_row(cls, row: Mapping[Any, Any]) -> "Assignment":
@@ -73,6 +77,22 @@ class Assignment:
 
 
 FIELDS = tuple(f.name for f in fields(Assignment))
+
+
+def exclude(row: Assignment, why: str, now: datetime) -> Assignment:
+    """Take the device out of this rollout; an offer that it has is closed with the reason."""
+    return replace(
+        row,
+        state=EXCLUDED,
+        ready=False,
+        asking=False,
+        reasons=[],
+        grant="none" if row.offered_at is None else "closed",
+        grant_nonce=None,
+        close_reason=why[:MAX_CLOSE_REASON_CHARS],
+        detail=why,
+        updated_at=now,
+    )
 
 
 def count_keys(row: Assignment) -> frozenset[str]:

@@ -17,7 +17,16 @@ class DeviceState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """One row of ``devices``, without what belongs to ingest alone."""
+    """One row of ``devices``, without what belongs to ingest alone.
+
+    Attributes:
+        heard_at: The newest signed report, or enrolment.
+        silent: Nothing signed came for too long, while ingest listened.
+        stale_since: Since when the device says that its trust ran out: it may be cut off.
+        duplicate_since: Since when two live devices speak under this id; nothing is offered until a person clears it.
+        closed_at, closed_reason: When and why it was revoked or retired.
+        session_ended_at: When it was seen that the broker refuses its certificates and ended its session.
+    """
 
     id: str
     product: str
@@ -31,11 +40,22 @@ class Device:
     last_seen: datetime | None = None
     stale_since: datetime | None = None
     refusals: list[dict[str, Any]] = field(default_factory=list)
+    heard_at: datetime | None = None
+    silent: bool = False
+    duplicate_since: datetime | None = None
+    closed_at: datetime | None = None
+    closed_reason: str = ""
+    session_ended_at: datetime | None = None
 
     @classmethod
     def from_row(cls, row: Mapping[Any, Any]) -> "Device":
         """Read a row's mapping."""
         return cls(**{name: row[name] for name in FIELDS})
+
+    @property
+    def silent_since(self) -> datetime | None:
+        """Since when nothing was heard of it; None where it is not silent."""
+        return self.heard_at if self.silent else None
 
     def value(self, key: str) -> str | None:
         """What a selector's key stands for; None where the device has no such thing."""

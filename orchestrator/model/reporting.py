@@ -7,7 +7,7 @@ offered nothing, changes nothing at all.
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from orchestrator.model.assignment import OFFERED, PENDING, Assignment
+from orchestrator.model.assignment import EXCLUDED, OFFERED, PENDING, Assignment
 from protocol.reports import Readiness, Reason, StateReport
 from protocol.states import OUTCOMES, Phase, State
 
@@ -58,6 +58,8 @@ def apply_state(row: Assignment, report: StateReport, digest: str, now: datetime
         return Effect(row)
     if row.is_terminal and not report.is_outcome:
         return Effect(row, hear=True)
+    if row.state == EXCLUDED:  # heard, so that the device is done; it counts for nothing
+        return Effect(replace(row, nonce=report.nonce, outcome_digest=digest, updated_at=now), hear=True)
     asking = report.state is State.FETCHED and report.phase is Phase.INSTALL and not report.reasons
     after = replace(
         row,

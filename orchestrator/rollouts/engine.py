@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from orchestrator.model.assignment import PENDING
+from orchestrator.model.assignment import EXCLUDED, PENDING
 from orchestrator.model.rollout import BEGUN, Rollout, RolloutState, Stage, StageState
 from orchestrator.rollouts.pace import Bucket
 from orchestrator.rollouts.rules import StageCounts, count_rule, failure_rule, stage_counts, success_rule
@@ -193,7 +193,11 @@ def _end(rollout: Rollout, facts: Facts, now: datetime) -> tuple[Rollout, list[H
     match rollout.state:
         case RolloutState.RUNNING | RolloutState.PAUSED:
             done = replace(rollout, state=RolloutState.COMPLETED, ended_at=now)
-            return done, [Happening("rollout_completed", f"completed: all {members} members are done")]
+            out = sum(excluded(facts.counts.get(stage.position, {})) for stage in facts.stages)
+            words = (
+                f"all {members} members are done" if not out else f"{members - out} members are done, {out} excluded"
+            )
+            return done, [Happening("rollout_completed", f"completed: {words}")]
         case RolloutState.ABORTED:
             return replace(rollout, ended_at=now), [
                 Happening("rollout_ended", "ended: no device has anything left to do")
@@ -255,7 +259,12 @@ def _act(
 
 
 def _terminal(counts: Mapping[str, int]) -> int:
-    return sum(counts.get(f"state:{state}", 0) for state in OUTCOMES)
+    return excluded(counts) + sum(counts.get(f"state:{state}", 0) for state in OUTCOMES)
+
+
+def excluded(counts: Mapping[str, int]) -> int:
+    """Members of one stage that were taken out of the rollout: revoked, retired, or two under one id."""
+    return counts.get(f"state:{EXCLUDED}", 0)
 
 
 def _n(facts: Facts, stage: int, key: str) -> int:

@@ -32,6 +32,7 @@ def select_members(devices: Iterable[Device], members: Members, groups: Groups, 
         device
         for device in devices
         if device.state == DeviceState.ENROLLED
+        and device.duplicate_since is None
         and (group is None or device.id in group)
         and (selector is None or selector.matches(device))
         and device.product == info.product

@@ -8,6 +8,7 @@ judged after two.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from orchestrator.model.assignment import EXCLUDED
 from orchestrator.model.rollout import RolloutSpec
 from protocol.states import FAILURES, FINISHED, OUTCOMES, State
 from protocol.status_messages import RuleFigure
@@ -20,7 +21,7 @@ class StageCounts:
     Attributes:
         failed, finished: Without those that a person has acknowledged.
         acknowledged: Finished devices that are left out of the rules for that reason.
-        unfinishable: Declined, cancelled, expired, superseded.
+        unfinishable: Declined, cancelled, expired, superseded, excluded.
     """
 
     name: str
@@ -54,7 +55,7 @@ def stage_counts(
         succeeded=finished - failed - (seen_finished - seen_failed),
         failed=failed - seen_failed,
         finished=finished - seen_finished,
-        unfinishable=_sum(counts, OUTCOMES - FINISHED),
+        unfinishable=_sum(counts, OUTCOMES - FINISHED) + counts.get(f"state:{EXCLUDED}", 0),
         acknowledged=seen_finished,
     )
 

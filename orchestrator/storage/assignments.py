@@ -120,6 +120,7 @@ async def to_offer(conn: AsyncConnection, rollout: str, stage: int, limit: int) 
             assignments.c.state == PENDING,
             assignments.c.ready,
             devices.c.state == "enrolled",
+            devices.c.duplicate_since.is_(None),
         )
         .order_by(assignments.c.place)
         .limit(limit)

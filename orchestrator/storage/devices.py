@@ -1,13 +1,16 @@
 """Devices: identity and what they last said about themselves."""
 
 from collections.abc import Collection
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select, text, update
 from sqlalchemy import insert as plain_insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.model.device import FIELDS, Device, DeviceState
+from orchestrator.model.duplicates import Instances
+from orchestrator.storage import certificates
 from orchestrator.storage.tables import devices, group_members
 
 _COLUMNS = [devices.c[name] for name in FIELDS]
@@ -22,19 +25,22 @@ async def insert(conn: AsyncConnection, device: Device, *, report_key: dict[str,
         content_key: X25519 public key, base64.
     """
     values: dict[str, Any] = {name: getattr(device, name) for name in FIELDS}
-    values |= {"report_key": report_key, "content_key": content_key}
+    values |= {"report_key": report_key, "content_key": content_key, "heard_at": device.enrolled_at}
     result = await conn.execute(
         update(devices)
         .where(devices.c.id == device.id, devices.c.state == DeviceState.RETIRED)
-        .values(**values, session=0, seq=0, presence_session=0)
+        .values(**values, session=0, seq=0, presence_session=0, instances={})
     )
     if result.rowcount == 0:
         await conn.execute(plain_insert(devices).values(**values))
+    if device.certificate_serial:
+        await certificates.add(conn, device.id, device.certificate_serial)
 
 
 async def set_certificate(conn: AsyncConnection, device_id: str, serial: str) -> None:
     """Note the newest certificate of a device, by serial in hex."""
     await conn.execute(update(devices).where(devices.c.id == device_id).values(certificate_serial=serial))
+    await certificates.add(conn, device_id, serial)
 
 
 async def set_keys(
@@ -43,6 +49,7 @@ async def set_keys(
     """Put new keys and their certificate in the place of a device's old ones."""
     values = {"certificate_serial": serial, "report_key": report_key, "content_key": content_key}
     await conn.execute(update(devices).where(devices.c.id == device_id).values(**values))
+    await certificates.add(conn, device_id, serial)
 
 
 async def get(conn: AsyncConnection, device_id: str) -> Device | None:
@@ -90,6 +97,73 @@ async def revoked(conn: AsyncConnection, *, after: str = "", limit: int = 1000) 
         .limit(limit)
     )
     return list(rows)
+
+
+async def content_keys(conn: AsyncConnection, ids: Collection[str]) -> dict[str, str]:
+    """Content keys of devices that may be offered something: enrolled, and not two under one id."""
+    wanted, found = list(ids), {}
+    for start in range(0, len(wanted), _BATCH):
+        rows = await conn.execute(
+            select(devices.c.id, devices.c.content_key).where(
+                devices.c.id.in_(wanted[start : start + _BATCH]),
+                devices.c.state == DeviceState.ENROLLED,
+                devices.c.duplicate_since.is_(None),
+            )
+        )
+        found.update({row.id: row.content_key for row in rows})
+    return found
+
+
+async def close(conn: AsyncConnection, device_id: str, state: DeviceState, reason: str, now: datetime) -> None:
+    """Revoke or retire; that the session ended is still to be seen."""
+    await conn.execute(
+        update(devices)
+        .where(devices.c.id == device_id)
+        .values(
+            state=state,
+            online=False,
+            silent=False,
+            stale_since=None,
+            duplicate_since=None,
+            closed_at=now,
+            closed_reason=reason,
+            session_ended_at=None,
+        )
+    )
+
+
+async def to_expel(conn: AsyncConnection, limit: int) -> dict[str, str]:
+    """State by id of closed devices whose session may still be open, the longest closed first."""
+    rows = await conn.execute(
+        select(devices.c.id, devices.c.state)
+        .where(text("state <> 'enrolled' AND session_ended_at IS NULL"))
+        .order_by(devices.c.closed_at)
+        .limit(limit)
+    )
+    return {row.id: row.state for row in rows}
+
+
+async def expelled(conn: AsyncConnection, ids: Collection[str], now: datetime) -> None:
+    """Note that closed devices are kept out."""
+    await conn.execute(
+        update(devices)
+        .where(devices.c.id.in_(ids), devices.c.state != DeviceState.ENROLLED, devices.c.session_ended_at.is_(None))
+        .values(session_ended_at=now)
+    )
+
+
+async def clear_duplicate(conn: AsyncConnection, device_id: str) -> None:
+    """Forget what was seen of two devices, and go on from the order of the one that spoke last.
+
+    The other one may have come further: reports of the device that stays must not look like replays.
+    """
+    known = Instances.from_json(
+        await conn.scalar(select(devices.c.instances).where(devices.c.id == device_id)) or {}
+    ).known
+    values = {"session": known[-1].session, "seq": known[-1].seq} if known else {}
+    await conn.execute(
+        update(devices).where(devices.c.id == device_id).values(duplicate_since=None, instances={}, **values)
+    )
 
 
 async def figures(conn: AsyncConnection) -> tuple[int, int, int]:

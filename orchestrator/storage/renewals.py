@@ -9,6 +9,7 @@ from sqlalchemy import delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.model.device import DeviceState
+from orchestrator.storage import certificates
 from orchestrator.storage.certificate_tables import renewals
 from orchestrator.storage.tables import assignments, devices, rollouts
 
@@ -56,6 +57,7 @@ async def put(conn: AsyncConnection, item: Renewed) -> None:
     await remove(conn, item.device)
     values = {name: getattr(item, name) for name in Renewed.__dataclass_fields__}
     await conn.execute(insert(renewals).values(**values))
+    await certificates.add(conn, item.device, item.certificate_serial)
 
 
 async def remove(conn: AsyncConnection, device: str) -> None:

@@ -13,20 +13,26 @@ from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.model.assignment import Assignment
+from orchestrator.model.duplicates import Instance, Instances, heard
 from orchestrator.model.reporting import apply_progress, apply_readiness, apply_state
 from orchestrator.storage import assignments, dirty, releases
+from orchestrator.storage.exclusions import exclude_device
 from orchestrator.storage.tables import devices, events
 from protocol.reports import Inventory, Presence, Progress, Readiness, Report, StateReport, Want
 from protocol.topics import Kind
 
 Content = Inventory | Readiness | StateReport | Presence | Progress | Want
 _CONDITION = ("stale_since", "refusals")
-_UPDATED = ("session", "seq", "online", "presence_session", "components", "labels", "last_seen", *_CONDITION)
+_UPDATED = (
+    "session", "seq", "online", "presence_session", "components", "labels", "last_seen",
+    "heard_at", "silent", "duplicate_since", "instances", *_CONDITION,
+)  # fmt: skip
 _COLUMNS = ("id", "state", *_UPDATED)
 _UPDATE = (
     update(devices).where(devices.c.id == bindparam("the_device")).values({name: bindparam(name) for name in _UPDATED})
 )
 _BATCH = 500
+DUPLICATE = "two live devices speak under this id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +99,7 @@ class _Work:
     shown: set[str] = field(default_factory=set)
     offers: set[str] = field(default_factory=set)
     chunks: set[str] = field(default_factory=set)
+    duplicates: list[str] = field(default_factory=list)
     fleet: bool = False
     happened: list[dict[str, Any]] = field(default_factory=list)
     applied: Applied = field(default_factory=Applied)
@@ -104,6 +111,8 @@ class _Work:
             self._reject("not_enrolled", item)
             return
         content = item.content
+        if isinstance(content, Inventory):
+            self._instance(device, content)
         if isinstance(content, Report) and not self._in_order(device, content):
             self._reject("E_REPLAY", item)
             return
@@ -124,6 +133,8 @@ class _Work:
             await conn.execute(_UPDATE, rows)
         moved = [(self.before[key], row) for key, row in self.after.items() if row != self.before[key]]
         await assignments.save_all(conn, moved)
+        for device in self.duplicates:
+            await exclude_device(conn, device, DUPLICATE, self.now)
         touched = {row.device for _, row in moved} | self.shown
         await dirty.mark(conn, Kind.OFFER, self.offers, self.now)
         if self.chunks:  # a device may name what does not exist, without end: such marks would crowd out real ones
@@ -135,16 +146,44 @@ class _Work:
             await dirty.mark(conn, Kind.STATUS_FLEET, [""], self.now)
         if self.happened:
             await conn.execute(insert(events), self.happened)
-        self.applied.for_engine = bool(moved)
-        self.applied.for_delivery = bool(self.offers or self.chunks)
+        self.applied.for_engine = bool(moved or self.duplicates)
+        self.applied.for_delivery = bool(self.offers or self.chunks or self.duplicates)
 
     def _in_order(self, device: dict[str, Any], report: Report) -> bool:
         if report.order <= (device["session"], device["seq"]):
             return False
         device["session"], device["seq"] = report.order
-        device["last_seen"] = self.now
+        device["last_seen"] = device["heard_at"] = self.now
+        if device["silent"]:
+            device["silent"] = False
+            self._show(device)
         self.changed.add(device["id"])
         return True
+
+    def _instance(self, device: dict[str, Any], report: Inventory) -> None:
+        """Before the order is looked at: of two devices, one always seems to say what is old."""
+        if report.instance is None:
+            return
+        before = Instances.from_json(device["instances"])
+        spoke = Instance(report.instance, report.boot or "", report.session, report.seq)
+        after = heard(before, spoke, self.now)
+        if after == before:
+            return
+        device["instances"] = after.to_json()
+        self.changed.add(device["id"])
+        if after.are_two and device["duplicate_since"] is None:
+            device["duplicate_since"] = self.now
+            self.duplicates.append(device["id"])
+            self._show(device)
+            where = "on two machines" if after.are_on_two_machines else "on one machine"
+            text = (
+                f"{device['id']}: two live devices under one id, {where}; it is offered nothing until this is cleared"
+            )
+            self._happened("device_duplicate", device["id"], text)
+
+    def _show(self, device: dict[str, Any]) -> None:
+        self.shown.add(device["id"])
+        self.fleet = True
 
     def _presence(self, device: dict[str, Any], presence: Presence) -> None:
         """A will ends its own session only; a hint never takes the place of a newer one."""
@@ -176,17 +215,8 @@ class _Work:
         known = {refusal["code"] for refusal in device["refusals"]}
         for refusal in refusals:
             if refusal["code"] not in known:
-                self.happened.append(
-                    {
-                        "at": self.now,
-                        "kind": "device_refused",
-                        "actor": "device",
-                        "rollout": "",
-                        "device": device["id"],
-                        "text": f"{device['id']}: refused what came: {refusal['code']} {refusal['detail']}"[:1000],
-                        "data": {},
-                    }
-                )
+                text = f"{device['id']}: refused what came: {refusal['code']} {refusal['detail']}"
+                self._happened("device_refused", device["id"], text)
 
     def _want(self, device: str, want: Want) -> None:
         row = self.after.get((want.rollout, device))
@@ -216,14 +246,17 @@ class _Work:
 
     def _outcome(self, report: StateReport) -> None:
         why = f": {report.code} {report.detail}" if report.code else f": {report.detail}" if report.detail else ""
+        self._happened(f"device_{report.state}", report.device, f"{report.device}: {report.state}{why}", report.rollout)
+
+    def _happened(self, kind: str, device: str, text: str, rollout: str = "") -> None:
         self.happened.append(
             {
                 "at": self.now,
-                "kind": f"device_{report.state}",
+                "kind": kind,
                 "actor": "device",
-                "rollout": report.rollout,
-                "device": report.device,
-                "text": f"{report.device}: {report.state}{why}"[:1000],
+                "rollout": rollout,
+                "device": device,
+                "text": text[:1000],
                 "data": {},
             }
         )

@@ -19,6 +19,7 @@ from sqlalchemy import (
     String,
     Table,
     TypeDecorator,
+    text,
 )
 
 metadata = MetaData()
@@ -70,10 +71,33 @@ devices = Table(
     Column("last_seen", Instant),
     Column("stale_since", Instant),  # the device's trust ran out: it may be cut off
     Column("refusals", JSON, nullable=False, default=list),  # [protocol.reports.Refusal], newest last
+    Column("heard_at", Instant),  # the newest signed report, or enrolment: from here silence is counted
+    Column("silent", Boolean, nullable=False, default=False),
+    Column("duplicate_since", Instant),  # two live devices under this id: no offers until a person clears it
+    Column("instances", JSON, nullable=False, default=dict),  # model.duplicates.Instances
+    Column("closed_at", Instant),  # when it was revoked or retired
+    Column("closed_reason", String, nullable=False, default=""),
+    Column("session_ended_at", Instant),  # when its session was seen to be ended, and its certificates refused
+    Index("devices_falling_silent", "heard_at", sqlite_where=text("state = 'enrolled' AND silent = 0")),
+    Index("devices_silent", "id", sqlite_where=text("state = 'enrolled' AND silent = 1")),
+    Index("devices_stale", "id", sqlite_where=text("state = 'enrolled' AND stale_since IS NOT NULL")),
+    Index("devices_duplicate", "id", sqlite_where=text("state = 'enrolled' AND duplicate_since IS NOT NULL")),
+    Index("devices_to_expel", "closed_at", sqlite_where=text("state <> 'enrolled' AND session_ended_at IS NULL")),
     CheckConstraint(
         "length(id) BETWEEN 1 AND 64 AND id NOT LIKE '%/%' AND id NOT LIKE '%+%' AND id NOT LIKE '%#%'",
         name="device_id_charset",
     ),
+)
+
+certificates = Table(
+    "certificates",
+    metadata,
+    # Every certificate that a device was ever given: revoking it revokes all of them.
+    Column("serial", String(40), primary_key=True),  # hex
+    Column("device", String(64), nullable=False),
+    Column("revoked_at", Instant),
+    Index("certificates_by_device", "device"),
+    Index("certificates_revoked", "revoked_at", sqlite_where=text("revoked_at IS NOT NULL")),
 )
 
 groups = Table(

@@ -1,16 +1,17 @@
-"""Devices: enrol, list, show."""
+"""Devices: enrol, list, show, revoke, retire."""
 
 from typing import Any
 
 from fastapi import APIRouter
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.errors import NotFoundError
-from orchestrator.fleet import enrolment
+from orchestrator.errors import NotFoundError, UsageError
+from orchestrator.fleet import closing, enrolment
 from orchestrator.fleet.explaining import Place, explain
-from orchestrator.storage import assignments, devices, groups, rollouts
+from orchestrator.storage import assignments, concerns, devices, groups, rollouts
+from orchestrator.storage.concerns import Concern
 from orchestrator.web.pages import Cursor, Limit, Page, page
-from orchestrator.web.requests import EnrolDevices
+from orchestrator.web.requests import EnrolDevices, Order
 from orchestrator.web.routes_status import OptionalId
 from orchestrator.web.services import Services
 from orchestrator.web.views import device_view, update_view
@@ -34,12 +35,19 @@ def device_routes(services: Services) -> APIRouter:
         return answers
 
     @router.get("")
-    async def list_devices(limit: Limit = 100, cursor: Cursor = "", group: OptionalId = "") -> Page:
-        """Devices by id, of one group if it is named."""
+    async def list_devices(
+        limit: Limit = 100, cursor: Cursor = "", group: OptionalId = "", concern: Concern | None = None
+    ) -> Page:
+        """Devices by id, of one group if it is named, or with one concern: silent, stale, duplicate."""
+        if group and concern:
+            raise UsageError("devices: expected a group or a concern, found both; ask for one")
         async with services.db.read() as conn:
-            if group and not await groups.exists(conn, group):
-                raise NotFoundError(f"group {group}: there is none of that name; 'flagship group list' names them")
-            found = await devices.page(conn, after=cursor, limit=limit + 1, group=group)
+            if concern:
+                found = await concerns.page(conn, concern, after=cursor, limit=limit + 1)
+            else:
+                if group and not await groups.exists(conn, group):
+                    raise NotFoundError(f"group {group}: there is none of that name; 'flagship group list' names them")
+                found = await devices.page(conn, after=cursor, limit=limit + 1, group=group)
         return page([device_view(device) for device in found], limit, "id")
 
     @router.get("/{device}")
@@ -63,6 +71,23 @@ def device_routes(services: Services) -> APIRouter:
             places = await _places(conn, device, rollout)
         return {"device": device, "sentences": explain(found, places), "refusals": found.refusals}
 
+    @router.post("/{device}/revoke")
+    async def revoke_device(device: IdText, body: Order) -> dict[str, Any]:
+        """Trust a device no more: one operation, done again without harm. Says what the broker has yet to do."""
+        return await _close(services, device, closing.revoke, body.reason)
+
+    @router.post("/{device}/retire")
+    async def retire_device(device: IdText, body: Order) -> dict[str, Any]:
+        """Let a device go in peace; its id may be enrolled again."""
+        return await _close(services, device, closing.retire, body.reason)
+
+    @router.post("/{device}/clear-duplicate")
+    async def clear_duplicate(device: IdText, body: Order) -> dict[str, Any]:
+        """Offer updates again to a device that was found twice."""
+        found = await closing.clear_duplicate(services.db, services.clock, device, body.reason)
+        services.delivery.wake()
+        return device_view(found)
+
     return router
 
 
@@ -79,3 +104,16 @@ async def _places(conn: AsyncConnection, device: str, rollout: str) -> list[Plac
         stages = await rollouts.load_stages(conn, name)
         places.append(Place(rollout=known, stages=stages, assignment=by_rollout.get(name)))
     return places
+
+
+async def _close(services: Services, device: str, close: closing.Close, reason: str) -> dict[str, Any]:
+    """Rows, then ingest's keys, then sends in flight, then the broker: list before session."""
+    closed = await close(services.db, services.clock, device, reason)
+    services.forget_keys(device)
+    services.controller.wake()
+    services.delivery.wake()
+    await services.delivery.barrier()
+    pending = await services.keeping_out.pending(device, services.settings.timing.expel_wait_s)
+    async with services.db.read() as conn:
+        found = await devices.get(conn, device) or closed.device
+    return {**device_view(found), "excluded_from": closed.rollouts, "pending": pending or ""}

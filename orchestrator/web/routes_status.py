@@ -6,10 +6,11 @@ from fastapi import APIRouter, Query
 from pydantic import AfterValidator
 
 from orchestrator.delivery.status_rendering import fleet_status
-from orchestrator.storage import devices, events, rollouts
+from orchestrator.storage import concerns, devices, events, rollouts
 from orchestrator.web.pages import Limit, Page, page
 from orchestrator.web.services import Services
 from orchestrator.web.views import event_view
+from protocol.clock import rfc3339
 from protocol.identifiers import check_id
 
 OptionalId = Annotated[str, Query(max_length=64), AfterValidator(lambda text: check_id(text) if text else "")]
@@ -26,12 +27,18 @@ def status_routes(services: Services) -> APIRouter:
             status = fleet_status(
                 services.settings.fleet,
                 await devices.figures(conn),
+                await concerns.count(conn),
                 await devices.versions(conn),
                 await rollouts.states(conn),
                 services.clock.now(),
                 services.delivery.signer_trouble,
             )
-        return {**status.model_dump(mode="json"), "broker_connected": services.delivery.connected}
+        lists = {name: rfc3339(expires) for name, expires in services.keeping_out.expiry.items()}
+        return {
+            **status.model_dump(mode="json"),
+            "broker_connected": services.delivery.connected,
+            "revocation_lists_expire": lists,
+        }
 
     @router.get("/events")
     async def list_events(

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -54,6 +55,19 @@ class TakesTrust(Protocol):
         ...
 
 
+class KeepsOut(Protocol):
+    """The part of ``orchestrator.delivery.keeping_out`` that the API needs."""
+
+    @property
+    def expiry(self) -> dict[str, datetime]:
+        """When each CA's revocation list runs out."""
+        ...
+
+    async def pending(self, device: str, timeout_s: float) -> str | None:
+        """Wait until a closed device is kept out; what is still to be done, or None."""
+        ...
+
+
 ImportPackage = Callable[[Path], Awaitable[str]]
 """Check a package as a device would and take it in; returns the release's id, ``product/version``."""
 
@@ -69,6 +83,8 @@ class Services:
     controller: Wakes
     delivery: Delivers
     admission: Admission
+    keeping_out: KeepsOut
+    forget_keys: Callable[[str], None]  # ingest hears a device no more from here on
     import_package: ImportPackage
     trust: TakesTrust
     metrics: Metrics

@@ -15,7 +15,7 @@ _UPDATE = ("rollout", "stage", "attempt", "state", "ready", "reasons", "code", "
 
 def device_view(device: Device) -> dict[str, Any]:
     """One device."""
-    return plain(asdict(device))
+    return plain({**asdict(device), "silent_since": device.silent_since})
 
 
 def update_view(assignment: Assignment) -> dict[str, Any]:

@@ -139,6 +139,7 @@ class Session:
             await whole(self._client.publish(topic, payload, qos=qos, retain=retain, timeout=timeout_s))
         except (MqttError, ValueError) as error:
             raise ConnectionLost(f"publish to {topic}: {error}") from error
+        self._check()
         if self._refused:
             _, reason = self._refused.popitem()
             raise PublishRefused(f"publish to {topic}: the broker answered {reason}")
@@ -214,6 +215,8 @@ class Session:
         if self._lost is None:
             self._lost = ConnectionLost(f"broker {self._settings.host}:{self._settings.port}: {why}")
         self._inbox.arrived.set()
+        for waiting in self._client._pending_publishes.values():  # noqa: SLF001 - aiomqtt lets them time out
+            waiting.set()
 
     def _watch_pubacks(self) -> None:
         # aiomqtt drops the PUBACK's reason code: "Not authorized" would look like success.

@@ -16,12 +16,14 @@ def test_describe(running: str | None) -> None:
     report = describe(
         DeviceSettings(device=device, installer=InstallerSection(kind="file")),
         fleet="f", running_version=running, session=3, seq=4, issued=datetime(2026, 11, 23, tzinfo=UTC),
+        instance="0123456789abcdef", boot="b",
     )  # fmt: skip
     assert (report.fleet, report.device, report.product, report.hardware) == ("f", "d1", "cam", "rev-b")
     assert report.components == ({"os": "1.2.0"} if running else {})
     assert report.labels == {"site": "Ulm"}
     assert "installer-file" in report.capabilities
     assert report.order == (3, 4)
+    assert (report.instance, report.boot) == ("0123456789abcdef", "b")
 
 
 def test_agent_version() -> None:

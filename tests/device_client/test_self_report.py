@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from random import Random
 from typing import Any, cast
 
 import pytest
 
 from device_client.config import DeviceSection, DeviceSettings
+from device_client.heartbeat import Heartbeat
 from device_client.refusals import Refusals
 from device_client.self_report import SelfReport
 from protocol.clock import ManualClock
@@ -22,6 +24,7 @@ class Voice:
     """Stands for the reporter: keeps what is said."""
 
     said: list[tuple[datetime | None, Sequence[Refusal]]] = field(default_factory=list)
+    spoke_at: float = 0.0
 
     async def inventory(
         self, settings: DeviceSettings, version: str | None, stale_since: datetime | None, refusals: Sequence[Refusal]
@@ -58,6 +61,7 @@ class Bench:
             cast("Any", self.facts),
             self.refusals,
             cast("Any", self.voice),
+            Heartbeat(900, Random(1)),
             self.clock,
         )
 
@@ -105,3 +109,20 @@ async def test_going_stale_and_coming_back_are_told(bench: Bench) -> None:
     bench.facts.stale_since = None
     await bench.report.send_news()
     assert [stale for stale, _ in bench.voice.said] == [None, NOON, None]
+
+
+async def test_silence_has_an_end(bench: Bench) -> None:
+    """Once nothing signed was said for the interval it is said; at once where what was said may be lost."""
+    bench.clock.advance(440)
+    await bench.report.send_sign_of_life()
+    assert bench.voice.said == []
+    bench.clock.advance(460)
+    await bench.report.send_sign_of_life()
+    assert len(bench.voice.said) == 1
+    bench.voice.spoke_at = bench.clock.monotonic()
+    await bench.report.send_sign_of_life()
+    assert len(bench.voice.said) == 1
+    bench.report.say_again()
+    bench.clock.advance(5)
+    await bench.report.send_sign_of_life()
+    assert len(bench.voice.said) == 2

@@ -114,6 +114,17 @@ MESSAGES: dict[str, BaseModel] = {
             "refusals": [Refusal(code=ErrorCode.FREEZE, detail="timestamp expired", count=2, last=NOON)],
         }
     ),
+    "inventory-instance": Inventory.model_validate(
+        {
+            **_UP,
+            "seq": 3,
+            "product": "gateway",
+            "hardware": "rev-a",
+            "agent": "0.1.0",
+            "instance": "0123456789abcdef",
+            "boot": "3f0e8a52-0000-4000-8000-000000000000",
+        }
+    ),
     "readiness": Readiness.model_validate(
         {
             **_UP,
@@ -236,6 +247,21 @@ MESSAGES: dict[str, BaseModel] = {
     ),
     "status-device": DeviceStatus(
         at=NOON, id="dev1", online=True, components={"app": "1.0.0"}, rollout="r-1", state="waiting", ready=False
+    ),
+    "status-fleet-concerns": FleetStatus(
+        at=NOON, fleet="north", devices=4, online=1, revoked=1, silent=1, stale=1, duplicate=1
+    ),
+    "status-rollout-excluded": RolloutStatus(
+        at=NOON, id="r-1", release="gateway/1.1.0", state="completed", members=2, succeeded=1, excluded=1
+    ),
+    "status-device-silent": DeviceStatus(
+        at=NOON,
+        id="dev1",
+        online=True,
+        membership="enrolled",
+        silent_since=NOON,
+        stale_since=NOON,
+        duplicate_since=NOON,
     ),
     "status-event": StatusEvent(at=NOON, kind="rollout_halted", text="r-1 halted: failures 1 of 1", rollout="r-1"),
     "status-sync": Sync(at=NOON, database="db-1", serial=7, ingest="g-1"),

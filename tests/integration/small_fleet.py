@@ -135,13 +135,13 @@ class SmallFleet:
     agents: dict[str, Agent] = field(default_factory=dict)
     tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
 
-    async def call(self, method: str, *words: Any) -> Any:
+    async def call(self, method: str, *words: Any, **params: str) -> Any:
         """One call of the API, repeated while ``serve`` is not there."""
         client = await asyncio.to_thread(ApiClient, self.home)
         async with asyncio.timeout(DEADLINE_S):
             while True:
                 try:
-                    return await asyncio.to_thread(getattr(client, method), *words)
+                    return await asyncio.to_thread(getattr(client, method), *words, **params)
                 except FlagshipError as error:
                     if getattr(error, "exit_code", 1) != 9:
                         raise

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import shutil
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ from device_client.identity_files import IdentityFiles
 from orchestrator.cli.main import main as flagship
 from orchestrator.config import Home, Settings
 from orchestrator.delivery.broker import ManagedBroker
-from orchestrator.fleet.authority import create_authority, issue_server
+from orchestrator.fleet.authority import create_authority, issue_server, load_authority
+from orchestrator.fleet.crls import write_crl
 from orchestrator.publisher.working_copy import current_files
 from orchestrator.publisher.workspace import Workspace
 from orchestrator.releases.package_trust import store_trust
@@ -35,6 +37,9 @@ async def second_broker(fleet: SmallFleet) -> AsyncIterator[tuple[Home, Settings
     both = (home.path / "issuing" / "devices-ca.pem").read_text() + fleet.home.devices_ca.read_text()
     home.devices_ca.write_text(both)
     shutil.copy(fleet.home.services_ca, home.services_ca)
+    shutil.copy(fleet.home.services_crl, home.services_crl)
+    former = load_authority(fleet.home.ca, "devices-ca")
+    write_crl(home.devices_crl, authority, {}, datetime.now(UTC), others=[former])
     for name in ("orch-delivery", "orch-ingest"):
         for path in fleet.home.certificate(name):
             shutil.copy(path, home.tls / path.name)

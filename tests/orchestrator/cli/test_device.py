@@ -110,3 +110,39 @@ def test_explain_says_why(run: Run) -> None:
     code, _, err = run("device", "explain", "a/b")
     assert_sentence(err)
     assert code == 2
+
+
+def test_a_device_is_revoked_for_good(run: Run, tmp_path: Path) -> None:
+    """One command, done when it returns; again is no harm; its id is not given again."""
+    request = write_request(tmp_path, "rv-1")
+    assert run("device", "enrol", request, "-o", tmp_path / "answers.json")[0] == 0
+    assert run("device", "revoke", "rv-1")[0] == 2  # why?
+    for _ in range(2):
+        shown = ask(run, "device", "revoke", "rv-1", "--reason", "stolen")
+        assert (shown["state"], shown["closed_reason"], shown["pending"]) == ("revoked", "stolen", "")
+        assert shown["session_ended_at"]
+    assert ask(run, "device", "show", "rv-1")["state"] == "revoked"
+    code, _, err = run("device", "enrol", request, "-o", tmp_path / "answers.json")
+    assert_sentence(err)
+    assert (code, "was revoked" in err) == (5, True)
+    code, _, err = run("device", "clear-duplicate", "rv-1", "--reason", "x")
+    assert_sentence(err)
+    assert code == 5
+    assert run("device", "revoke", "zz", "--reason", "x")[0] == 3
+
+
+def test_a_retired_id_is_enrolled_again(run: Run, tmp_path: Path) -> None:
+    """With the same request, under a new certificate."""
+    request = write_request(tmp_path, "rt-1")
+    for _ in range(2):
+        assert run("device", "enrol", request, "-o", tmp_path / "answers.json")[0] == 0
+        assert ask(run, "device", "retire", "rt-1", "--reason", "sold")["state"] == "retired"
+
+
+def test_lists_by_what_is_the_matter(run: Run) -> None:
+    """Each has its own option; two at once make no sense."""
+    for option in ("--silent", "--stale", "--duplicate"):
+        assert ask(run, "device", "list", option) == []
+    code, _, err = run("device", "list", "--silent", "--stale")
+    assert_sentence(err)
+    assert code == 2

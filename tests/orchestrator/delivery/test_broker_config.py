@@ -28,7 +28,9 @@ def test_each_listener_has_its_own_ca_and_access_list() -> None:
         fleet="fleet",
         directory=here,
         devices_ca=here / "d.pem",
+        devices_crl=here / "d.crl",
         services_ca=here / "s.pem",
+        services_crl=here / "s.crl",
         certificate=here / "b.pem",
         key=here / "b.key",
         device_port=1,
@@ -38,6 +40,7 @@ def test_each_listener_has_its_own_ca_and_access_list() -> None:
     devices, services = text.split("listener 1 127.0.0.1\n")[1].split("listener 2 127.0.0.1\n")
     assert "cafile /here/d.pem\n" in devices and "acl_file /here/device.acl\n" in devices
     assert "cafile /here/s.pem\n" in services and "acl_file /here/service.acl\n" in services
+    assert "crlfile /here/d.crl\n" in devices and "crlfile /here/s.crl\n" in services
     assert "use_username_as_clientid true" in devices and "use_username_as_clientid" not in services
     for listener in (devices, services):
         assert "require_certificate true" in listener and "allow_anonymous false" in listener

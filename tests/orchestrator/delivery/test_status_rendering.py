@@ -8,6 +8,7 @@ from orchestrator.model.assignment import Assignment
 from orchestrator.model.device import Device
 from orchestrator.model.rollout import MAX_STAGES, Rollout, RolloutSpec, RolloutState, Stage, StageSpec, StageState
 from orchestrator.rollouts.engine import Facts
+from orchestrator.storage.concerns import Concern
 from protocol.envelopes import encode
 from protocol.states import State
 from protocol.topics import RULES, Kind
@@ -81,5 +82,22 @@ def test_a_device_shows_the_update_that_moved_last() -> None:
 def test_a_fleet_says_when_a_rollout_is_halted() -> None:
     """One is enough."""
     states = {"r-1": "completed", "r-2": "halted"}
-    assert fleet_status("fleet", (9, 8, 1), {}, states, NOW).halted
-    assert not fleet_status("fleet", (9, 8, 1), {}, {"r-1": "completed"}, NOW).halted
+    none = dict.fromkeys(Concern, 0)
+    assert fleet_status("fleet", (9, 8, 1), none, {}, states, NOW).halted
+    assert not fleet_status("fleet", (9, 8, 1), none, {}, {"r-1": "completed"}, NOW).halted
+
+
+def test_a_fleet_says_who_needs_a_look() -> None:
+    """Silent, stale and found twice are counted apart."""
+    concerns = {Concern.SILENT: 1, Concern.STALE: 2, Concern.DUPLICATE: 3}
+    status = fleet_status("fleet", (9, 8, 1), concerns, {}, {}, NOW)
+    assert (status.silent, status.stale, status.duplicate) == (1, 2, 3)
+
+
+def test_excluded_members_are_told_apart() -> None:
+    """Summed over stages; a device's own line says whether it belongs to the fleet and what is the matter."""
+    counts = {0: {"state:excluded": 1, "state:succeeded": 9}, 1: {"state:excluded": 2}}
+    assert rollout_status(facts(counts=counts), {}, NOW).excluded == 3
+    device = Device(id="d", product="p", hardware="h", state="revoked", duplicate_since=NOW, silent=True, heard_at=NOW)
+    status = device_status(device, None, NOW)
+    assert (status.membership, status.duplicate_since, status.silent_since) == ("revoked", NOW, NOW)

@@ -70,6 +70,10 @@ def test_who_takes_no_part_is_told_so() -> None:
     ("changes", "words"),
     [
         ({"state": DeviceState.REVOKED}, "It was revoked"),
+        ({"state": DeviceState.REVOKED, "closed_reason": "stolen"}, "It was revoked (stolen):"),
+        ({"state": DeviceState.RETIRED}, "was not seen yet"),
+        ({"duplicate_since": NOON}, "Two live devices speak under this id since"),
+        ({"silent": True, "heard_at": NOON}, "It is silent: nothing that it signed was heard since"),
         ({"state": DeviceState.RETIRED}, "It was retired"),
         ({"last_seen": None}, "never heard of"),
         ({"online": False}, "not connected; it was heard last at 2026-11-25T12:00:00Z"),

@@ -16,7 +16,7 @@ from tests.orchestrator.rollouts.yard import plan
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 LEASE = timedelta(seconds=100)
 STAGES = [StageSpec(name=f"s{share}", percent=share) for share in (10, 50, 100)]
-KEYS = ["ready", "asking", "offered", "state:pending", *(f"state:{state}" for state in State)]
+KEYS = ["ready", "asking", "offered", "state:pending", "state:excluded", *(f"state:{state}" for state in State)]
 
 
 def rollout(state: RolloutState = RolloutState.RUNNING, rules: dict[str, Any] | None = None, **more: Any) -> Rollout:
@@ -210,3 +210,24 @@ def test_figures_for_people() -> None:
     counts = {0: {"offered": 3, "state:pending": 1}, 1: {"state:pending": 4, "state:cancelled": 2}}
     assert untouched(counts, 10) == 7
     assert waiting(counts) == 5
+
+
+def test_an_excluded_member_is_not_waited_for_and_proves_nothing() -> None:
+    """The others complete the rollout; neither success nor failure is counted, and the words say how many are out."""
+    counts = {0: {"state:succeeded": 9, "state:excluded": 1, "offered": 10}}
+    facts = Facts(rollout=rollout(), stages=stages(StageState.OPEN), counts=counts)
+    decisions = decide(facts)
+    assert decisions.rollout.state is RolloutState.COMPLETED
+    assert decisions.happenings[-1].text == "completed: 9 members are done, 1 excluded"
+    (judged,) = [stage_counts("s0", 10, counts[0])]
+    assert (judged.finished, judged.failed, judged.can_finish) == (9, 0, 9)
+
+
+def test_a_stage_whose_members_are_all_excluded_does_not_pass() -> None:
+    """A canary that was revoked has proven nothing."""
+    facts = Facts(
+        rollout=rollout(),
+        stages=stages(StageState.OPEN, StageState.PENDING, members=1),
+        counts={0: {"state:excluded": 1}, 1: {"state:pending": 1}},
+    )
+    assert decide(facts).stages == ()

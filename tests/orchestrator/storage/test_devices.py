@@ -18,12 +18,12 @@ async def test_a_device_is_read_as_it_was_written(db: Database) -> None:
     """With its keys; nobody else has them."""
     async with db.begin() as conn:
         await devices.insert(conn, DEVICE, report_key={"keyid": "k"}, content_key="c")
-        assert await devices.get(conn, "d1") == DEVICE
+        assert await devices.get(conn, "d1") == replace(DEVICE, heard_at=DEVICE.enrolled_at)
         assert await devices.get(conn, "d2") is None
         assert await devices.keys(conn, ["d1", "d2"]) == {"d1": ({"keyid": "k"}, "c")}
         assert await devices.missing(conn, ["d2", "d1", "d2"]) == ["d2"]
         await devices.set_certificate(conn, "d1", "abc")
-        assert await devices.get(conn, "d1") == replace(DEVICE, certificate_serial="abc")
+        assert await devices.get(conn, "d1") == replace(DEVICE, certificate_serial="abc", heard_at=DEVICE.enrolled_at)
 
 
 @pytest.mark.parametrize("state", [DeviceState.ENROLLED, DeviceState.REVOKED])

@@ -42,6 +42,17 @@ class Seen:
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     error: Exception | None = None
     keys_changed: list[str] = field(default_factory=list)
+    forgotten: list[str] = field(default_factory=list)
+    still_to_do: str | None = None
+    expiry: dict[str, datetime] = field(default_factory=dict)
+
+    async def pending(self, device: str, timeout_s: float) -> str | None:
+        """What the broker has yet to do."""
+        return self.still_to_do
+
+    def forget(self, device: str) -> None:
+        """Remember."""
+        self.forgotten.append(device)
 
     def wake(self) -> None:
         """Count."""
@@ -117,6 +128,8 @@ async def api(home: Home, tmp_path: Path) -> AsyncIterator[Api]:
         admission=Admission(db, home, settings, clock, seen.keys_changed.append),
         controller=seen,
         delivery=seen,
+        keeping_out=seen,
+        forget_keys=seen.forget,
         import_package=seen.import_package,
         trust=seen,
         metrics=Metrics(),

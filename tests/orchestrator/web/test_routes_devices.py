@@ -109,3 +109,40 @@ async def test_explain_answers_in_sentences(api: Api) -> None:
     missing = await api.http.get("/api/v1/devices/gw-1/explain", params={"rollout": "r-9"})
     assert missing.status_code == 404
     assert "r-9" in missing.json()["detail"]
+
+
+@pytest.mark.parametrize("verb", ["revoke", "retire"])
+async def test_closing_says_what_was_done_and_what_is_pending(api: Api, verb: str) -> None:
+    """Keys forgotten, sends in flight over, everybody woken; the answer says what the broker has yet to do."""
+    await enrol(api, "gw-1")
+    api.seen.still_to_do = "broker main: no answer"
+    answer = await api.http.post(f"/api/v1/devices/gw-1/{verb}", json={"reason": "stolen"})
+    assert answer.status_code == 200
+    body = answer.json()
+    assert (body["state"], body["closed_reason"]) == (f"{verb}d", "stolen")
+    assert (body["pending"], body["excluded_from"], body["session_ended_at"]) == ("broker main: no answer", [], None)
+    assert (api.seen.forgotten, api.seen.barriers) == (["gw-1"], 1)
+    assert api.seen.woken >= 2
+    assert (await api.http.post("/api/v1/devices/gw-1/clear-duplicate", json={"reason": "x"})).status_code == 409
+    assert (await api.http.post(f"/api/v1/devices/gw-1/{verb}", json={})).status_code == 422
+    assert (await api.http.post(f"/api/v1/devices/nobody/{verb}", json={"reason": "x"})).status_code == 404
+
+
+async def test_devices_are_listed_by_what_is_the_matter(api: Api) -> None:
+    """Silent, stale, duplicate: in pages, with since when, and counted in the status."""
+    names = ["a", "b", "c", "d"]
+    await enrol(api, *names)
+    async with api.db.begin() as conn:
+        await conn.exec_driver_sql("UPDATE devices SET silent = 1 WHERE id <> 'd'")
+        await conn.exec_driver_sql("UPDATE devices SET stale_since = heard_at WHERE id = 'd'")
+    first = (await api.http.get("/api/v1/devices", params={"concern": "silent", "limit": 2})).json()
+    assert [device["id"] for device in first["items"]] == ["a", "b"]
+    assert all(device["silent_since"] for device in first["items"])
+    rest = (await api.http.get("/api/v1/devices", params={"concern": "silent", "cursor": first["next"]})).json()
+    assert [device["id"] for device in rest["items"]] == ["c"]
+    stale = (await api.http.get("/api/v1/devices", params={"concern": "stale"})).json()["items"]
+    assert [(device["id"], device["silent_since"]) for device in stale] == [("d", None)]
+    status = (await api.http.get("/api/v1/status")).json()
+    assert (status["silent"], status["stale"], status["duplicate"]) == (3, 1, 0)
+    assert (await api.http.get("/api/v1/devices", params={"concern": "odd"})).status_code == 422
+    assert (await api.http.get("/api/v1/devices", params={"concern": "stale", "group": "g"})).status_code == 422

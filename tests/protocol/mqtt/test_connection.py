@@ -1,6 +1,7 @@
 """One session over a real mosquitto: certificates, refusals, losses, bounds."""
 
 import asyncio
+import signal
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -310,3 +311,14 @@ def test_backoff_grows_jitters_and_is_bounded(attempt: int, seed: int) -> None:
     wait = backoff(attempt, Random(seed), base_s=1.0, cap_s=60.0)
     assert 0.1 <= wait <= 60.0
     assert wait <= max(0.1, 2.0**attempt if attempt < 10 else 60.0)
+
+
+async def test_a_publish_under_way_ends_with_the_connection(mortal_broker: Any) -> None:
+    """It does not wait for its own time-out, which keeps a device from connecting again."""
+    async with connect(mortal_broker.settings("one", timeout_s=60.0)) as session:
+        mortal_broker.process.send_signal(signal.SIGSTOP)
+        publishing = asyncio.create_task(session.publish("open/x", b"x"))
+        await asyncio.sleep(0)
+        mortal_broker.process.kill()
+        with pytest.raises(ConnectionLost):
+            await asyncio.wait_for(publishing, DEADLINE_S)
