@@ -64,9 +64,27 @@ class Victim:
     agent: Agent
     task: asyncio.Task[None]
 
-    def refused(self, code: ErrorCode) -> bool:
+    async def stop(self) -> None:
+        """Cut its power."""
+        self.task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self.task
+
+    @contextlib.asynccontextmanager
+    async def switched_off(self, clock: Clock | None = None) -> AsyncIterator[None]:
+        """Without power for the length of a block; then a new agent finds what is on the disk."""
+        await self.stop()
+        yield
+        self.agent = Agent(*load(self.home.path), clock or SystemClock())
+        self.task = asyncio.create_task(self.agent.run())
+
+    async def believing(self, role: str, version: int) -> None:
+        """Wait until it holds a version of a role for true."""
+        await until(lambda: self.believes.get(role) == version, f"{self.name} believes {role} {version}")
+
+    def refused(self, code: ErrorCode, times: int = 1) -> bool:
         """Whether it refused something by this code."""
-        return self.agent._refusals.counts[code.value] > 0
+        return self.agent._refusals.counts[code.value] >= times
 
     @property
     def outcome(self) -> ErrorCode | None:
@@ -89,6 +107,7 @@ class Arena:
     topics: Topics = field(default_factory=lambda: Topics(FLEET))
     originals: dict[str, bytes] = field(default_factory=dict)
     factory: Path = Path()
+    _left: set[str] = field(default_factory=set)
 
     # Stolen keys -----------------------------------------------------------------------------------------------------
 
@@ -173,7 +192,10 @@ class Arena:
         }
         return ReleaseRef(**(values | changes))
 
-    def announcement(self, rollout: str, ref: ReleaseRef, signer: CryptoSigner | None = None, **fields: Any) -> bytes:
+    def announcement(
+        self, rollout: str, ref: ReleaseRef, signer: CryptoSigner | None = None, *, envelope: str = ANNOUNCEMENT_TYPE,
+        **fields: Any,
+    ) -> bytes:  # fmt: skip
         """An announcement in its envelope; signed by the stolen director key unless another is named."""
         now = whole(datetime.now(UTC))
         values = {
@@ -181,7 +203,7 @@ class Arena:
             "seq": 500_000 + next(_numbers), "release": ref, "action": Action.INSTALL,
         }  # fmt: skip
         message = Announcement(**(values | fields))
-        return sign(encode(message), ANNOUNCEMENT_TYPE, signer or self.online("director"))
+        return sign(encode(message), envelope, signer or self.online("director"))
 
     def offer(
         self, rollout: str, victim: Victim, ref: ReleaseRef, signer: CryptoSigner | None = None, **fields: Any
@@ -210,14 +232,24 @@ class Arena:
         await self.put(Kind.ANNOUNCE, self.announcement(rollout, ref), rollout=rollout)
         await self.put(Kind.OFFER, self.offer(rollout, victim, ref, **fields), device=victim.name, rollout=rollout)
 
+    async def roll_out(self, rollout: str, victim: Victim, version: str = "1.1.0", **plan: Any) -> None:
+        """Start a real rollout of the orchestrator's whose only member is the victim."""
+        members = {"selector": f"id={victim.name}"}
+        await self.fleet.roll_out(rollout, version, **({"members": members} | plan))
+
     # The broker ------------------------------------------------------------------------------------------------------
 
     async def put(self, kind: Kind, payload: bytes, **values: str) -> None:
-        """Publish, retained; what the trust topics held before is put back after the test."""
-        await self.session.publish(self.topics.build(kind, **values), payload, qos=1, retain=True)
+        """Publish, retained; what the topics of trust and orders held before is put back after the test."""
+        topic = self.topics.build(kind, **values)
+        if kind in (Kind.TRUST_ROOT, Kind.ANNOUNCE, Kind.OFFER):
+            self._left.add(topic)
+        await self.session.publish(topic, payload, qos=1, retain=True)
 
     async def restore(self) -> None:
-        """Give the trust topics back what the fleet published."""
+        """Give the trust topics back what the fleet published, and leave no order behind."""
+        while self._left:
+            await self.session.publish(self._left.pop(), b"", qos=1, retain=True)
         files = self.metadata()
         await self.put(Kind.TRUST_BUNDLE, self.bundle(files))
         await self.put(Kind.TRUST_TIMESTAMP, files["timestamp"])
@@ -238,9 +270,7 @@ class Arena:
             await until(lambda: not agent._verifier.stale, f"{name} believes the fleet's metadata")
             yield victim
         finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            await victim.stop()
             await self.restore()
 
     async def explained(self, victim: Victim) -> str:
@@ -259,11 +289,11 @@ class Arena:
             raise AssertionError(f"the operator never saw {word}; explain says: {said}") from None
         return said
 
-    async def fails(self, victim: Victim, code: ErrorCode) -> None:
+    async def fails(self, victim: Victim, code: ErrorCode, *, runs: str = "1.0.0") -> None:
         """The attack has failed: refused by name, the operator sees it, and the victim runs what it ran."""
         await until(lambda: victim.refused(code) or victim.outcome is code, f"{victim.name} answers {code}")
         await self.seen(victim, code)
-        assert installed(victim.home) == "1.0.0"
+        assert installed(victim.home) == runs
 
 
 @contextlib.asynccontextmanager

@@ -171,9 +171,9 @@ class SmallFleet:
         """Hand a package in."""
         await self.call("upload", "/releases", package)
 
-    async def roll_out(self, rollout: str, version: str) -> None:
-        """One stage with everyone in it, started."""
-        spec = {"release": f"{PRODUCT}/{version}", "stages": [{"name": "all", "percent": 100}]}
+    async def roll_out(self, rollout: str, version: str, **plan: Any) -> None:
+        """One stage with everyone in it, or what ``plan`` says, started."""
+        spec = {"release": f"{PRODUCT}/{version}", "stages": [{"name": "all", "percent": 100}], **plan}
         await self.call("post", "/rollouts", {"id": rollout, "spec": spec})
         await self.call("post", f"/rollouts/{rollout}/start", {})
 
