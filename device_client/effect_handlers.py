@@ -40,8 +40,15 @@ class EffectHandlers:
         fetcher: Fetcher,
         reporter: Reporter,
         inventory_changed: Callable[[], Awaitable[None]],
+        refused: Callable[[str, ProtocolError], None],
         group: asyncio.TaskGroup,
     ) -> None:
+        """Name the rooms.
+
+        Args:
+            refused: Told of each order, by its rollout, that was refused by a code: who gave it may not be the one who
+                hears the outcome.
+        """
         self._runner = runner
         self._verifier = verifier
         self._changes = changes
@@ -49,6 +56,7 @@ class EffectHandlers:
         self._fetcher = fetcher
         self._reporter = reporter
         self._inventory_changed = inventory_changed
+        self._refused = refused
         self._group = group
         self._one_at_a_time = asyncio.Lock()
         self._fetching: asyncio.Task[None] | None = None
@@ -105,7 +113,7 @@ class EffectHandlers:
         try:
             target = await self._trusted_target(update, update.offer.attempt)
         except ProtocolError as error:
-            await self._post_if_current(update, ev.Refused(error.code, error.detail))
+            await self._refuse(update, error)
             return
         if target is None:
             return
@@ -139,7 +147,7 @@ class EffectHandlers:
         except ProtocolError as error:
             if error.code in _NOT_YET:
                 return  # judged again at the next tick
-            await self._post_if_current(update, ev.Refused(error.code, error.detail))
+            await self._refuse(update, error)
             return
         finally:
             self._judging = False
@@ -231,6 +239,7 @@ class EffectHandlers:
         except ProtocolError as error:
             log.warning("effect failed", code=error.code.value, why=error.detail)
             if code:
+                self._tell(update, error)
                 await self._failed(update, error.code, error.detail)
         except (FlagshipError, OSError) as error:
             log.warning("effect failed", why=str(error)[:500])
@@ -240,6 +249,14 @@ class EffectHandlers:
             log.exception("effect broke")
             if code:
                 await self._failed(update, code, "internal error; the agent's log has the details")
+
+    async def _refuse(self, update: Update, error: ProtocolError) -> None:
+        self._tell(update, error)
+        await self._post_if_current(update, ev.Refused(error.code, error.detail))
+
+    def _tell(self, update: Update, error: ProtocolError) -> None:
+        if self._is_current(update):
+            self._refused(update.offer.rollout, error)
 
     async def _failed(self, update: Update, code: ErrorCode, detail: str, text: str = "") -> None:
         """A failure of what was given up meanwhile, by an abort or a deadline, is none."""

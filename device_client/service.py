@@ -183,6 +183,7 @@ class Agent:
                 self._fetcher,
                 self._reporter,
                 self._self_report.send,
+                self._refusals.add,
                 group,
             )
             self.runner.attach(self._handlers)

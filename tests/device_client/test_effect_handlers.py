@@ -84,6 +84,7 @@ class Device:
     door: Door = field(default_factory=Door)
     inventories: int = 0
     inventory_failure: Exception | None = None
+    refused: list[tuple[str, ErrorCode]] = field(default_factory=list)
     journal: Journal | None = None
 
     def __post_init__(self) -> None:
@@ -93,7 +94,15 @@ class Device:
         last_update = LastUpdate(lab.home.state / "last-update")
         self.changes = Changes(lab.settings.installer, lab.verifier, lab.installer, last_update, lab.fetcher)
         self.handlers = EffectHandlers(
-            self.runner, lab.verifier, self.changes, self.keeper, lab.fetcher, lab.reporter, self._inventory, self.group
+            self.runner,
+            lab.verifier,
+            self.changes,
+            self.keeper,
+            lab.fetcher,
+            lab.reporter,
+            self._inventory,
+            lambda rollout, error: self.refused.append((rollout, error.code)),
+            self.group,
         )
         self.runner.attach(self.handlers)
 
@@ -242,6 +251,8 @@ async def test_each_way_to_fail(tmp_path: Path, spoil: str, state: State, code: 
         assert lab.verifier.floors.quarantine == set_aside
         if spoil == "health":
             assert "no good" in device.update.log
+        told = [("r", code)] if spoil in ("withdrawn", "key") else []
+        assert device.refused == told, "whoever gave the order, the operator hears that it was refused"
 
 
 async def test_a_release_that_rolled_back_needs_a_higher_attempt(tmp_path: Path) -> None:
