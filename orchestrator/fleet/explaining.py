@@ -8,6 +8,7 @@ from orchestrator.model.assignment import OFFERED, PENDING, Assignment
 from orchestrator.model.device import Device, DeviceState
 from orchestrator.model.rollout import BEGUN, Rollout, RolloutState, Stage
 from protocol.clock import rfc3339
+from protocol.states import State
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,8 +73,8 @@ def _where(row: Assignment, rollout: Rollout, stage: Stage | None) -> str:
         return _why_not_offered(row, rollout, stage, named)
     if row.state == OFFERED:
         return f"in {named}, offered at {rfc3339(row.offered_at) if row.offered_at else '-'}, and has not answered yet"
-    held = _held(rollout)
-    return f"in {named}, {row.state}{since}{code}{detail}{held}"
+    so_far = f", {row.percent:.0f} % have come" if row.state == State.DOWNLOADING else ""
+    return f"in {named}, {row.state}{since}{so_far}{code}{detail}{_held(rollout)}"
 
 
 def _why_not_offered(row: Assignment, rollout: Rollout, stage: Stage | None, named: str) -> str:

@@ -47,7 +47,12 @@ def said(found: Place, device: Device = DEVICE) -> str:
         (RolloutState.HALTED, StageState.OPEN, {"ready": True}, "the rollout is halted: 2 of 2 failed"),
         (RolloutState.ABORTED, StageState.OPEN, {}, "the rollout was aborted"),
         (RolloutState.RUNNING, StageState.OPEN, {"state": "offered", "offered_at": NOON}, "offered at 2026-11-25T12"),
-        (RolloutState.RUNNING, StageState.OPEN, {"state": "downloading", "offered_at": NOON}, "downloading"),
+        (
+            RolloutState.RUNNING,
+            StageState.OPEN,
+            {"state": "downloading", "percent": 42.4},
+            "downloading, 42 % have come",
+        ),
         (
             RolloutState.RUNNING,
             StageState.OPEN,
