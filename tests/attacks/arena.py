@@ -210,6 +210,11 @@ class Arena:
         await self.put(Kind.ANNOUNCE, self.announcement(rollout, ref), rollout=rollout)
         await self.put(Kind.OFFER, self.offer(rollout, victim, ref, **fields), device=victim.name, rollout=rollout)
 
+    async def roll_out(self, rollout: str, victim: Victim, version: str = "1.1.0", **plan: Any) -> None:
+        """Start a real rollout of the orchestrator's whose only member is the victim."""
+        members = {"selector": f"id={victim.name}"}
+        await self.fleet.roll_out(rollout, version, **({"members": members} | plan))
+
     # The broker ------------------------------------------------------------------------------------------------------
 
     async def put(self, kind: Kind, payload: bytes, **values: str) -> None:
@@ -267,9 +272,9 @@ class Arena:
 
 
 @contextlib.asynccontextmanager
-async def arena() -> AsyncIterator[Arena]:
+async def arena(codesign: tuple[str, ...] = ()) -> AsyncIterator[Arena]:
     """A fleet for a module's attacks: starts in a few seconds, and is shared."""
-    async with small_fleet() as fleet:
+    async with small_fleet(codesign) as fleet:
         for version, counter in (("1.1.0", 5), ("1.0.5", 1)):
             tree = await asyncio.to_thread(make_tree, fleet.place, version, 200_000)
             await fleet.publish(await asyncio.to_thread(make_package, fleet.home, tree, version, counter))
