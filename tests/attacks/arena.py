@@ -230,11 +230,22 @@ class Arena:
     # Victims ---------------------------------------------------------------------------------------------------------
 
     @contextlib.asynccontextmanager
-    async def victim(self, clock: Clock | None = None, **sections: dict[str, Any]) -> AsyncIterator[Victim]:
-        """A new device that believes the fleet's metadata and runs 1.0.0; its agent ends with the block."""
+    async def victim(
+        self, clock: Clock | None = None, through: int | None = None, **sections: dict[str, Any]
+    ) -> AsyncIterator[Victim]:
+        """A new device that believes the fleet's metadata and runs 1.0.0; its agent ends with the block.
+
+        Args:
+            through: A port on loopback that it tries before the broker's own.
+        """
         name = f"victim-{next(_numbers)}"
         await self.fleet.enrol([name], self.factory, **sections)
         home, settings = load(self.fleet.devices[name].path)
+        if through:
+            file = identity.IdentityFiles(home).enrolment
+            known = identity.load_enrolment(home)
+            first = known.brokers[0].model_copy(update={"port": through})
+            file.write_text(known.model_copy(update={"brokers": [first, *known.brokers]}).model_dump_json())
         home.create()
         agent = Agent(home, settings, clock or SystemClock())
         task = asyncio.create_task(agent.run())

@@ -1,11 +1,11 @@
-"""X: endless and malformed input. Size is judged before form, form before anything else."""
+"""X and S: endless, malformed and dripping input. Size is judged before form, form before anything else."""
 
 import asyncio
 import json
 import tracemalloc
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 import pytest
 
@@ -116,3 +116,49 @@ async def test_x5_deep_json_and_a_flood_of_topics(ground: Arena) -> None:
                 assert installed(victim.home) == "1.0.0"
     finally:
         await asyncio.gather(*(ground.put(Kind.ANNOUNCE, b"", rollout=r) for r in [*rollouts, "r-x5"]))
+
+
+@asynccontextmanager
+async def dripping(port: int, bytes_s: int) -> AsyncIterator[int]:
+    """A way to the broker that lets nothing through faster than this towards the device; yields its port."""
+
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, block: int, pause_s: float) -> None:
+        try:
+            while data := await reader.read(block):
+                writer.write(data)
+                await writer.drain()
+                await asyncio.sleep(pause_s)
+        except OSError:
+            pass
+        finally:
+            writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port)
+        up, down = forward(reader, far_writer, 65_536, 0), forward(far_reader, writer, bytes_s // 20, 0.05)
+        await asyncio.gather(up, down)
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+
+
+@attack("S1", "E_SLOW, the next broker is tried")
+async def test_s1_slow_retrieval(ground: Arena) -> None:
+    """Somebody on the way to a device's first broker lets its chunks through at 40 KB/s: never silent, never done."""
+    floor = {"min_rate_bytes_s": 150_000, "slow_window_s": 0.5}
+    async with (
+        dripping(ground.fleet.settings.broker.device_port, 40_000) as port,
+        ground.victim(through=port, download=floor) as victim,
+    ):
+        before = victim.agent._reporter._number
+        await ground.order(victim, "r-s1", ground.ref())
+        await ground.fails(victim, ErrorCode.SLOW)
+        runner = victim.agent.runner
+        await until(
+            lambda: runner.update is not None and runner.update.phase is Phase.INSTALL, "the other broker has it"
+        )
+        assert victim.agent._reporter._number > before, "it came by another connection"
+        assert installed(victim.home) == "1.0.0"
