@@ -88,6 +88,7 @@ class Uplink:
         self._since = 0.0
         self._on_trial = ""
         self._turned = False
+        self._failures = 0
         self.adopted_at = clock.monotonic()
 
     async def run(self) -> None:
@@ -108,6 +109,7 @@ class Uplink:
                     log.error("not connected", why=str(error)[:500])
                 finally:
                     self._session = None
+                attempt, self._failures = max(attempt, self._failures), 0
                 await asyncio.sleep(
                     backoff(attempt, self._random, timing.connect_backoff_s, timing.connect_backoff_cap_s)
                 )
@@ -130,6 +132,12 @@ class Uplink:
         """End the present connection and begin a new round of tries."""
         self._turned = True
         if self._session is not None:
+            self._session.end(why)
+
+    def leave(self, why: str, failures: int) -> None:
+        """End the present connection; the next way is tried, after a wait as if so many tries had failed."""
+        if self._session is not None:
+            self._failures = failures
             self._session.end(why)
 
     def try_next_way(self) -> None:
