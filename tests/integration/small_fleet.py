@@ -101,7 +101,7 @@ def make_device(place: Path, name: str, factory: Path, **sections: dict[str, Any
     """A device with keys and what it left the factory with; not enrolled yet."""
     home = DeviceHome(place / name)
     values: dict[str, Any] = {
-        "device": {"id": name, "product": PRODUCT, "hardware": HARDWARE},
+        "device": {"id": name, "product": PRODUCT, "hardware": HARDWARE, **sections.pop("device", {})},
         "timing": TIMES,
     }
     settings = device_settings(values | sections, "test")
