@@ -94,12 +94,10 @@ async def test_d6_an_order_against_the_device_s_own_policy(ground: Arena) -> Non
         await ground.roll_out("r-d6", victim, policy=asked)
         said = await ground.seen(victim, "e_unsafe")
         assert "asks for less than this device demands: min_battery_percent, allow_in_use" in said
-        assert victim.agent.runner.update is None, "it is not even offered"
+        assert not victim.agent.runner.offers, "it is not even offered"
         # A director that offers all the same.
         await ground.put(Kind.OFFER, ground.offer("r-d6", victim, ground.ref()), device=victim.name, rollout="r-d6")
         await until(lambda: stands(victim, State.WAITING, Phase.DOWNLOAD), "the offer waits")
-        update = victim.agent.runner.update
-        assert update is not None
         await until(lambda: _reasons(victim) == {"e_unsafe"}, "the device says why")
         assert not any(victim.home.staging.iterdir())
         assert installed(victim.home) == "1.0.0"
@@ -134,9 +132,8 @@ async def grant(ground: Arena, victim: Victim, rollout: str) -> None:
     """What a stolen director answers to a device that asks: everything that it asks for."""
     update = victim.agent.runner.update
     assert update is not None
-    heard = Heard(nonce=update.nonce)
-    fields = {"grant": Grant.ACTIVATE, "nonce": update.nonce, "grant_s": 900, "heard": heard}
-    offer = ground.offer(rollout, victim, update.offer.release, **fields)
+    heard, ref = Heard(nonce=update.nonce), update.offer.release
+    offer = ground.offer(rollout, victim, ref, grant=Grant.ACTIVATE, nonce=update.nonce, grant_s=900, heard=heard)
     await ground.put(Kind.OFFER, offer, device=victim.name, rollout=rollout)
 
 

@@ -51,7 +51,7 @@ class Watched:
 
     async def ask(self) -> asyncio.Task[object]:
         """Ask for two chunks; they are awaited when this returns."""
-        task: asyncio.Task[object] = asyncio.create_task(self.source.collect(CIDS, 30))  # type: ignore[arg-type]
+        task: asyncio.Task[object] = asyncio.create_task(self.source.collect(CIDS, 30))
         for _ in range(5):
             await asyncio.sleep(0)
         return task
