@@ -118,6 +118,7 @@ async def _run(
         import_package=take_in,
         trust=trust,
         metrics=metrics,
+        dropped=ingest.rejects.of,
     )
     told = asyncio.Event()
     async with asyncio.TaskGroup() as group:

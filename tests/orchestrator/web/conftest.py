@@ -14,6 +14,7 @@ from orchestrator.config import Home
 from orchestrator.errors import ConflictError
 from orchestrator.fleet.admission import Admission
 from orchestrator.metrics import Metrics
+from orchestrator.model.device import Dropped
 from orchestrator.storage import releases
 from orchestrator.storage.database import Database
 from orchestrator.storage.releases import PUBLISHED, ReleaseRecord
@@ -42,6 +43,7 @@ class Seen:
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     error: Exception | None = None
     keys_changed: list[str] = field(default_factory=list)
+    dropped: dict[str, Dropped] = field(default_factory=dict)
 
     def wake(self) -> None:
         """Count."""
@@ -120,6 +122,7 @@ async def api(home: Home, tmp_path: Path) -> AsyncIterator[Api]:
         import_package=seen.import_package,
         trust=seen,
         metrics=Metrics(),
+        dropped=seen.dropped.get,
     )
     app = create_app(services)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
