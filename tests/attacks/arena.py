@@ -21,6 +21,7 @@ from tuf.api.serialization.json import JSONSerializer
 
 from device_client import identity
 from device_client.config import DeviceHome, load
+from device_client.identity_files import IdentityFiles
 from device_client.service import Agent
 from orchestrator.delivery.broker_access import service_connection
 from orchestrator.package import CEK, PackageReader
@@ -242,7 +243,7 @@ class Arena:
         await self.fleet.enrol([name], self.factory, **sections)
         home, settings = load(self.fleet.devices[name].path)
         if through:
-            file = identity.IdentityFiles(home).enrolment
+            file = IdentityFiles(home).enrolment
             known = identity.load_enrolment(home)
             first = known.brokers[0].model_copy(update={"port": through})
             file.write_text(known.model_copy(update={"brokers": [first, *known.brokers]}).model_dump_json())
@@ -285,7 +286,7 @@ class Arena:
 @contextlib.asynccontextmanager
 async def arena(codesign: tuple[str, ...] = ()) -> AsyncIterator[Arena]:
     """A fleet for a module's attacks: starts in a few seconds, and is shared."""
-    async with small_fleet(codesign) as fleet:
+    async with small_fleet(*codesign) as fleet:
         for version, counter in (("1.1.0", 5), ("1.0.5", 1)):
             tree = await asyncio.to_thread(make_tree, fleet.place, version, 200_000)
             await fleet.publish(await asyncio.to_thread(make_package, fleet.home, tree, version, counter))

@@ -216,8 +216,12 @@ class SmallFleet:
 
 
 @contextlib.asynccontextmanager
-async def small_fleet(codesign: tuple[str, ...] = (), **environment: str) -> AsyncIterator[SmallFleet]:
-    """A running ``serve`` on a new home, without devices; ``environment`` sets what ``config.toml`` does not."""
+async def small_fleet(*codesign: str, **environment: str) -> AsyncIterator[SmallFleet]:
+    """A running ``serve`` on a new home, without devices; ``environment`` sets what ``config.toml`` does not.
+
+    Args:
+        codesign: Components whose executables must be signed.
+    """
     with short_place() as place:
         home, settings = await asyncio.to_thread(make_home, place, codesign)
         serve = Server(place / "serve.log", ["flagship", "serve", "--home", home.path], QUICK | environment)
