@@ -5,11 +5,14 @@ import contextlib
 import hashlib
 import os
 import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from device_client import identity
 from device_client.agent.journal import Journal, Update
 from device_client.config import DeviceHome
 from device_client.floors_file import FloorsFile
@@ -96,19 +99,19 @@ async def test_b1_a_chunk_is_withheld(ground: Arena) -> None:
 
 
 @attack("B2", "wholly the old or wholly the new version, and the floors load")
-async def test_b2_the_power_is_cut_at_every_change_of_the_disk(tmp_path: Path, victim_offer: Offer) -> None:
+async def test_b2_the_power_is_cut_at_every_change_of_the_disk(disk: Path, victim_offer: Offer) -> None:
     """Somebody with a hand on the switch cuts the power before any change of the disk, from floors to slot switch."""
-    template = tmp_path / "template"
+    template = disk / "template"
     home = DeviceHome(template)
     home.create()
-    slots(home).install_factory(make_tree(tmp_path, "1.0.0", 1000), "1.0.0")
-    tree = make_tree(tmp_path, "1.1.0", 1000)
+    slots(home).install_factory(make_tree(disk, "1.0.0", 1000), "1.0.0")
+    tree = make_tree(disk, "1.1.0", 1000)
     artifact = pack(tree, "app", os.urandom(32), lambda _cid, _data: None).artifact
-    stream = tmp_path / "stream"
+    stream = disk / "stream"
     stream.write_bytes(b"".join((tree / entry.path).read_bytes() for entry in artifact.files))
     floors(home).save(Floors(counters={"app": 1}))
     for number in range(500):
-        place = DeviceHome(tmp_path / "cut")
+        place = DeviceHome(disk / "cut")
         shutil.copytree(template, place.path, symlinks=True)
         cut = dies_at(number, place.path, lambda: update(place, stream, artifact, victim_offer))  # noqa: B023
         running = slots(place).running()
@@ -128,6 +131,14 @@ async def test_b2_the_power_is_cut_at_every_change_of_the_disk(tmp_path: Path, v
             assert number > 40, "few changes were counted"
             return
     pytest.fail("the update never ended")
+
+
+@pytest.fixture
+def disk() -> Iterator[Path]:
+    """A folder in memory where there is one: what counts is the order of changes, not how long a disk takes."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as name:
+        yield Path(name)
 
 
 @pytest.fixture
@@ -200,7 +211,7 @@ async def test_e2_a_content_key_for_somebody_else(ground: Arena) -> None:
     """A stolen director sends key wraps that were made for another device, for another release, and for another key."""
     cek, ref = os.urandom(32), ground.ref()
     async with ground.victim() as bystander, ground.victim() as victim:
-        key = victim.agent._fetcher._content_key.public_key()
+        key = identity.load_content_key(victim.home).public_key()
         strange = X25519PrivateKey.generate().public_key()
         wraps = [
             ground.wrap(bystander),
@@ -222,7 +233,7 @@ async def test_e3_a_manifest_under_another_key(ground: Arena) -> None:
     own = payload(ground, "6.2.0")
     async with ground.victim() as victim:
         (made,) = await forge(ground, victim, Plan("6.2.0", [own.artifact], own.chunks))
-        key = victim.agent._fetcher._content_key.public_key()
+        key = identity.load_content_key(victim.home).public_key()
         wrap = b64(wrap_key(os.urandom(32), key, release=made.ref.sha256, device=victim.name))
         await ground.order(victim, "r-e3", made.ref, key_wrap=wrap)
         await ground.fails(victim, ErrorCode.KEY)
