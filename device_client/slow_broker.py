@@ -20,15 +20,11 @@ class SlowBroker:
         self,
         settings: DownloadSection,
         source: MqttSource,
-        leave: Callable[[str, int], None],
+        leave: Callable[[str], None],
         refused: Callable[[ErrorCode, str], None],
         clock: Clock,
     ) -> None:
-        """Watch ``source``.
-
-        Args:
-            leave: Ends the connection; told why, and how many brokers in a row were left for it.
-        """
+        """Watch ``source``; ``leave`` ends the connection, told why."""
         self._floor = RateFloor(settings.min_rate_bytes_s, settings.slow_window_s)
         self._leave = leave
         self._refused = refused
@@ -43,7 +39,7 @@ class SlowBroker:
             self._refused(
                 ErrorCode.SLOW, f"chunks: expected at least {floor}, found {rate:.1f}; another broker is tried"
             )
-            self._leave("its chunks come too slowly", self._floor.slow_windows)
+            self._leave("its chunks come too slowly")
 
     def asked(self) -> None:
         """Chunks are waited for."""

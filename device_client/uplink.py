@@ -88,7 +88,7 @@ class Uplink:
         self._since = 0.0
         self._on_trial = ""
         self._turned = False
-        self._failures = 0
+        self._left = False
         self.adopted_at = clock.monotonic()
 
     async def run(self) -> None:
@@ -97,7 +97,8 @@ class Uplink:
         while True:
             await self._before(attempt)
             for way in await self._tries():
-                self._turned = False
+                self._turned = self._left = False
+                failed = attempt
                 try:
                     number = await asyncio.to_thread(identity.next_session, self._home)
                     async with connect(self._target(way, number)) as session:
@@ -109,7 +110,8 @@ class Uplink:
                     log.error("not connected", why=str(error)[:500])
                 finally:
                     self._session = None
-                attempt, self._failures = max(attempt, self._failures), 0
+                if self._left:
+                    attempt = failed  # it counts as a try that failed
                 await asyncio.sleep(
                     backoff(attempt, self._random, timing.connect_backoff_s, timing.connect_backoff_cap_s)
                 )
@@ -134,10 +136,10 @@ class Uplink:
         if self._session is not None:
             self._session.end(why)
 
-    def leave(self, why: str, failures: int) -> None:
-        """End the present connection; the next way is tried, after a wait as if so many tries had failed."""
+    def leave(self, why: str) -> None:
+        """End the present connection as if it had not come about: the next way is tried, each time after more wait."""
+        self._left = True
         if self._session is not None:
-            self._failures = failures
             self._session.end(why)
 
     def try_next_way(self) -> None:

@@ -5,17 +5,12 @@ Time counts only while chunks are asked for: a pause of our own is nobody's slow
 
 
 class RateFloor:
-    """A least average rate, judged over one window of asking after the other.
-
-    Attributes:
-        slow_windows: How many in a row were too slow.
-    """
+    """A least average rate, judged over one window of asking after the other."""
 
     def __init__(self, min_rate_bytes_s: int, window_s: float) -> None:
         """Set the floor; ``min_rate_bytes_s`` 0 means that nothing is too slow."""
         self.min_rate_bytes_s = min_rate_bytes_s
         self.window_s = window_s
-        self.slow_windows = 0
         self._bytes = 0
         self._asked_s = 0.0
         self._since: float | None = None
@@ -46,11 +41,7 @@ class RateFloor:
             return None
         rate = self._bytes / self._asked_s
         self._bytes, self._asked_s = 0, 0.0
-        if rate >= self.min_rate_bytes_s:
-            self.slow_windows = 0
-            return None
-        self.slow_windows += 1
-        return rate
+        return rate if rate < self.min_rate_bytes_s else None
 
     def forget(self) -> None:
         """Another source is asked from now on: what the one before did does not count."""

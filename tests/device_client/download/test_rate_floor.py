@@ -31,18 +31,15 @@ def test_pauses_of_our_own_do_not_count() -> None:
     floor.asked(65.0)
     floor.arrived(600)
     assert floor.judge(70.0) is None
-    assert floor.slow_windows == 0
 
 
-def test_slow_windows_in_a_row_are_counted() -> None:
-    """Each makes the next wait longer; one that is good ends the row."""
+def test_each_window_is_judged_by_itself() -> None:
+    """One that is judged is over: the next begins with nothing."""
     floor = RateFloor(100, 10)
     floor.asked(0.0)
     assert [floor.judge(10.0), floor.judge(15.0), floor.judge(20.0)] == [0.0, None, 0.0]
-    assert floor.slow_windows == 2
     floor.arrived(1000)
     assert floor.judge(30.0) is None
-    assert floor.slow_windows == 0
 
 
 def test_what_is_forgotten_does_not_count() -> None:
