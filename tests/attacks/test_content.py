@@ -208,23 +208,26 @@ async def test_e1_ciphertexts_are_tampered_with(ground: Arena) -> None:
 
 @attack("E2", "E_KEY")
 async def test_e2_a_content_key_for_somebody_else(ground: Arena) -> None:
-    """A stolen director sends key wraps that were made for another device, for another release, and for another key."""
-    cek, ref = os.urandom(32), ground.ref()
+    """A stolen director sends the right content key, wrapped for another device, another release, and another key."""
+    own = payload(ground, "6.1.1")
     async with ground.victim() as bystander, ground.victim() as victim:
-        key = identity.load_content_key(victim.home).public_key()
-        strange = X25519PrivateKey.generate().public_key()
+        (made,) = await forge(ground, victim, Plan("6.1.1", [own.artifact], own.chunks))
+        key, digest = identity.load_content_key(victim.home).public_key(), made.ref.sha256
+        stranger = X25519PrivateKey.generate().public_key()
         wraps = [
-            ground.wrap(bystander),
-            b64(wrap_key(cek, key, release=ref.sha256, device=bystander.name)),
-            b64(wrap_key(cek, key, release=ground.ref("1.0.5").sha256, device=victim.name)),
-            b64(wrap_key(cek, strange, release=ref.sha256, device=victim.name)),
+            made.wrap(bystander),
+            b64(wrap_key(made.cek, key, release=digest, device=bystander.name)),
+            b64(wrap_key(made.cek, key, release=ground.ref("1.0.5").sha256, device=victim.name)),
+            b64(wrap_key(made.cek, stranger, release=digest, device=victim.name)),
         ]
         refused = victim.agent._refusals.counts
         for attempt, wrap in enumerate(wraps, 1):
-            await ground.order(victim, "r-e2", ref, key_wrap=wrap, attempt=attempt)
+            await ground.order(victim, "r-e2", made.ref, key_wrap=wrap, attempt=attempt)
             await until(lambda a=attempt: refused[ErrorCode.KEY] == a, f"wrap {attempt} is refused")  # type: ignore[misc]
             await until(lambda: stands(victim, State.FAILED), "that ends the attempt")
         await ground.fails(victim, ErrorCode.KEY)
+        await ground.order(victim, "r-e2", made.ref, key_wrap=made.wrap(victim), attempt=len(wraps) + 1)
+        await until(lambda: stands(victim, State.WAITING, Phase.INSTALL), "its own wrap opens it")
 
 
 @attack("E3", "E_KEY")
