@@ -33,6 +33,7 @@ from protocol.encryption import unwrap_key, wrap_key
 from protocol.envelopes import b64, encode, sign
 from protocol.errors import ErrorCode
 from protocol.mqtt.connection import Session, connect
+from protocol.states import Phase, State
 from protocol.topics import DELIVERY, Kind, Topics
 from protocol.trust.bundle import pack_bundle
 from tests.integration.small_fleet import (
@@ -79,6 +80,11 @@ class Victim:
     def believes(self) -> dict[str, int]:
         """Version by role of the metadata that it holds for true."""
         return {name: floor.version for name, floor in self.agent._verifier.floors.roles.items()}
+
+    def stands(self, state: State, phase: Phase | None = None) -> bool:
+        """Whether its open update has come to a place."""
+        update = self.agent.runner.update
+        return update is not None and update.state is state and (phase is None or update.phase is phase)
 
 
 @dataclass

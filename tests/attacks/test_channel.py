@@ -190,10 +190,7 @@ async def test_n4_a_client_id_is_taken_over(ground: Arena) -> None:
         async with connect(as_device(ground, thief, client_id=victim.name)) as session:
             await session.subscribe([(ground.topics.filter(Kind.OFFER, device=victim.name), 1)])
             await ground.order(victim, "r-n4", ground.ref())
-            update = victim.agent.runner
-            await until(
-                lambda: update.update is not None and update.update.phase is Phase.INSTALL, "the victim goes on"
-            )
+            await until(lambda: victim.stands(State.WAITING, Phase.INSTALL), "the victim goes on")
             assert not list(session.drain()), "and its offers are not the thief's to read"
         assert victim.agent._reporter._number == number
         assert victim.agent._reporter.is_connected

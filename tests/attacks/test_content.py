@@ -38,12 +38,6 @@ from tests.power_cuts import dies_at
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-def stands(victim: Victim, state: State, phase: Phase | None = None) -> bool:
-    """Whether its update has come to a place."""
-    update = victim.agent.runner.update
-    return update is not None and update.state is state and (phase is None or update.phase is phase)
-
-
 # M ------------------------------------------------------------------------------------------------------------------
 
 
@@ -91,7 +85,7 @@ async def test_b1_a_chunk_is_withheld(ground: Arena) -> None:
             await until(lambda: len(withheld) == 1, "the chunk was asked for")
             said = await ground.seen(victim, "% have come")
             assert "downloading" in said
-            assert stands(victim, State.DOWNLOADING)
+            assert victim.stands(State.DOWNLOADING)
             assert installed(victim.home) == "1.0.0"
             assert len(list(victim.home.releases.glob("[0-9]*"))) == 1, "nothing of it was written as a release"
         await ground.fleet.until_state("r-b1", "completed")
@@ -195,7 +189,7 @@ async def test_e1_ciphertexts_are_tampered_with(ground: Arena) -> None:
         await ground.order(victim, "r-e1", made.ref, key_wrap=made.wrap(victim))
         await until(lambda: victim.agent._refusals.counts[ErrorCode.CHUNK] >= 3, "three chunks are refused")
         await ground.fails(victim, ErrorCode.CHUNK)
-        assert stands(victim, State.DOWNLOADING)
+        assert victim.stands(State.DOWNLOADING)
         stream = (victim.home.staging / f"{own.artifact['sha256']}.stream").read_bytes()
         lengths = [row[4] for row in own.artifact["chunks"]]
         for place in range(3):
@@ -203,7 +197,7 @@ async def test_e1_ciphertexts_are_tampered_with(ground: Arena) -> None:
             assert not any(stream[start : start + lengths[place]]), "nothing of a refused chunk is written"
         for cid in bad:
             await ground.put(Kind.CHUNK, own.chunks[cid], cid=cid)
-        await until(lambda: stands(victim, State.WAITING, Phase.INSTALL), "with the right bytes it goes on")
+        await until(lambda: victim.stands(State.WAITING, Phase.INSTALL), "with the right bytes it goes on")
 
 
 @attack("E2", "E_KEY")
@@ -224,10 +218,10 @@ async def test_e2_a_content_key_for_somebody_else(ground: Arena) -> None:
         for attempt, wrap in enumerate(wraps, 1):
             await ground.order(victim, "r-e2", made.ref, key_wrap=wrap, attempt=attempt)
             await until(lambda a=attempt: refused[ErrorCode.KEY] == a, f"wrap {attempt} is refused")  # type: ignore[misc]
-            await until(lambda: stands(victim, State.FAILED), "that ends the attempt")
+            await until(lambda: victim.stands(State.FAILED), "that ends the attempt")
         await ground.fails(victim, ErrorCode.KEY)
         await ground.order(victim, "r-e2", made.ref, key_wrap=made.wrap(victim), attempt=len(wraps) + 1)
-        await until(lambda: stands(victim, State.WAITING, Phase.INSTALL), "its own wrap opens it")
+        await until(lambda: victim.stands(State.WAITING, Phase.INSTALL), "its own wrap opens it")
 
 
 @attack("E3", "E_KEY")
@@ -248,7 +242,7 @@ async def test_e5_bytes_on_the_device_are_changed(ground: Arena) -> None:
     async with ground.victim(download={"rate_limit_bytes_s": 150_000, "window": 1, "max_window": 1}) as victim:
         await ground.roll_out("r-e5", victim)
         await until(lambda: _present(victim) > 0, "some of it has come")
-        assert stands(victim, State.DOWNLOADING)
+        assert victim.stands(State.DOWNLOADING)
         victim.task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await victim.task

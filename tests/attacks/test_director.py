@@ -18,12 +18,6 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 HOUR_S = 3600
 
 
-def stands(victim: Victim, state: State, phase: Phase | None = None) -> bool:
-    """Whether its update has come to a place."""
-    update = victim.agent.runner.update
-    return update is not None and update.state is state and (phase is None or update.phase is phase)
-
-
 @attack("D1", "E_NOT_RELEASED")
 async def test_d1_an_unreleased_image(ground: Arena) -> None:
     """A stolen director orders an image that the release keys never listed."""
@@ -31,7 +25,7 @@ async def test_d1_an_unreleased_image(ground: Arena) -> None:
     async with ground.victim() as victim:
         await ground.order(victim, "r-d1", made_up)
         await ground.fails(victim, ErrorCode.NOT_RELEASED)
-        assert stands(victim, State.REJECTED)
+        assert victim.stands(State.REJECTED)
 
 
 @attack("D2", "E_MISMATCH")
@@ -46,7 +40,7 @@ async def test_d2_other_bytes_under_a_listed_name(ground: Arena) -> None:
                 lambda refused=refused, least=attempt: refused[ErrorCode.MISMATCH] >= least,  # type: ignore[misc]
                 f"the victim refuses {change}",
             )
-            await until(lambda: stands(victim, State.REJECTED), "the order is rejected")
+            await until(lambda: victim.stands(State.REJECTED), "the order is rejected")
         await ground.fails(victim, ErrorCode.MISMATCH)
 
 
@@ -56,7 +50,7 @@ async def test_d3_an_image_for_other_hardware(ground: Arena) -> None:
     async with ground.victim(device={"hardware": "rev-z"}) as victim:
         await ground.order(victim, "r-d3", ground.ref())
         await ground.fails(victim, ErrorCode.HARDWARE)
-        assert stands(victim, State.REJECTED)
+        assert victim.stands(State.REJECTED)
 
 
 @attack("D4", "E_SCOPE")
@@ -78,11 +72,11 @@ async def test_d5_a_release_withdrawn_before_it_is_installed(ground: Arena) -> N
     """The release keys withdraw a release that a device has fetched; a stolen director tells it to go on."""
     async with ground.victim() as victim:
         await ground.order(victim, "r-d5", ground.ref())
-        await until(lambda: stands(victim, State.WAITING, Phase.INSTALL), "the victim has it and asks")
+        await until(lambda: victim.stands(State.WAITING, Phase.INSTALL), "the victim has it and asks")
         await list_targets(ground, victim, lambda listed: listed.pop(f"{PRODUCT}/1.1.0/manifest"))
         await grant(ground, victim, "r-d5")
         await ground.fails(victim, ErrorCode.NOT_RELEASED)
-        assert stands(victim, State.FAILED)
+        assert victim.stands(State.FAILED)
         assert not any(victim.home.staging.iterdir()), "what was fetched is gone"
 
 
@@ -97,7 +91,7 @@ async def test_d6_an_order_against_the_device_s_own_policy(ground: Arena) -> Non
         assert not victim.agent.runner.offers, "it is not even offered"
         # A director that offers all the same.
         await ground.put(Kind.OFFER, ground.offer("r-d6", victim, ground.ref()), device=victim.name, rollout="r-d6")
-        await until(lambda: stands(victim, State.WAITING, Phase.DOWNLOAD), "the offer waits")
+        await until(lambda: victim.stands(State.WAITING, Phase.DOWNLOAD), "the offer waits")
         await until(lambda: _reasons(victim) == {"e_unsafe"}, "the device says why")
         assert not any(victim.home.staging.iterdir())
         assert installed(victim.home) == "1.0.0"

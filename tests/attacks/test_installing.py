@@ -100,7 +100,7 @@ async def test_i3_a_manifest_that_leaves_the_tree(ground: Arena) -> None:
         for attempt, (what, one) in enumerate(zip(spoiled, made, strict=True), 1):
             await ground.order(victim, "r-i3", one.ref, key_wrap=one.wrap(victim), attempt=attempt)
             await until(lambda least=attempt: _refused(victim) >= least, f"{what} is refused")  # type: ignore[misc]
-            await until(lambda: _failed(victim), "that ends the attempt")
+            await until(lambda: victim.stands(State.FAILED), "that ends the attempt")
         assert victim.agent._refusals.counts == {ErrorCode.FORMAT.value: len(spoiled)}
         await ground.fails(victim, ErrorCode.FORMAT)
         assert not list(victim.home.path.rglob("evil"))
@@ -121,8 +121,3 @@ def _but(artifact: Mapping[str, Any], **changes: Any) -> list[dict[str, Any]]:
 
 def _refused(victim: Victim) -> int:
     return victim.agent._refusals.counts[ErrorCode.FORMAT]
-
-
-def _failed(victim: Victim) -> bool:
-    update = victim.agent.runner.update
-    return update is not None and update.state is State.FAILED

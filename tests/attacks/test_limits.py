@@ -82,9 +82,7 @@ async def test_x4_a_chunk_longer_than_declared(ground: Arena) -> None:
         await ground.order(victim, "r-x4", made.ref, key_wrap=made.wrap(victim))
         await until(lambda: victim.agent._refusals.counts[ErrorCode.CHUNK] >= 2, "both chunks are refused")
         await ground.fails(victim, ErrorCode.CHUNK)
-        update = victim.agent.runner.update
-        assert update is not None
-        assert update.state is State.DOWNLOADING
+        assert victim.stands(State.DOWNLOADING)
 
 
 @attack("X5", "E_FORMAT and E_OVERSIZE, bounded memory")
@@ -109,10 +107,7 @@ async def test_x5_deep_json_and_a_flood_of_topics(ground: Arena) -> None:
                 assert len(inbox._announcements._unproven) <= MAX_UNPROVEN
                 await ground.restore()
                 await ground.order(victim, "r-x5-after", ground.ref())
-                update = victim.agent.runner
-                await until(
-                    lambda: update.update is not None and update.update.phase is Phase.INSTALL, "the agent goes on"
-                )
+                await until(lambda: victim.stands(State.WAITING, Phase.INSTALL), "the agent goes on")
                 assert installed(victim.home) == "1.0.0"
     finally:
         await asyncio.gather(*(ground.put(Kind.ANNOUNCE, b"", rollout=r) for r in [*rollouts, "r-x5"]))
