@@ -13,6 +13,7 @@ from pathlib import Path
 
 from device_client.errors import NotAllowedError, NotFoundError, StorageError
 
+_BLOCK_BYTES = 2**20
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -45,8 +46,13 @@ def read_capped(path: Path, max_bytes: int) -> bytes:
         NotAllowedError: This user may not read it.
         StorageError: It is too long or unreadable.
     """
+    blocks, left = [], max_bytes + 1
     with explained(path, "read"), path.open("rb") as file:
-        data = file.read(max_bytes + 1)
+        # Block by block: asked for all that is allowed, Python makes room for it before it knows how much is there.
+        while left and (block := file.read(min(_BLOCK_BYTES, left))):
+            blocks.append(block)
+            left -= len(block)
+    data = b"".join(blocks)
     if len(data) > max_bytes:
         raise StorageError(f"{path}: expected at most {max_bytes} B, found more")
     return data

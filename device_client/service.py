@@ -43,6 +43,7 @@ from device_client.refusals import Refusals
 from device_client.renewal import Renewal
 from device_client.reporter import Reporter
 from device_client.self_report import SelfReport
+from device_client.slow_broker import SlowBroker
 from device_client.transfer import Fetcher
 from device_client.upkeep import Upkeep
 from device_client.uplink import Uplink
@@ -157,6 +158,7 @@ class Agent:
             self._converse,
             self._before_connecting,
         )
+        self._slow = SlowBroker(settings.download, self._source, self._uplink.leave, self._chunk_refused, clock)
         self._renewal = Renewal(home, settings, self._topics, self._reporter, believed, self._random, self._uplink.turn)
         self._upkeep = Upkeep(home, settings, self._verifier, self.runner, self._uplink, self._refusals)
         self._handlers: EffectHandlers | None = None
@@ -227,6 +229,7 @@ class Agent:
         while True:
             await asyncio.sleep(TICK_S)
             await self.runner.tick()
+            self._slow.watch()
             self._watch_clock()
 
     async def _answer(self) -> None:

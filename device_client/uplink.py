@@ -89,6 +89,7 @@ class Uplink:
         self._since = 0.0
         self._on_trial = ""
         self._turned = False
+        self._left = False
         self.adopted_at = clock.monotonic()
 
     async def run(self) -> None:
@@ -98,7 +99,7 @@ class Uplink:
         while True:
             await self._before(waits.failures)
             for way in await self._tries():
-                self._turned = False
+                self._turned = self._left = False
                 connected_at: float | None = None
                 try:
                     number = await asyncio.to_thread(identity.next_session, self._home)
@@ -111,7 +112,8 @@ class Uplink:
                     log.error("not connected", why=str(error)[:500])
                 finally:
                     self._session = None
-                held_s = None if connected_at is None else self._clock.monotonic() - connected_at
+                # A broker that was left for its slowness counts as one that was not reached.
+                held_s = None if connected_at is None or self._left else self._clock.monotonic() - connected_at
                 await asyncio.sleep(waits.wait_s(held_s))
                 if self._turned:
                     break  # there is something else to try now
@@ -130,6 +132,12 @@ class Uplink:
     def turn(self, why: str) -> None:
         """End the present connection and begin a new round of tries."""
         self._turned = True
+        if self._session is not None:
+            self._session.end(why)
+
+    def leave(self, why: str) -> None:
+        """End the present connection as if it had not come about: the next way is tried, each time after more wait."""
+        self._left = True
         if self._session is not None:
             self._session.end(why)
 

@@ -122,6 +122,7 @@ async def _run(
         import_package=take_in,
         trust=trust,
         metrics=metrics,
+        dropped=ingest.rejects.of,
     )
     await keeping_out.prepare()
     told = asyncio.Event()

@@ -57,11 +57,30 @@ class ChunkSession(Protocol):
         ...
 
 
+class Meter(Protocol):
+    """Measures how quickly chunks come."""
+
+    def asked(self) -> None:
+        """Chunks are waited for from now on."""
+        ...
+
+    def arrived(self, size_bytes: int) -> None:
+        """One of them came."""
+        ...
+
+    def rested(self, *, gone: bool) -> None:
+        """None is waited for now; ``gone``: because the connection went."""
+        ...
+
+
 class MqttSource:
     """Retained chunk topics of whatever broker the agent is connected to.
 
     The agent's inbox calls ``deliver``; its connection loop calls ``attach`` and ``detach``. One SUBSCRIBE per window;
     the UNSUBSCRIBE of a finished window goes out together with the next SUBSCRIBE, so no round trip is lost to it.
+
+    Attributes:
+        meter: Told of what is asked for and what comes, if anybody measures.
     """
 
     def __init__(self, topics: Topics, max_bytes: int = RULES[Kind.CHUNK].max_bytes) -> None:
@@ -73,6 +92,7 @@ class MqttSource:
         self._awaited: set[str] = set()
         self._arrived: dict[str, bytes] = {}
         self._subscribed: set[str] = set()
+        self.meter: Meter | None = None
 
     def attach(self, session: ChunkSession) -> None:
         """A connection is up; it has none of the subscriptions of the one before."""
@@ -93,6 +113,8 @@ class MqttSource:
             return
         self._awaited.discard(cid)
         self._arrived[cid] = payload
+        if self.meter:
+            self.meter.arrived(len(payload))
         self._changed.set()
 
     async def ready(self) -> None:
@@ -105,6 +127,8 @@ class MqttSource:
         if session is None:
             return Collected({}, gone=True)
         self._awaited, self._arrived = set(cids), {}
+        if self.meter:
+            self.meter.asked()
         try:
             answered = await self._subscribe(session, cids)
             while answered and self._awaited and self._session is session:
@@ -117,6 +141,8 @@ class MqttSource:
             return Collected(self._arrived, gone=self._session is not session)
         finally:
             self._awaited, self._arrived = set(), {}
+            if self.meter:
+                self.meter.rested(gone=self._session is not session)
 
     async def release(self) -> None:
         """Unsubscribe from what is left."""

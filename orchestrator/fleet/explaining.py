@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.model.assignment import OFFERED, PENDING, Assignment
-from orchestrator.model.device import Device, DeviceState
+from orchestrator.model.device import Device, DeviceState, Dropped
 from orchestrator.model.rollout import BEGUN, Rollout, RolloutState, Stage
 from protocol.clock import rfc3339
+from protocol.states import State
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,9 +20,14 @@ class Place:
     assignment: Assignment | None
 
 
-def explain(device: Device, places: Sequence[Place]) -> list[str]:
-    """Sentences, the most general first: what the device is, what it refuses, where it stands in each rollout."""
-    return [*_about(device), *_refusals(device), *(line for place in places for line in _place(place))]
+def explain(device: Device, places: Sequence[Place], dropped: Dropped | None = None) -> list[str]:
+    """Sentences, the most general first: what the device is, what it refuses, where it stands in each rollout.
+
+    Args:
+        dropped: What came in its name and was not taken in.
+    """
+    lines = [*_about(device), *_refusals(device), *(_dropped(dropped) if dropped else ())]
+    return [*lines, *(line for place in places for line in _place(place))]
 
 
 def _about(device: Device) -> Iterator[str]:
@@ -62,6 +68,15 @@ def _refusals(device: Device) -> Iterator[str]:
         yield f"It refused what came with {refusal['code']}, {times}, last at {refusal['last']}: {refusal['detail']}."
 
 
+def _dropped(dropped: Dropped) -> Iterator[str]:
+    reports = "one report was" if dropped.count == 1 else f"{dropped.count} reports were"
+    detail = f": {dropped.detail}" if dropped.detail else ""
+    yield (
+        f"In its name {reports} dropped since serve was started, the last at {rfc3339(dropped.last)} "
+        f"with {dropped.reason}{detail}."
+    )
+
+
 def _place(place: Place) -> Iterator[str]:
     rollout, row = place.rollout, place.assignment
     name = f"Rollout {rollout.id} of {rollout.release} ({rollout.state})"
@@ -85,8 +100,8 @@ def _where(row: Assignment, rollout: Rollout, stage: Stage | None) -> str:
         return _why_not_offered(row, rollout, stage, named)
     if row.state == OFFERED:
         return f"in {named}, offered at {rfc3339(row.offered_at) if row.offered_at else '-'}, and has not answered yet"
-    held = _held(rollout)
-    return f"in {named}, {row.state}{since}{code}{detail}{held}"
+    so_far = f", {row.percent:.0f} % have come" if row.state == State.DOWNLOADING else ""
+    return f"in {named}, {row.state}{since}{so_far}{code}{detail}{_held(rollout)}"
 
 
 def _why_not_offered(row: Assignment, rollout: Rollout, stage: Stage | None, named: str) -> str:

@@ -151,11 +151,12 @@ class Ingest:
                 await self._store(batch[: len(batch) // 2])
                 await self._store(batch[len(batch) // 2 :])
             else:
-                self.rejects.add("not_stored", f"up/{batch[0].device}", f"{type(error).__name__}: {error}")
+                device = batch[0].device
+                self.rejects.add("not_stored", f"up/{device}", f"{type(error).__name__}: {error}", device=device)
             return
         self.taken += len(batch)
         for reason, device in applied.rejected:
-            self.rejects.add(reason, f"up/{device}")
+            self.rejects.add(reason, f"up/{device}", device=device)
         if applied.for_delivery:
             self._wake_delivery()
         if applied.for_engine:
@@ -183,7 +184,15 @@ class Ingest:
     def _reject(self, message: Message, error: Exception) -> None:
         reason = error.code.value if isinstance(error, ProtocolError) else type(error).__name__
         detail = error.detail if isinstance(error, ProtocolError) else str(error)
-        self.rejects.add(reason, message.topic, detail)
+        self.rejects.add(reason, message.topic, detail, device=self._speaker(message.topic))
+
+    def _speaker(self, topic: str) -> str:
+        """The enrolled device in whose name something came; empty where there is none."""
+        try:
+            device = self._topics.parse(topic).values.get("device", "")
+        except ProtocolError:
+            return ""
+        return device if self.keys.get(device) else ""
 
     async def _use_new_keys(self) -> None:
         """Devices that were heard under renewed keys: the old ones count no more, and offers are wrapped anew."""

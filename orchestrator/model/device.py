@@ -72,4 +72,20 @@ class Device:
                 return self.labels.get(key)
 
 
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """What came in a device's name and was not taken in: a forgery, a replay, or a device that is out of order.
+
+    Attributes:
+        reason: An error code, or a word of ingest's own.
+        count: How many messages, for whatever reason, since ``serve`` was started.
+        last: When the newest came; ``reason`` and ``detail`` are its.
+    """
+
+    reason: str
+    detail: str
+    count: int
+    last: datetime
+
+
 FIELDS = tuple(f.name for f in fields(Device))

@@ -69,7 +69,11 @@ def device_routes(services: Services) -> APIRouter:
             if found is None:
                 raise NotFoundError(f"device {device}: not enrolled here")
             places = await _places(conn, device, rollout)
-        return {"device": device, "sentences": explain(found, places), "refusals": found.refusals}
+        return {
+            "device": device,
+            "sentences": explain(found, places, services.dropped(device)),
+            "refusals": found.refusals,
+        }
 
     @router.post("/{device}/revoke")
     async def revoke_device(device: IdText, body: Order) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Protocol
 from orchestrator.config import Home, Settings
 from orchestrator.fleet.admission import Admission
 from orchestrator.metrics import Metrics
+from orchestrator.model.device import Dropped
 from orchestrator.storage.database import Database
 from protocol.clock import Clock
 
@@ -71,6 +72,9 @@ class KeepsOut(Protocol):
 ImportPackage = Callable[[Path], Awaitable[str]]
 """Check a package as a device would and take it in; returns the release's id, ``product/version``."""
 
+TellDropped = Callable[[str], Dropped | None]
+"""What came in a device's name and was not taken in, if anything."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
@@ -88,3 +92,4 @@ class Services:
     import_package: ImportPackage
     trust: TakesTrust
     metrics: Metrics
+    dropped: TellDropped

@@ -21,6 +21,7 @@ from tuf.api.serialization.json import JSONSerializer
 
 from device_client import identity
 from device_client.config import DeviceHome, load
+from device_client.identity_files import IdentityFiles
 from device_client.service import Agent
 from orchestrator.delivery.broker_access import service_connection
 from orchestrator.package import CEK, PackageReader
@@ -32,6 +33,7 @@ from protocol.encryption import unwrap_key, wrap_key
 from protocol.envelopes import b64, encode, sign
 from protocol.errors import ErrorCode
 from protocol.mqtt.connection import Session, connect
+from protocol.states import Phase, State
 from protocol.topics import DELIVERY, Kind, Topics
 from protocol.trust.bundle import pack_bundle
 from tests.integration.small_fleet import (
@@ -96,6 +98,11 @@ class Victim:
     def believes(self) -> dict[str, int]:
         """Version by role of the metadata that it holds for true."""
         return {name: floor.version for name, floor in self.agent._verifier.floors.roles.items()}
+
+    def stands(self, state: State, phase: Phase | None = None) -> bool:
+        """Whether its open update has come to a place."""
+        update = self.agent.runner.update
+        return update is not None and update.state is state and (phase is None or update.phase is phase)
 
 
 @dataclass
@@ -257,11 +264,22 @@ class Arena:
     # Victims ---------------------------------------------------------------------------------------------------------
 
     @contextlib.asynccontextmanager
-    async def victim(self, clock: Clock | None = None, **sections: dict[str, Any]) -> AsyncIterator[Victim]:
-        """A new device that believes the fleet's metadata and runs 1.0.0; its agent ends with the block."""
+    async def victim(
+        self, clock: Clock | None = None, through: int | None = None, **sections: dict[str, Any]
+    ) -> AsyncIterator[Victim]:
+        """A new device that believes the fleet's metadata and runs 1.0.0; its agent ends with the block.
+
+        Args:
+            through: A port on loopback that it tries before the broker's own.
+        """
         name = f"victim-{next(_numbers)}"
         await self.fleet.enrol([name], self.factory, **sections)
         home, settings = load(self.fleet.devices[name].path)
+        if through:
+            file = IdentityFiles(home).enrolment
+            known = identity.load_enrolment(home)
+            first = known.brokers[0].model_copy(update={"port": through})
+            file.write_text(known.model_copy(update={"brokers": [first, *known.brokers]}).model_dump_json())
         home.create()
         agent = Agent(home, settings, clock or SystemClock())
         task = asyncio.create_task(agent.run())
@@ -297,9 +315,9 @@ class Arena:
 
 
 @contextlib.asynccontextmanager
-async def arena() -> AsyncIterator[Arena]:
+async def arena(codesign: tuple[str, ...] = ()) -> AsyncIterator[Arena]:
     """A fleet for a module's attacks: starts in a few seconds, and is shared."""
-    async with small_fleet() as fleet:
+    async with small_fleet(*codesign) as fleet:
         for version, counter in (("1.1.0", 5), ("1.0.5", 1)):
             tree = await asyncio.to_thread(make_tree, fleet.place, version, 200_000)
             await fleet.publish(await asyncio.to_thread(make_package, fleet.home, tree, version, counter))

@@ -2,21 +2,16 @@
 
 import base64
 import hashlib
-import os
-import sys
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from protocol.chunks import Codec
 from protocol.manifest import Artifact, FileEntry, LinkEntry
+from tests import power_cuts
 
 Files = Mapping[str, tuple[int, bytes]]
-_CHANGING = frozenset({"os.rename", "os.remove", "os.symlink", "os.mkdir", "os.rmdir", "os.chmod", "os.truncate"})
-_CUT = 77
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +29,7 @@ def file_artifact() -> Callable[[bytes, int | None], tuple[Artifact, bytes]]:
 @pytest.fixture(scope="session")
 def dies_at() -> Callable[[int, Path, Callable[[], object]], bool]:
     """Runs work in a process of its own that is gone before its n-th change of the disk; whether it was cut."""
-    return _dies_at
+    return power_cuts.dies_at
 
 
 def _directory_artifact(files: Files, links: Mapping[str, str]) -> tuple[Artifact, bytes]:
@@ -75,45 +70,3 @@ def _rows(stream: bytes) -> list[tuple[str, str, str, Codec, int, int]]:
         return []
     plain = base64.b64encode(hashlib.sha256(stream).digest()).decode()
     return [(plain, plain, plain, Codec.RAW, len(stream), len(stream))]
-
-
-def _dies_at(number: int, below: Path, work: Callable[[], object]) -> bool:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # fork with threads: this child starts none
-        pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            _count_changes(number, str(below))
-            work()
-            code = 0
-        finally:
-            os._exit(code)
-    _, status = os.waitpid(pid, 0)
-    code = os.waitstatus_to_exitcode(status)
-    assert code in (0, _CUT), f"the child failed before change {number}"
-    return code == _CUT
-
-
-def _count_changes(number: int, below: str) -> None:
-    left = number
-    fsync = os.fsync
-
-    def count() -> None:
-        nonlocal left
-        if left == 0:
-            os._exit(_CUT)
-        left -= 1
-
-    def hook(event: str, args: tuple[Any, ...]) -> None:
-        if event in _CHANGING or (
-            event == "open" and args[2] & (os.O_WRONLY | os.O_RDWR) and str(args[0]).startswith(below)
-        ):
-            count()
-
-    def counted(descriptor: int) -> None:
-        count()
-        fsync(descriptor)
-
-    os.fsync = counted  # type: ignore[assignment]
-    sys.addaudithook(hook)

@@ -2,6 +2,7 @@
 
 import os
 import stat
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -90,6 +91,21 @@ def test_not_allowed(tmp_path: Path) -> None:
     (tmp_path / "file").chmod(0)
     with pytest.raises(NotAllowedError, match="check its owner and mode"):
         read_capped(tmp_path / "file", 10)
+
+
+def test_a_cap_makes_no_room_for_itself(tmp_path: Path) -> None:
+    """A small file is read in a little memory, however much would be allowed."""
+    (tmp_path / "file").write_bytes(b"small")
+    tracemalloc.start()
+    try:
+        assert read_capped(tmp_path / "file", 2**28) == b"small"
+        assert tracemalloc.get_traced_memory()[1] < 4 * 2**20
+    finally:
+        tracemalloc.stop()
+    (tmp_path / "file").write_bytes(b"x" * 3_000_000)
+    assert read_capped(tmp_path / "file", 3_000_000) == b"x" * 3_000_000
+    with pytest.raises(StorageError):
+        read_capped(tmp_path / "file", 2_999_999)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")

@@ -54,10 +54,18 @@ def short_place() -> Any:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def make_home(place: Path) -> tuple[Home, Settings]:
-    """A fleet's home on free ports."""
+def make_home(place: Path, codesign: tuple[str, ...] = ()) -> tuple[Home, Settings]:
+    """A fleet's home on free ports; executables of the components in ``codesign`` must be signed."""
     api, devices, services, claims = free_ports(4)
-    plan = HomePlan(FLEET, (PRODUCT,), api_port=api, device_port=devices, service_port=services, enrol_port=claims)
+    plan = HomePlan(
+        FLEET,
+        (PRODUCT,),
+        codesign=codesign,
+        api_port=api,
+        device_port=devices,
+        service_port=services,
+        enrol_port=claims,
+    )
     home = initialise(place / "home", plan)
     return home, home.load()
 
@@ -71,7 +79,9 @@ def make_tree(place: Path, version: str, size_bytes: int = 400_000) -> Path:
     return tree
 
 
-def make_package(home: Home, tree: Path, version: str, counter: int | None = None) -> Path:
+def make_package(
+    home: Home, tree: Path, version: str, counter: int | None = None, policy: Policy | None = None
+) -> Path:
     """A package that this home's release keys signed."""
     spec = ReleaseSpec(
         name=ReleaseName(PRODUCT, version),
@@ -79,7 +89,7 @@ def make_package(home: Home, tree: Path, version: str, counter: int | None = Non
         hardware=(HARDWARE,),
         requires={},
         conflicts={},
-        policy=Policy(),
+        policy=policy or Policy(),
         counter=counter,
     )
     output = home.path.parent / f"{version}.package"
@@ -91,7 +101,7 @@ def make_device(place: Path, name: str, factory: Path, **sections: dict[str, Any
     """A device with keys and what it left the factory with; not enrolled yet."""
     home = DeviceHome(place / name)
     values: dict[str, Any] = {
-        "device": {"id": name, "product": PRODUCT, "hardware": HARDWARE},
+        "device": {"id": name, "product": PRODUCT, "hardware": HARDWARE, **sections.pop("device", {})},
         "timing": TIMES,
     }
     settings = device_settings(values | sections, "test")
@@ -206,10 +216,14 @@ class SmallFleet:
 
 
 @contextlib.asynccontextmanager
-async def small_fleet(**environment: str) -> AsyncIterator[SmallFleet]:
-    """A running ``serve`` on a new home, without devices; ``environment`` sets what ``config.toml`` does not."""
+async def small_fleet(*codesign: str, **environment: str) -> AsyncIterator[SmallFleet]:
+    """A running ``serve`` on a new home, without devices; ``environment`` sets what ``config.toml`` does not.
+
+    Args:
+        codesign: Components whose executables must be signed.
+    """
     with short_place() as place:
-        home, settings = await asyncio.to_thread(make_home, place)
+        home, settings = await asyncio.to_thread(make_home, place, codesign)
         serve = Server(place / "serve.log", ["flagship", "serve", "--home", home.path], QUICK | environment)
         fleet = SmallFleet(place, home, settings, serve)
         await serve.start()

@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.fleet.explaining import Place, explain
 from orchestrator.model.assignment import Assignment
-from orchestrator.model.device import Device, DeviceState
+from orchestrator.model.device import Device, DeviceState, Dropped
 from orchestrator.model.rollout import Rollout, RolloutSpec, RolloutState, Stage, StageSpec, StageState
 
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -47,7 +47,12 @@ def said(found: Place, device: Device = DEVICE) -> str:
         (RolloutState.HALTED, StageState.OPEN, {"ready": True}, "the rollout is halted: 2 of 2 failed"),
         (RolloutState.ABORTED, StageState.OPEN, {}, "the rollout was aborted"),
         (RolloutState.RUNNING, StageState.OPEN, {"state": "offered", "offered_at": NOON}, "offered at 2026-11-25T12"),
-        (RolloutState.RUNNING, StageState.OPEN, {"state": "downloading", "offered_at": NOON}, "downloading"),
+        (
+            RolloutState.RUNNING,
+            StageState.OPEN,
+            {"state": "downloading", "percent": 42.4},
+            "downloading, 42 % have come",
+        ),
         (
             RolloutState.RUNNING,
             StageState.OPEN,
@@ -59,6 +64,23 @@ def said(found: Place, device: Device = DEVICE) -> str:
 def test_where_it_stands(state: RolloutState, stage: StageState, changes: dict[str, Any], words: str) -> None:
     """One sentence with the cause."""
     assert words in said(place(state, stage, replace(ROW, **changes), reason="2 of 2 failed"))
+
+
+@pytest.mark.parametrize(
+    ("dropped", "words"),
+    [
+        (
+            Dropped("E_SIGNATURE", "not signed by it", 1, NOON),
+            "one report was dropped since serve was started, the last",
+        ),
+        (Dropped("E_SIGNATURE", "not signed by it", 7, NOON), "7 reports were dropped"),
+        (Dropped("E_SIGNATURE", "not signed by it", 7, NOON), "12:00:00Z with E_SIGNATURE: not signed by it."),
+        (Dropped("E_REPLAY", "", 7, NOON), "12:00:00Z with E_REPLAY."),
+    ],
+)
+def test_what_came_in_its_name(dropped: Dropped, words: str) -> None:
+    """A forgery or a replay shows up with the device that it names."""
+    assert words in " ".join(explain(DEVICE, [], dropped))
 
 
 def test_who_takes_no_part_is_told_so() -> None:

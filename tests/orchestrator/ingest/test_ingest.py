@@ -114,6 +114,11 @@ async def test_what_is_wrong_is_counted_by_reason_and_moves_nothing(desk: Desk, 
     before = await row(desk.db, "dev1")
     await desk.ingest.take([make(one, other), other.ready(1, 1)])
     assert desk.ingest.rejects.counts == {reason: 1}
+    told = desk.ingest.rejects.of("dev1")
+    assert told is None or (told.reason, told.count) == (reason, 1)
+    topic = make(one, other).topic
+    assert (told is not None) is ("/up/dev1/" in topic and "elsewhere" not in topic)
+    assert desk.ingest.rejects.of("dev2") is None
     assert await row(desk.db, "dev1") == before
     assert (await row(desk.db, "dev2")).ready
 

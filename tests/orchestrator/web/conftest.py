@@ -14,6 +14,7 @@ from orchestrator.config import Home
 from orchestrator.errors import ConflictError
 from orchestrator.fleet.admission import Admission
 from orchestrator.metrics import Metrics
+from orchestrator.model.device import Dropped
 from orchestrator.storage import releases
 from orchestrator.storage.database import Database
 from orchestrator.storage.releases import PUBLISHED, ReleaseRecord
@@ -42,6 +43,7 @@ class Seen:
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     error: Exception | None = None
     keys_changed: list[str] = field(default_factory=list)
+    dropped: dict[str, Dropped] = field(default_factory=dict)
     forgotten: list[str] = field(default_factory=list)
     still_to_do: str | None = None
     expiry: dict[str, datetime] = field(default_factory=dict)
@@ -133,6 +135,7 @@ async def api(home: Home, tmp_path: Path) -> AsyncIterator[Api]:
         import_package=seen.import_package,
         trust=seen,
         metrics=Metrics(),
+        dropped=seen.dropped.get,
     )
     app = create_app(services)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)

@@ -2,9 +2,10 @@
 
 import pytest
 
+from orchestrator.model.device import Dropped
 from orchestrator.storage import devices
 from protocol.enrolment import EnrolmentAnswers
-from tests.orchestrator.web.conftest import Api
+from tests.orchestrator.web.conftest import NOW, Api
 from tests.orchestrator.web.requests_of_devices import enrolment_request
 
 
@@ -105,6 +106,9 @@ async def test_explain_answers_in_sentences(api: Api) -> None:
     assert answer.status_code == 200
     assert answer.json()["sentences"][0].startswith("gw-1 is gateway on")
     assert answer.json()["refusals"] == []
+    api.seen.dropped["gw-1"] = Dropped("E_REPLAY", "", 2, NOW)
+    answer = await api.http.get("/api/v1/devices/gw-1/explain")
+    assert "2 reports were dropped" in answer.json()["sentences"][-1]
     assert (await api.http.get("/api/v1/devices/nobody/explain")).status_code == 404
     missing = await api.http.get("/api/v1/devices/gw-1/explain", params={"rollout": "r-9"})
     assert missing.status_code == 404
