@@ -265,12 +265,13 @@ class Arena:
 
     @contextlib.asynccontextmanager
     async def victim(
-        self, clock: Clock | None = None, through: int | None = None, **sections: dict[str, Any]
+        self, clock: Clock | None = None, through: int | None = None, *, only: bool = False, **sections: dict[str, Any]
     ) -> AsyncIterator[Victim]:
         """A new device that believes the fleet's metadata and runs 1.0.0; its agent ends with the block.
 
         Args:
             through: A port on loopback that it tries before the broker's own.
+            only: It knows no other way.
         """
         name = f"victim-{next(_numbers)}"
         await self.fleet.enrol([name], self.factory, **sections)
@@ -279,7 +280,9 @@ class Arena:
             file = IdentityFiles(home).enrolment
             known = identity.load_enrolment(home)
             first = known.brokers[0].model_copy(update={"port": through})
-            file.write_text(known.model_copy(update={"brokers": [first, *known.brokers]}).model_dump_json())
+            file.write_text(
+                known.model_copy(update={"brokers": [first, *([] if only else known.brokers)]}).model_dump_json()
+            )
         home.create()
         agent = Agent(home, settings, clock or SystemClock())
         task = asyncio.create_task(agent.run())
@@ -315,9 +318,9 @@ class Arena:
 
 
 @contextlib.asynccontextmanager
-async def arena(codesign: tuple[str, ...] = ()) -> AsyncIterator[Arena]:
+async def arena(codesign: tuple[str, ...] = (), **environment: str) -> AsyncIterator[Arena]:
     """A fleet for a module's attacks: starts in a few seconds, and is shared."""
-    async with small_fleet(*codesign) as fleet:
+    async with small_fleet(*codesign, **environment) as fleet:
         for version, counter in (("1.1.0", 5), ("1.0.5", 1)):
             tree = await asyncio.to_thread(make_tree, fleet.place, version, 200_000)
             await fleet.publish(await asyncio.to_thread(make_package, fleet.home, tree, version, counter))
