@@ -7,6 +7,7 @@ lost; then a new generation is announced and devices say their level again.
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from itertools import islice
 from random import Random
 from typing import TypeVar
@@ -22,7 +23,7 @@ from orchestrator.ingest.parse import KINDS, Checked, check, device_of
 from orchestrator.ingest.rejects import Rejects
 from orchestrator.storage import dirty, published
 from orchestrator.storage.database import Database
-from orchestrator.storage.reports import Applied, Incoming, apply_batch
+from orchestrator.storage.reports import Incoming, apply_batch
 from protocol.clock import Clock
 from protocol.errors import ProtocolError
 from protocol.mqtt.connection import ConnectionLost, Message, RequestRefused, Session, backoff, connect
@@ -133,13 +134,9 @@ class Ingest:
 
     async def _store(self, batch: Sequence[Incoming]) -> None:
         """Write a batch; a report that the database never takes is found by halving and dropped alone."""
-
-        async def write() -> Applied:
-            async with self._db.begin() as conn:
-                return await apply_batch(conn, batch, self._clock.now())
-
+        work = partial(apply_batch, batch=batch, now=self._clock.now())
         try:
-            applied = await self._insist(write)
+            applied = await self._insist(lambda: self._db.write(work))
         except Exception as error:  # noqa: BLE001 - whatever one report does to the database, the others are stored
             if len(batch) > 1:
                 await self._store(batch[: len(batch) // 2])

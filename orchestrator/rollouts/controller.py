@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -69,29 +70,32 @@ class Controller:
         Raises:
             OperationError: The database does not do what it is told; nothing is half written.
         """
-        async with self._db.read() as conn:
-            active = await rollouts.not_ended(conn)
+        active = await self._db.look(rollouts.not_ended)
         wakes = [await self._look_at(rollout.id) for rollout in active]
         now = self._clock.now()
         return min(((at - now).total_seconds() for at in wakes if at is not None), default=MAX_IDLE_S)
 
     async def _look_at(self, rollout_id: str) -> datetime | None:
         now = self._clock.now()
-        async with self._db.read() as conn:
-            facts = await load_facts(conn, rollout_id)
+        facts = await self._db.look(partial(load_facts, rollout_id=rollout_id))
         if facts is None or (decisions := reconcile(facts, now, self._lease)).is_nothing:
             return None if facts is None else decisions.wake_at
-        async with self._db.begin() as conn:
-            # Again, on facts that cannot change until what follows from them is written.
-            facts = await load_facts(conn, rollout_id)
-            if facts is None:
-                return None
-            decisions = reconcile(facts, now, self._lease)
-            more = await self._write(conn, facts, decisions, now)
+        written = await self._db.write(partial(self._decide, rollout_id=rollout_id, now=now))
+        if written is None:
+            return None
+        decisions, more = written
         self._wake_delivery()
         for happening in decisions.happenings:
             log.info(happening.kind, rollout_id=rollout_id, text=happening.text)
         return now if more else decisions.wake_at
+
+    async def _decide(self, conn: AsyncConnection, rollout_id: str, now: datetime) -> tuple[Decisions, bool] | None:
+        """Once more, on facts that cannot change until what follows from them is written."""
+        facts = await load_facts(conn, rollout_id)
+        if facts is None:
+            return None
+        decisions = reconcile(facts, now, self._lease)
+        return decisions, await self._write(conn, facts, decisions, now)
 
     async def _write(self, conn: AsyncConnection, facts: Facts, decisions: Decisions, now: datetime) -> bool:
         """Returns whether a batch was full: there is more to do at once."""

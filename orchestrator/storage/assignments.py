@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 
-from sqlalchemy import bindparam, select, tuple_, update
+from sqlalchemy import bindparam, func, select, tuple_, update
 from sqlalchemy import insert as plain_insert
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -96,6 +96,20 @@ async def of_device(conn: AsyncConnection, device: str) -> list[Assignment]:
         .order_by(assignments.c.updated_at.desc(), assignments.c.rollout.desc())
     )
     return [Assignment.from_row(row) for row in result.mappings()]
+
+
+async def newest(conn: AsyncConnection, devices: Collection[str]) -> dict[str, Assignment]:
+    """By device, its assignment that moved last; devices that have none are left out."""
+    wanted, found = list(devices), {}
+    rank = func.row_number().over(
+        partition_by=assignments.c.device, order_by=(assignments.c.updated_at.desc(), assignments.c.rollout.desc())
+    )
+    for start in range(0, len(wanted), _BATCH):
+        batch = wanted[start : start + _BATCH]
+        ranked = select(assignments, rank.label("rank")).where(assignments.c.device.in_(batch)).subquery()
+        result = await conn.execute(select(ranked).where(ranked.c.rank == 1))
+        found.update({row["device"]: Assignment.from_row(row) for row in result.mappings()})
+    return found
 
 
 async def of_rollout(conn: AsyncConnection, rollout: str, after: str = "", limit: int = 500) -> list[Assignment]:
