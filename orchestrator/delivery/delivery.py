@@ -196,26 +196,26 @@ class Delivery:
             self._woken.clear()
             await self._latch.take()
             try:
-                sent = await self._send_batch(session)
+                more = await self._send_batch(session)
                 if self._clock.monotonic() >= upkeep_at:
                     await self._keep_up(session)
                     upkeep_at = self._clock.monotonic() + self._upkeep_s
             except SignerAwayError as error:  # what is marked stays marked; nothing is on its way
                 await self._watch.away(error)
-                sent = 0
+                more = False
             self._latch.settle()  # only here: after a failure it is held until the connection is closed
-            if not sent:
+            if not more:
                 try:
                     async with asyncio.timeout(self._settings.timing.tick_s):
                         await self._woken.wait()
                 except TimeoutError:
                     pass
 
-    async def _send_batch(self, session: Session) -> int:
-        """Render, sign, publish and record one batch; returns how many marks it is done with."""
+    async def _send_batch(self, session: Session) -> bool:
+        """Render, sign, publish and record one batch; returns whether there may be more. Who marks later wakes us."""
         marks, orders, rows = await self._db.look(self._take_marks)
         if not marks:
-            return 0
+            return False
         if len(orders) < len(marks):
             await self._trust.publish(session, force=True)
         batch = SignedBatch()
@@ -229,7 +229,8 @@ class Delivery:
         if batch.later:
             log.info("offers wait for the signer's limit", marks=len(batch.later), retry_s=round(batch.retry_s, 3))
         log.debug("directives sent", marks=len(done), sent=len(batch.messages))
-        return len(done)
+        # An announcement marks offers that were kept back; what the signer kept back waits for the next tick.
+        return bool(done) and (len(marks) == BATCH or bool(batch.announced))
 
     async def _take_marks(self, conn: AsyncConnection) -> tuple[list[Mark], list[Mark], Rows]:
         """(all marks, those that are not of trust topics, what these are rendered from)."""

@@ -88,6 +88,8 @@ class Directives:
 
     async def load(self, conn: AsyncConnection, broker: str, marks: Sequence[Mark]) -> Rows:
         """Read everything that these marks need, in a fixed number of queries."""
+        if not marks:
+            return Rows({}, {}, {}, {}, {})
         offers = [tuple(key.split("/")) for kind, key, _ in marks if kind is Kind.OFFER]
         pairs = [(rollout, device) for device, rollout in offers]
         found: dict[str, Rollout] = {}

@@ -70,16 +70,14 @@ class Controller:
         Raises:
             OperationError: The database does not do what it is told; nothing is half written.
         """
-        active = await self._db.look(rollouts.not_ended)
-        wakes = [await self._look_at(rollout.id) for rollout in active]
+        wakes = [await self._look_at(facts) for facts in await self._db.look(load_active)]
         now = self._clock.now()
         return min(((at - now).total_seconds() for at in wakes if at is not None), default=MAX_IDLE_S)
 
-    async def _look_at(self, rollout_id: str) -> datetime | None:
-        now = self._clock.now()
-        facts = await self._db.look(partial(load_facts, rollout_id=rollout_id))
-        if facts is None or (decisions := reconcile(facts, now, self._lease)).is_nothing:
-            return None if facts is None else decisions.wake_at
+    async def _look_at(self, facts: Facts) -> datetime | None:
+        now, rollout_id = self._clock.now(), facts.rollout.id
+        if (decisions := reconcile(facts, now, self._lease)).is_nothing:
+            return decisions.wake_at
         written = await self._db.write(partial(self._decide, rollout_id=rollout_id, now=now))
         if written is None:
             return None
@@ -172,13 +170,20 @@ class Controller:
 async def load_facts(conn: AsyncConnection, rollout_id: str) -> Facts | None:
     """What the engine judges; None when there is no such rollout."""
     rollout = await rollouts.get(conn, rollout_id)
-    if rollout is None:
-        return None
+    return None if rollout is None else await _facts_of(conn, rollout)
+
+
+async def load_active(conn: AsyncConnection) -> list[Facts]:
+    """What the engine judges, of every rollout that has not ended."""
+    return [await _facts_of(conn, rollout) for rollout in await rollouts.not_ended(conn)]
+
+
+async def _facts_of(conn: AsyncConnection, rollout: Rollout) -> Facts:
     return Facts(
         rollout=rollout,
-        stages=await rollouts.load_stages(conn, rollout_id),
-        counts=await assignments.load_counts(conn, rollout_id),
-        next_offer_expiry=await rollouts.next_offer_expiry(conn, rollout_id),
+        stages=await rollouts.load_stages(conn, rollout.id),
+        counts=await assignments.load_counts(conn, rollout.id),
+        next_offer_expiry=await rollouts.next_offer_expiry(conn, rollout.id),
     )
 
 

@@ -6,8 +6,10 @@ renders from the rows as they are at send time, so ten changes of one topic cost
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
+from functools import cache
+from typing import Any
 
-from sqlalchemy import bindparam, delete, select
+from sqlalchemy import CompoundSelect, bindparam, delete, select, union_all
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -57,18 +59,24 @@ async def mark(conn: AsyncConnection, kind: Kind, keys: Iterable[str], now: date
 
 async def take(conn: AsyncConnection, kinds: Sequence[Kind], limit: int) -> list[Mark]:
     """Up to ``limit`` marks: kinds in the order given, within a kind the oldest first. They stay marked."""
-    taken: list[Mark] = []
-    for kind in kinds:
-        if len(taken) >= limit:
-            break
-        rows = await conn.execute(
-            select(dirty.c.key, dirty.c.since)
-            .where(dirty.c.kind == kind.name)
-            .order_by(dirty.c.since)
-            .limit(limit - len(taken))
-        )
-        taken.extend((kind, row.key, row.since) for row in rows)
-    return taken
+    rows = await conn.execute(_oldest_of(tuple(kinds)), {"the_limit": limit})
+    return sorted(
+        ((Kind[row.kind], row.key, row.since) for row in rows), key=lambda mark: (kinds.index(mark[0]), mark[2])
+    )[:limit]
+
+
+@cache
+def _oldest_of(kinds: tuple[Kind, ...]) -> CompoundSelect[Any]:
+    """One statement, and of each kind no more rows than can be taken."""
+    parts = (
+        select(dirty.c.kind, dirty.c.key, dirty.c.since)
+        .where(dirty.c.kind == kind.name)
+        .order_by(dirty.c.since)
+        .limit(bindparam("the_limit"))
+        .subquery()
+        for kind in kinds
+    )
+    return union_all(*(select(part) for part in parts))
 
 
 async def done(conn: AsyncConnection, items: Iterable[Mark]) -> None:
