@@ -106,18 +106,19 @@ class Controller:
         changes = [*offered, *answered, *(change for change in renewed if change[0].device not in settled)]
         await assignments.save_all(conn, changes)
         devices = [row.device for _, row in changes]
-        await dirty.mark(conn, Kind.OFFER, [dirty.offer_key(device, after.id) for device in devices], now)
-        await dirty.mark(conn, Kind.STATUS_DEVICE, devices, now)
-        if decisions.announce:
-            await dirty.mark(conn, Kind.ANNOUNCE, [after.id], now)
+        marks = {
+            Kind.OFFER: [dirty.offer_key(device, after.id) for device in devices],
+            Kind.STATUS_DEVICE: devices,
+            Kind.ANNOUNCE: [after.id] if decisions.announce else [],
+            Kind.STATUS_ROLLOUT: [after.id],
+            Kind.STATUS_FLEET: [""] if after.state is not before.state else [],
+        }
+        await dirty.mark_all(conn, marks, now)
         await _save_rollout(conn, before, after, len(offered))
         await rollouts.save_stages(conn, decisions.stages)
         for happening in decisions.happenings:
             figures = {"figures": [figure.model_dump(mode="json") for figure in decisions.figures]}
             await events.add(conn, happening.kind, happening.text, now, rollout=after.id, data=figures)
-        await dirty.mark(conn, Kind.STATUS_ROLLOUT, [after.id], now)
-        if after.state is not before.state:
-            await dirty.mark(conn, Kind.STATUS_FLEET, [""], now)
         return OFFER_BATCH in (len(offered), len(answered), len(renewed))
 
     async def _offer(self, conn: AsyncConnection, decisions: Decisions, now: datetime) -> list[Change]:

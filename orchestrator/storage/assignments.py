@@ -4,11 +4,13 @@
 reads O(stages) counts instead of O(members) rows.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
+from functools import cache
+from typing import Any
 
-from sqlalchemy import bindparam, func, select, tuple_, update
+from sqlalchemy import Update, bindparam, func, select, tuple_, update
 from sqlalchemy import insert as plain_insert
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -18,13 +20,7 @@ from orchestrator.storage.tables import assignments, counts, devices
 
 Change = tuple[Assignment, Assignment]
 """(before, after)."""
-_KEY = ("rollout", "device", "stage")
 _BATCH = 400
-_UPDATE = (
-    update(assignments)
-    .where(assignments.c.rollout == bindparam("the_rollout"), assignments.c.device == bindparam("the_device"))
-    .values({name: bindparam(name) for name in FIELDS if name not in _KEY})
-)
 
 
 async def insert_all(conn: AsyncConnection, rows: Sequence[Assignment]) -> None:
@@ -41,16 +37,26 @@ async def insert_all(conn: AsyncConnection, rows: Sequence[Assignment]) -> None:
 async def save_all(conn: AsyncConnection, changes: Iterable[Change]) -> None:
     """Write changed assignments and the changed counts."""
     deltas: Deltas = Counter()
-    rows = []
+    alike: defaultdict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
     for before, after in changes:
-        if before == after:
-            continue
-        deltas.update(count_deltas(before, after))
-        values = {name: value for name, value in after.to_row().items() if name not in _KEY}
-        rows.append({**values, "the_rollout": after.rollout, "the_device": after.device})
-    if rows:
-        await conn.execute(_UPDATE, rows)
+        names = tuple(name for name in FIELDS if getattr(before, name) != getattr(after, name))
+        if names:
+            deltas.update(count_deltas(before, after))
+            values = {name: getattr(after, name) for name in names}
+            alike[names].append({**values, "the_rollout": after.rollout, "the_device": after.device})
+    for names, rows in alike.items():
+        await conn.execute(_update_of(names), rows)
     await apply_count_deltas(conn, deltas)
+
+
+@cache
+def _update_of(names: tuple[str, ...]) -> Update:
+    """Writes what changed and no more: a batch has few kinds of change."""
+    return (
+        update(assignments)
+        .where(assignments.c.rollout == bindparam("the_rollout"), assignments.c.device == bindparam("the_device"))
+        .values({name: bindparam(name) for name in names})
+    )
 
 
 async def apply_count_deltas(conn: AsyncConnection, deltas: Deltas) -> None:
