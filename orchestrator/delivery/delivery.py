@@ -29,7 +29,7 @@ from orchestrator.delivery.trust_publishing import TrustPublishing
 from orchestrator.delivery.upkeep import sweep
 from orchestrator.errors import NotFoundError, OperationError, SignerAwayError, UnreachableError
 from orchestrator.signer.seam import SigningRoom
-from orchestrator.storage import dirty, published
+from orchestrator.storage import dirty, published, releases
 from orchestrator.storage.database import Database
 from orchestrator.storage.dirty import Mark
 from protocol.clock import Clock
@@ -135,7 +135,7 @@ class Delivery:
                     f"broker {self._broker}: lost {PUBLISH_TRIES} times while publishing {release_id}; publish it again"
                 )
             async with self._db.begin() as conn:
-                await published.release_published(conn, release_id, sent)
+                await releases.release_published(conn, release_id, sent)
         log.info("release published", release=release_id, sent_bytes=sent)
         return sent
 
@@ -266,7 +266,7 @@ class Delivery:
 
     async def _require_release(self, release_id: str) -> None:
         async with self._db.read() as conn:
-            if release_id not in await published.release_facts(conn, [release_id]):
+            if release_id not in await releases.release_facts(conn, [release_id]):
                 raise NotFoundError(f"release {release_id}: not imported here; see 'flagship release list'")
 
     async def _live_session(self) -> Session:

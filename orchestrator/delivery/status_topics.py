@@ -83,12 +83,14 @@ class StatusTopics:
         marks = await dirty.take(conn, STATUS_KINDS, BATCH)
         rendered = [await self._render(conn, kind, key) for kind, key, _ in marks if kind is not Kind.STATUS_DEVICE]
         shown = await self._render_devices(conn, [key for kind, key, _ in marks if kind is Kind.STATUS_DEVICE])
+        happened = await self._new_events(conn)
+        serial, generation = await published.progress(conn, self._broker)
         return _News(
             marks=marks,
             items=[*(item for item in rendered if item is not None), *shown],
-            happened=await self._new_events(conn),
-            serial=await published.last_serial(conn, self._broker),
-            generation=await published.ingest_generation(conn) or self._generation,
+            happened=happened,
+            serial=serial,
+            generation=generation or self._generation,
         )
 
     async def _record(self, conn: AsyncConnection, news: _News) -> int:

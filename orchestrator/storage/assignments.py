@@ -21,6 +21,16 @@ from orchestrator.storage.tables import assignments, counts, devices
 Change = tuple[Assignment, Assignment]
 """(before, after)."""
 _BATCH = 400
+# Statements of every batch are made once: to make one costs as much as to run it.
+_BY_KEY = select(assignments).where(
+    tuple_(assignments.c.rollout, assignments.c.device).in_(bindparam("the_keys", expanding=True))
+)
+_COUNTS = select(counts).where(counts.c.rollout == bindparam("the_rollout"), counts.c.n != 0)
+_NEW_COUNT = insert(counts)
+_COUNT = _NEW_COUNT.on_conflict_do_update(
+    index_elements=[counts.c.rollout, counts.c.stage, counts.c.key],
+    set_={"n": counts.c.n + _NEW_COUNT.excluded.n},
+)
 
 
 async def insert_all(conn: AsyncConnection, rows: Sequence[Assignment]) -> None:
@@ -62,16 +72,8 @@ def _update_of(names: tuple[str, ...]) -> Update:
 async def apply_count_deltas(conn: AsyncConnection, deltas: Deltas) -> None:
     """Add to the counters; a row that is not there yet starts at zero."""
     rows = [{"rollout": r, "stage": s, "key": k, "n": n} for (r, s, k), n in deltas.items() if n]
-    if not rows:
-        return
-    statement = insert(counts)
-    await conn.execute(
-        statement.on_conflict_do_update(
-            index_elements=[counts.c.rollout, counts.c.stage, counts.c.key],
-            set_={"n": counts.c.n + statement.excluded.n},
-        ),
-        rows,
-    )
+    if rows:
+        await conn.execute(_COUNT, rows)
 
 
 async def get(conn: AsyncConnection, rollout: str, device: str) -> Assignment | None:
@@ -86,9 +88,7 @@ async def get_many(conn: AsyncConnection, keys: Collection[tuple[str, str]]) -> 
     found: dict[tuple[str, str], Assignment] = {}
     for start in range(0, len(wanted), _BATCH):
         batch = wanted[start : start + _BATCH]
-        result = await conn.execute(
-            select(assignments).where(tuple_(assignments.c.rollout, assignments.c.device).in_(batch))
-        )
+        result = await conn.execute(_BY_KEY, {"the_keys": batch})
         for row in result.mappings():
             found[row["rollout"], row["device"]] = Assignment.from_row(row)
     return found
@@ -182,7 +182,7 @@ async def granted(conn: AsyncConnection, rollout: str) -> list[str]:
 
 async def load_counts(conn: AsyncConnection, rollout: str) -> dict[int, dict[str, int]]:
     """Counts by stage and key; zeros left out."""
-    result = await conn.execute(select(counts).where(counts.c.rollout == rollout, counts.c.n != 0))
+    result = await conn.execute(_COUNTS, {"the_rollout": rollout})
     found: dict[int, dict[str, int]] = {}
     for row in result:
         found.setdefault(row.stage, {})[row.key] = row.n

@@ -101,6 +101,19 @@ async def revoked(conn: AsyncConnection, *, after: str = "", limit: int = 1000) 
     return list(rows)
 
 
+async def content_keys(conn: AsyncConnection, ids: Collection[str]) -> dict[str, str]:
+    """X25519 public keys, base64, by device id; of enrolled devices only: a revoked one is offered no more."""
+    wanted, found = list(ids), {}
+    for start in range(0, len(wanted), _BATCH):
+        rows = await conn.execute(
+            select(devices.c.id, devices.c.content_key).where(
+                devices.c.id.in_(wanted[start : start + _BATCH]), devices.c.state == DeviceState.ENROLLED
+            )
+        )
+        found.update({row.id: row.content_key for row in rows})
+    return found
+
+
 async def figures(conn: AsyncConnection) -> tuple[int, int, int]:
     """(enrolled, online, revoked)."""
     row = (
