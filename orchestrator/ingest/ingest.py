@@ -78,7 +78,9 @@ class Ingest:
             await asyncio.sleep(backoff(attempt, self._random, base_s=0.2, cap_s=10.0))
 
     async def _run_once(self) -> None:
-        target = await asyncio.to_thread(service_connection, self._home, self._settings, INGEST, max_queued=MAX_QUEUED)
+        target = await asyncio.to_thread(
+            service_connection, self._home, self._settings, INGEST, max_queued=MAX_QUEUED, mqtt5=False
+        )
         async with connect(target) as session:
             await session.subscribe([(self._topics.filter(kind), RULES[kind].qos) for kind in KINDS])
             self._dropped = 0
