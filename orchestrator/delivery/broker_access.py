@@ -19,13 +19,22 @@ def service_host(settings: Settings) -> str:
 
 
 def service_connection(
-    home: Home, settings: Settings, name: str, *, purpose: str = "", max_inflight: int = 64, max_queued: int = 1000
+    home: Home,
+    settings: Settings,
+    name: str,
+    *,
+    purpose: str = "",
+    max_inflight: int = 64,
+    max_queued: int = 1000,
+    mqtt5: bool = True,
 ) -> ConnectionSettings:
     """A connection under the certificate ``tls/NAME.pem``, verified against the devices' CA. Reads the key file.
 
     Args:
         purpose: Tells two sessions of one certificate apart.
         max_queued: Messages that may wait to be read.
+        mqtt5: False for a session that only reads: reasons of refused publishes are all that it would gain, and paho
+            makes MQTT 5's properties anew for every packet.
 
     Raises:
         NotFoundError: The home has no such certificate.
@@ -40,6 +49,7 @@ def service_connection(
         key=key,
         max_inflight=max_inflight,
         max_queued_incoming=max_queued,
+        mqtt5=mqtt5,
     )
 
 

@@ -3,16 +3,19 @@
 import asyncio
 import hashlib
 from collections.abc import Sequence
+from functools import partial
 from typing import Protocol
 
 import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.config import Settings
 from orchestrator.delivery.publisher import Outgoing, send_proven
-from orchestrator.delivery.readback import ReadBack, windows
+from orchestrator.delivery.readback import WINDOW, ReadBack, windows
 from orchestrator.errors import OperationError
-from orchestrator.storage import published
+from orchestrator.storage import dirty, published
 from orchestrator.storage.database import Database
+from orchestrator.storage.dirty import Mark
 from protocol.errors import FlagshipError
 from protocol.mqtt.connection import Session
 from protocol.topics import Kind, Topics
@@ -68,6 +71,18 @@ class ChunkPublishing:
                 )
             sent += await self._publish(session, found)
         return sent
+
+    async def publish_wanted(self, session: Session) -> None:
+        """Bring one window of the chunks that devices miss and the broker should hold; raises as ``publish_again``."""
+        marks, cids = await self._db.look(self._wanted)
+        if marks:
+            await self.publish_again(session, cids)
+            await self._db.write(partial(dirty.done, items=marks))
+
+    async def _wanted(self, conn: AsyncConnection) -> tuple[list[Mark], list[str]]:
+        marks = await dirty.take(conn, (Kind.CHUNK,), WINDOW)
+        topics = {self._topics.build(Kind.CHUNK, cid=key): key for _, key, _ in marks}
+        return marks, [topics[topic] for topic in await published.get_many(conn, self._broker.name, topics)]
 
     async def publish_again(self, session: Session, cids: Sequence[str]) -> None:
         """Bring chunks that the broker lost; those that are not in the store any more are forgotten.

@@ -11,17 +11,18 @@ from collections.abc import Awaitable, Callable
 from random import Random
 
 import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.config import Home, Settings
 from orchestrator.delivery.broker_access import service_connection
 from orchestrator.delivery.certificates import CertificatePublishing
 from orchestrator.delivery.chunk_publishing import ChunkPublishing, Chunks
-from orchestrator.delivery.directives import Directives, SignedBatch
+from orchestrator.delivery.directives import Directives, Rows, SignedBatch
 from orchestrator.delivery.healing import TRUST, mark_later
 from orchestrator.delivery.latch import Latch
 from orchestrator.delivery.marker import published_up_to
 from orchestrator.delivery.publisher import Outgoing, send_all
-from orchestrator.delivery.readback import WINDOW, ReadBack
+from orchestrator.delivery.readback import ReadBack
 from orchestrator.delivery.recording import record_batch
 from orchestrator.delivery.signer_watch import SignerWatch
 from orchestrator.delivery.status_topics import StatusTopics
@@ -29,8 +30,9 @@ from orchestrator.delivery.trust_publishing import TrustPublishing
 from orchestrator.delivery.upkeep import sweep
 from orchestrator.errors import NotFoundError, OperationError, SignerAwayError, UnreachableError
 from orchestrator.signer.seam import SigningRoom
-from orchestrator.storage import dirty, published
+from orchestrator.storage import dirty, published, releases
 from orchestrator.storage.database import Database
+from orchestrator.storage.dirty import Mark
 from protocol.clock import Clock
 from protocol.mqtt.connection import ConnectionLost, RequestRefused, Session, backoff, connect
 from protocol.topics import DELIVERY, Kind, Topics
@@ -135,7 +137,7 @@ class Delivery:
                     f"broker {self._broker}: lost {PUBLISH_TRIES} times while publishing {release_id}; publish it again"
                 )
             async with self._db.begin() as conn:
-                await published.release_published(conn, release_id, sent)
+                await releases.release_published(conn, release_id, sent)
         log.info("release published", release=release_id, sent_bytes=sent)
         return sent
 
@@ -196,29 +198,26 @@ class Delivery:
             self._woken.clear()
             await self._latch.take()
             try:
-                sent = await self._send_batch(session)
+                more = await self._send_batch(session)
                 if self._clock.monotonic() >= upkeep_at:
                     await self._keep_up(session)
                     upkeep_at = self._clock.monotonic() + self._upkeep_s
             except SignerAwayError as error:  # what is marked stays marked; nothing is on its way
                 await self._watch.away(error)
-                sent = 0
+                more = False
             self._latch.settle()  # only here: after a failure it is held until the connection is closed
-            if not sent:
+            if not more:
                 try:
                     async with asyncio.timeout(self._settings.timing.tick_s):
                         await self._woken.wait()
                 except TimeoutError:
                     pass
 
-    async def _send_batch(self, session: Session) -> int:
-        """Render, sign, publish and record one batch; returns how many marks it is done with."""
-        async with self._db.read() as conn:
-            marks = await dirty.take(conn, DIRECTIVE_KINDS, BATCH)
-            orders = [mark for mark in marks if mark[0] not in TRUST]
-            rows = await self._directives.load(conn, self._broker, orders)
+    async def _send_batch(self, session: Session) -> bool:
+        """Render, sign, publish and record one batch; returns whether there may be more. Who marks later wakes us."""
+        marks, orders, rows = await self._db.look(self._take_marks)
         if not marks:
-            return 0
+            return False
         if len(orders) < len(marks):
             await self._trust.publish(session, force=True)
         batch = SignedBatch()
@@ -227,12 +226,19 @@ class Delivery:
             await self._watch.answered(batch.refused, batch.announced)
         await send_all(session, batch.messages)
         done = [mark for mark in marks if mark not in set(batch.later)]
-        async with self._db.begin() as conn:
-            await record_batch(conn, self._broker, self._topics, batch, done, self._clock.now())
+        now = self._clock.now()
+        await self._db.write(lambda conn: record_batch(conn, self._broker, self._topics, batch, done, now))
         if batch.later:
             log.info("offers wait for the signer's limit", marks=len(batch.later), retry_s=round(batch.retry_s, 3))
         log.debug("directives sent", marks=len(done), sent=len(batch.messages))
-        return len(done)
+        # An announcement marks offers that were kept back; what the signer kept back waits for the next tick.
+        return bool(done) and (len(marks) == BATCH or bool(batch.announced))
+
+    async def _take_marks(self, conn: AsyncConnection) -> tuple[list[Mark], list[Mark], Rows]:
+        """(all marks, those that are not of trust topics, what these are rendered from)."""
+        marks = await dirty.take(conn, DIRECTIVE_KINDS, BATCH)
+        orders = [mark for mark in marks if mark[0] not in TRUST]
+        return marks, orders, await self._directives.load(conn, self._broker, orders)
 
     async def _keep_up(self, session: Session) -> None:
         """Renew the timestamp before it runs out; clear topics when all that was signed for them has expired."""
@@ -257,21 +263,12 @@ class Delivery:
         await self._chunks.publish_again(session, lost)
         self._status.healed()
         while True:
-            async with self._db.read() as conn:
-                marks = await dirty.take(conn, (Kind.CHUNK,), WINDOW)
-                known = await published.get_many(
-                    conn, self._broker, [self._topics.build(Kind.CHUNK, cid=key) for _, key, _ in marks]
-                )
-            if marks:
-                cids = [self._topics.parse(topic).values["cid"] for topic in known]
-                await self._chunks.publish_again(session, cids)
-                async with self._db.begin() as conn:
-                    await dirty.done(conn, marks)
+            await self._chunks.publish_wanted(session)
             await asyncio.sleep(self._settings.timing.tick_s)
 
     async def _require_release(self, release_id: str) -> None:
         async with self._db.read() as conn:
-            if release_id not in await published.release_facts(conn, [release_id]):
+            if release_id not in await releases.release_facts(conn, [release_id]):
                 raise NotFoundError(f"release {release_id}: not imported here; see 'flagship release list'")
 
     async def _live_session(self) -> Session:

@@ -14,9 +14,9 @@ from orchestrator.delivery.renderers import announcement_draft, offer_draft
 from orchestrator.model.assignment import Assignment
 from orchestrator.model.rollout import Rollout
 from orchestrator.signer.seam import AnnouncementRequest, OfferRequest, Refusal, Refused, Request, Signed, SigningRoom
-from orchestrator.storage import assignments, devices, published, rollouts
+from orchestrator.storage import assignments, devices, published, releases, rollouts
 from orchestrator.storage.dirty import Mark
-from orchestrator.storage.published import Publication, ReleaseFacts
+from orchestrator.storage.releases import ReleaseFacts
 from protocol.directives import Grant
 from protocol.topics import Kind, Topics
 
@@ -31,7 +31,7 @@ class Rows:
     releases: dict[str, ReleaseFacts]
     assignments: dict[tuple[str, str], Assignment]
     content_keys: dict[str, str]
-    held: dict[str, Publication]
+    held: set[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +88,8 @@ class Directives:
 
     async def load(self, conn: AsyncConnection, broker: str, marks: Sequence[Mark]) -> Rows:
         """Read everything that these marks need, in a fixed number of queries."""
+        if not marks:
+            return Rows({}, {}, {}, {}, set())
         offers = [tuple(key.split("/")) for kind, key, _ in marks if kind is Kind.OFFER]
         pairs = [(rollout, device) for device, rollout in offers]
         found: dict[str, Rollout] = {}
@@ -97,10 +99,10 @@ class Directives:
                 found[rollout_id] = rollout
         return Rows(
             rollouts=found,
-            releases=await published.release_facts(conn, {r.release for r in found.values()}),
+            releases=await releases.release_facts(conn, {r.release for r in found.values()}),
             assignments=await assignments.get_many(conn, pairs),
             content_keys=await devices.content_keys(conn, {device for device, _ in offers}),
-            held=await published.get_many(conn, broker, [self.topic_of(kind, key) for kind, key, _ in marks]),
+            held=await published.held(conn, broker, [self.topic_of(kind, key) for kind, key, _ in marks]),
         )
 
     def draft(self, marks: Iterable[Mark], rows: Rows, now: datetime) -> list[Drafted]:

@@ -2,6 +2,8 @@
 
 import secrets
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -13,6 +15,7 @@ from orchestrator.rollouts.engine import Facts
 from orchestrator.storage import assignments, concerns, devices, dirty, published, rollouts
 from orchestrator.storage import events as event_store
 from orchestrator.storage.database import Database
+from orchestrator.storage.dirty import Mark
 from orchestrator.storage.tables import events
 from protocol.clock import Clock
 from protocol.envelopes import encode
@@ -24,6 +27,17 @@ BATCH = 200
 EVENTS = 100
 STATUS_KINDS = (Kind.STATUS_FLEET, Kind.STATUS_ROLLOUT, Kind.STATUS_DEVICE, Kind.STATUS_SYNC)
 _TEXT_CHARS = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _News:
+    """What has changed, and how far the broker is."""
+
+    marks: list[Mark]
+    items: list[Outgoing]
+    happened: Sequence[Outgoing]
+    serial: int
+    generation: str
 
 
 class StatusTopics:
@@ -58,17 +72,46 @@ class StatusTopics:
         Raises:
             ConnectionLost: What was not recorded is published again.
         """
-        async with self._db.read() as conn:
-            marks = await dirty.take(conn, STATUS_KINDS, BATCH)
-            rendered = [await self._render(conn, kind, key) for kind, key, _ in marks]
-            happened = await self._new_events(conn)
-        items = [item for item in rendered if item is not None]
-        await send_all(session, [*items, *happened])
-        if marks:
-            async with self._db.begin() as conn:
-                await published.record(conn, self._broker, [i.publication(keep_payload=False) for i in items])
-                await dirty.done(conn, marks)
-        await self._send_marker(session)
+        news = await self._db.look(self._take)
+        await send_all(session, [*news.items, *news.happened])
+        serial = news.serial
+        if news.marks:
+            serial = await self._db.write(partial(self._record, news=news))
+        await self._send_marker(session, serial, news.generation)
+
+    async def _take(self, conn: AsyncConnection) -> _News:
+        marks = await dirty.take(conn, STATUS_KINDS, BATCH)
+        rendered = [await self._render(conn, kind, key) for kind, key, _ in marks if kind is not Kind.STATUS_DEVICE]
+        shown = await self._render_devices(conn, [key for kind, key, _ in marks if kind is Kind.STATUS_DEVICE])
+        happened = await self._new_events(conn)
+        serial, generation = await published.progress(conn, self._broker)
+        return _News(
+            marks=marks,
+            items=[*(item for item in rendered if item is not None), *shown],
+            happened=happened,
+            serial=serial,
+            generation=generation or self._generation,
+        )
+
+    async def _record(self, conn: AsyncConnection, news: _News) -> int:
+        items = [item.publication(keep_payload=False) for item in news.items]
+        await dirty.done(conn, news.marks)
+        return await published.record(conn, self._broker, items)
+
+    async def _render_devices(self, conn: AsyncConnection, ids: Sequence[str]) -> list[Outgoing]:
+        """Many devices in two queries."""
+        if not ids:
+            return []
+        now, kind = self._clock.now(), Kind.STATUS_DEVICE
+        newest = await assignments.newest(conn, ids)
+        return [
+            Outgoing(
+                kind=kind,
+                topic=self._topics.build(kind, device=device.id),
+                payload=encode(device_status(device, newest.get(device.id), now)),
+            )
+            for device in (await devices.get_many(conn, ids)).values()
+        ]
 
     async def _render(self, conn: AsyncConnection, kind: Kind, key: str) -> Outgoing | None:
         now = self._clock.now()
@@ -89,13 +132,6 @@ class StatusTopics:
                 )
                 status = rollout_status(facts, await rollouts.waiting_reasons(conn, key), now)
                 return Outgoing(kind=kind, topic=self._topics.build(kind, rollout=key), payload=encode(status))
-            case Kind.STATUS_DEVICE:
-                device = await devices.get(conn, key)
-                if device is None:
-                    return None
-                newest = await assignments.of_device(conn, key)
-                payload = encode(device_status(device, newest[0] if newest else None, now))
-                return Outgoing(kind=kind, topic=self._topics.build(kind, device=key), payload=payload)
             case _:
                 return None  # STATUS_SYNC: the marker is compared on every call
 
@@ -125,10 +161,7 @@ class StatusTopics:
             for row in rows
         ]
 
-    async def _send_marker(self, session: Session) -> None:
-        async with self._db.read() as conn:
-            serial = await published.last_serial(conn, self._broker)
-            generation = await published.ingest_generation(conn) or self._generation
+    async def _send_marker(self, session: Session, serial: int, generation: str) -> None:
         if self._healing_from is not None:
             serial = self._healing_from
         if (serial, generation) == self._sync:

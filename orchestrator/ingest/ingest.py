@@ -7,6 +7,7 @@ lost; then a new generation is announced and devices say their level again.
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from itertools import islice
 from random import Random
 from typing import TypeVar
@@ -23,7 +24,7 @@ from orchestrator.ingest.rejects import Rejects
 from orchestrator.ingest.silence import SilenceWatch
 from orchestrator.storage import dirty, published
 from orchestrator.storage.database import Database
-from orchestrator.storage.reports import Applied, Incoming, apply_batch
+from orchestrator.storage.reports import Incoming, apply_batch
 from protocol.clock import Clock
 from protocol.errors import ProtocolError
 from protocol.mqtt.connection import ConnectionLost, Message, RequestRefused, Session, backoff, connect
@@ -79,7 +80,9 @@ class Ingest:
             await asyncio.sleep(backoff(attempt, self._random, base_s=0.2, cap_s=10.0))
 
     async def _run_once(self) -> None:
-        target = await asyncio.to_thread(service_connection, self._home, self._settings, INGEST, max_queued=MAX_QUEUED)
+        target = await asyncio.to_thread(
+            service_connection, self._home, self._settings, INGEST, max_queued=MAX_QUEUED, mqtt5=False
+        )
         async with connect(target) as session:
             await session.subscribe([(self._topics.filter(kind), RULES[kind].qos) for kind in KINDS])
             self._dropped = 0
@@ -139,13 +142,9 @@ class Ingest:
 
     async def _store(self, batch: Sequence[Incoming]) -> None:
         """Write a batch; a report that the database never takes is found by halving and dropped alone."""
-
-        async def write() -> Applied:
-            async with self._db.begin() as conn:
-                return await apply_batch(conn, batch, self._clock.now())
-
+        work = partial(apply_batch, batch=batch, now=self._clock.now())
         try:
-            applied = await self._insist(write)
+            applied = await self._insist(lambda: self._db.write(work))
         except Exception as error:  # noqa: BLE001 - whatever one report does to the database, the others are stored
             if len(batch) > 1:
                 await self._store(batch[: len(batch) // 2])

@@ -77,6 +77,7 @@ class Assignment:
 
 
 FIELDS = tuple(f.name for f in fields(Assignment))
+_DECIDING = frozenset({"ready", "asking", *(f"state:{state}" for state in OUTCOMES)})
 
 
 def exclude(row: Assignment, why: str, now: datetime) -> Assignment:
@@ -105,6 +106,11 @@ def count_keys(row: Assignment) -> frozenset[str]:
     if row.offered_at is not None:
         keys.add("offered")
     return frozenset(keys)
+
+
+def deciding_keys(row: Assignment) -> frozenset[str]:
+    """Those of the counters that the engine decides on: who is ready, who asks, who is done."""
+    return count_keys(row) & _DECIDING
 
 
 def count_deltas(before: Assignment, after: Assignment) -> Deltas:

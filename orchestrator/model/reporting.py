@@ -14,6 +14,8 @@ from protocol.states import OUTCOMES, Phase, State
 _WHOLE = frozenset(
     {State.FETCHED, State.INSTALLING, State.INSTALLED, State.ACTIVATING, State.VERIFYING, State.COMMITTING}
 )
+_PASSING = frozenset({State.INSTALLING, State.INSTALLED, State.ACTIVATING, State.COMMITTING})
+"""Soon followed by a report that is answered anyway."""
 _MAX_REASON_CHARS = 200
 
 
@@ -88,7 +90,9 @@ def apply_state(row: Assignment, report: StateReport, digest: str, now: datetime
             close_reason=reason[:_MAX_REASON_CHARS],
             outcome_digest=digest,
         )
-    return Effect(after, hear=not asking)
+    # Design, section 3: four offers. What comes a second time waits for an answer, whatever it says.
+    passing = report.state in _PASSING and report.nonce != row.nonce
+    return Effect(after, hear=not (asking or passing))
 
 
 def apply_progress(row: Assignment, state: str, percent: float, bytes_fetched: int) -> Assignment:

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -69,29 +70,30 @@ class Controller:
         Raises:
             OperationError: The database does not do what it is told; nothing is half written.
         """
-        async with self._db.read() as conn:
-            active = await rollouts.not_ended(conn)
-        wakes = [await self._look_at(rollout.id) for rollout in active]
+        wakes = [await self._look_at(facts) for facts in await self._db.look(load_active)]
         now = self._clock.now()
         return min(((at - now).total_seconds() for at in wakes if at is not None), default=MAX_IDLE_S)
 
-    async def _look_at(self, rollout_id: str) -> datetime | None:
-        now = self._clock.now()
-        async with self._db.read() as conn:
-            facts = await load_facts(conn, rollout_id)
-        if facts is None or (decisions := reconcile(facts, now, self._lease)).is_nothing:
-            return None if facts is None else decisions.wake_at
-        async with self._db.begin() as conn:
-            # Again, on facts that cannot change until what follows from them is written.
-            facts = await load_facts(conn, rollout_id)
-            if facts is None:
-                return None
-            decisions = reconcile(facts, now, self._lease)
-            more = await self._write(conn, facts, decisions, now)
+    async def _look_at(self, facts: Facts) -> datetime | None:
+        now, rollout_id = self._clock.now(), facts.rollout.id
+        if (decisions := reconcile(facts, now, self._lease)).is_nothing:
+            return decisions.wake_at
+        written = await self._db.write(partial(self._decide, rollout_id=rollout_id, now=now))
+        if written is None:
+            return None
+        decisions, more = written
         self._wake_delivery()
         for happening in decisions.happenings:
             log.info(happening.kind, rollout_id=rollout_id, text=happening.text)
         return now if more else decisions.wake_at
+
+    async def _decide(self, conn: AsyncConnection, rollout_id: str, now: datetime) -> tuple[Decisions, bool] | None:
+        """Once more, on facts that cannot change until what follows from them is written."""
+        facts = await load_facts(conn, rollout_id)
+        if facts is None:
+            return None
+        decisions = reconcile(facts, now, self._lease)
+        return decisions, await self._write(conn, facts, decisions, now)
 
     async def _write(self, conn: AsyncConnection, facts: Facts, decisions: Decisions, now: datetime) -> bool:
         """Returns whether a batch was full: there is more to do at once."""
@@ -104,18 +106,19 @@ class Controller:
         changes = [*offered, *answered, *(change for change in renewed if change[0].device not in settled)]
         await assignments.save_all(conn, changes)
         devices = [row.device for _, row in changes]
-        await dirty.mark(conn, Kind.OFFER, [dirty.offer_key(device, after.id) for device in devices], now)
-        await dirty.mark(conn, Kind.STATUS_DEVICE, devices, now)
-        if decisions.announce:
-            await dirty.mark(conn, Kind.ANNOUNCE, [after.id], now)
+        marks = {
+            Kind.OFFER: [dirty.offer_key(device, after.id) for device in devices],
+            Kind.STATUS_DEVICE: devices,
+            Kind.ANNOUNCE: [after.id] if decisions.announce else [],
+            Kind.STATUS_ROLLOUT: [after.id],
+            Kind.STATUS_FLEET: [""] if after.state is not before.state else [],
+        }
+        await dirty.mark_all(conn, marks, now)
         await _save_rollout(conn, before, after, len(offered))
         await rollouts.save_stages(conn, decisions.stages)
         for happening in decisions.happenings:
             figures = {"figures": [figure.model_dump(mode="json") for figure in decisions.figures]}
             await events.add(conn, happening.kind, happening.text, now, rollout=after.id, data=figures)
-        await dirty.mark(conn, Kind.STATUS_ROLLOUT, [after.id], now)
-        if after.state is not before.state:
-            await dirty.mark(conn, Kind.STATUS_FLEET, [""], now)
         return OFFER_BATCH in (len(offered), len(answered), len(renewed))
 
     async def _offer(self, conn: AsyncConnection, decisions: Decisions, now: datetime) -> list[Change]:
@@ -168,13 +171,20 @@ class Controller:
 async def load_facts(conn: AsyncConnection, rollout_id: str) -> Facts | None:
     """What the engine judges; None when there is no such rollout."""
     rollout = await rollouts.get(conn, rollout_id)
-    if rollout is None:
-        return None
+    return None if rollout is None else await _facts_of(conn, rollout)
+
+
+async def load_active(conn: AsyncConnection) -> list[Facts]:
+    """What the engine judges, of every rollout that has not ended."""
+    return [await _facts_of(conn, rollout) for rollout in await rollouts.not_ended(conn)]
+
+
+async def _facts_of(conn: AsyncConnection, rollout: Rollout) -> Facts:
     return Facts(
         rollout=rollout,
-        stages=await rollouts.load_stages(conn, rollout_id),
-        counts=await assignments.load_counts(conn, rollout_id),
-        next_offer_expiry=await rollouts.next_offer_expiry(conn, rollout_id),
+        stages=await rollouts.load_stages(conn, rollout.id),
+        counts=await assignments.load_counts(conn, rollout.id),
+        next_offer_expiry=await rollouts.next_offer_expiry(conn, rollout.id),
     )
 
 

@@ -4,11 +4,13 @@
 reads O(stages) counts instead of O(members) rows.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
+from functools import cache
+from typing import Any
 
-from sqlalchemy import bindparam, select, tuple_, update
+from sqlalchemy import Update, bindparam, func, select, tuple_, update
 from sqlalchemy import insert as plain_insert
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -18,12 +20,16 @@ from orchestrator.storage.tables import assignments, counts, devices
 
 Change = tuple[Assignment, Assignment]
 """(before, after)."""
-_KEY = ("rollout", "device", "stage")
 _BATCH = 400
-_UPDATE = (
-    update(assignments)
-    .where(assignments.c.rollout == bindparam("the_rollout"), assignments.c.device == bindparam("the_device"))
-    .values({name: bindparam(name) for name in FIELDS if name not in _KEY})
+# Statements of every batch are made once: to make one costs as much as to run it.
+_BY_KEY = select(assignments).where(
+    tuple_(assignments.c.rollout, assignments.c.device).in_(bindparam("the_keys", expanding=True))
+)
+_COUNTS = select(counts).where(counts.c.rollout == bindparam("the_rollout"), counts.c.n != 0)
+_NEW_COUNT = insert(counts)
+_COUNT = _NEW_COUNT.on_conflict_do_update(
+    index_elements=[counts.c.rollout, counts.c.stage, counts.c.key],
+    set_={"n": counts.c.n + _NEW_COUNT.excluded.n},
 )
 
 
@@ -41,31 +47,33 @@ async def insert_all(conn: AsyncConnection, rows: Sequence[Assignment]) -> None:
 async def save_all(conn: AsyncConnection, changes: Iterable[Change]) -> None:
     """Write changed assignments and the changed counts."""
     deltas: Deltas = Counter()
-    rows = []
+    alike: defaultdict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
     for before, after in changes:
-        if before == after:
-            continue
-        deltas.update(count_deltas(before, after))
-        values = {name: value for name, value in after.to_row().items() if name not in _KEY}
-        rows.append({**values, "the_rollout": after.rollout, "the_device": after.device})
-    if rows:
-        await conn.execute(_UPDATE, rows)
+        names = tuple(name for name in FIELDS if getattr(before, name) != getattr(after, name))
+        if names:
+            deltas.update(count_deltas(before, after))
+            values = {name: getattr(after, name) for name in names}
+            alike[names].append({**values, "the_rollout": after.rollout, "the_device": after.device})
+    for names, rows in alike.items():
+        await conn.execute(_update_of(names), rows)
     await apply_count_deltas(conn, deltas)
+
+
+@cache
+def _update_of(names: tuple[str, ...]) -> Update:
+    """Writes what changed and no more: a batch has few kinds of change."""
+    return (
+        update(assignments)
+        .where(assignments.c.rollout == bindparam("the_rollout"), assignments.c.device == bindparam("the_device"))
+        .values({name: bindparam(name) for name in names})
+    )
 
 
 async def apply_count_deltas(conn: AsyncConnection, deltas: Deltas) -> None:
     """Add to the counters; a row that is not there yet starts at zero."""
     rows = [{"rollout": r, "stage": s, "key": k, "n": n} for (r, s, k), n in deltas.items() if n]
-    if not rows:
-        return
-    statement = insert(counts)
-    await conn.execute(
-        statement.on_conflict_do_update(
-            index_elements=[counts.c.rollout, counts.c.stage, counts.c.key],
-            set_={"n": counts.c.n + statement.excluded.n},
-        ),
-        rows,
-    )
+    if rows:
+        await conn.execute(_COUNT, rows)
 
 
 async def get(conn: AsyncConnection, rollout: str, device: str) -> Assignment | None:
@@ -80,9 +88,7 @@ async def get_many(conn: AsyncConnection, keys: Collection[tuple[str, str]]) -> 
     found: dict[tuple[str, str], Assignment] = {}
     for start in range(0, len(wanted), _BATCH):
         batch = wanted[start : start + _BATCH]
-        result = await conn.execute(
-            select(assignments).where(tuple_(assignments.c.rollout, assignments.c.device).in_(batch))
-        )
+        result = await conn.execute(_BY_KEY, {"the_keys": batch})
         for row in result.mappings():
             found[row["rollout"], row["device"]] = Assignment.from_row(row)
     return found
@@ -96,6 +102,20 @@ async def of_device(conn: AsyncConnection, device: str) -> list[Assignment]:
         .order_by(assignments.c.updated_at.desc(), assignments.c.rollout.desc())
     )
     return [Assignment.from_row(row) for row in result.mappings()]
+
+
+async def newest(conn: AsyncConnection, devices: Collection[str]) -> dict[str, Assignment]:
+    """By device, its assignment that moved last; devices that have none are left out."""
+    wanted, found = list(devices), {}
+    rank = func.row_number().over(
+        partition_by=assignments.c.device, order_by=(assignments.c.updated_at.desc(), assignments.c.rollout.desc())
+    )
+    for start in range(0, len(wanted), _BATCH):
+        batch = wanted[start : start + _BATCH]
+        ranked = select(assignments, rank.label("rank")).where(assignments.c.device.in_(batch)).subquery()
+        result = await conn.execute(select(ranked).where(ranked.c.rank == 1))
+        found.update({row["device"]: Assignment.from_row(row) for row in result.mappings()})
+    return found
 
 
 async def of_rollout(conn: AsyncConnection, rollout: str, after: str = "", limit: int = 500) -> list[Assignment]:
@@ -163,7 +183,7 @@ async def granted(conn: AsyncConnection, rollout: str) -> list[str]:
 
 async def load_counts(conn: AsyncConnection, rollout: str) -> dict[int, dict[str, int]]:
     """Counts by stage and key; zeros left out."""
-    result = await conn.execute(select(counts).where(counts.c.rollout == rollout, counts.c.n != 0))
+    result = await conn.execute(_COUNTS, {"the_rollout": rollout})
     found: dict[int, dict[str, int]] = {}
     for row in result:
         found.setdefault(row.stage, {})[row.key] = row.n

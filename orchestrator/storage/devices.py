@@ -58,6 +58,15 @@ async def get(conn: AsyncConnection, device_id: str) -> Device | None:
     return None if row is None else Device.from_row(row)
 
 
+async def get_many(conn: AsyncConnection, ids: Collection[str]) -> dict[str, Device]:
+    """Devices by id; those that do not exist are left out."""
+    wanted, found = list(ids), {}
+    for start in range(0, len(wanted), _BATCH):
+        rows = await conn.execute(select(*_COLUMNS).where(devices.c.id.in_(wanted[start : start + _BATCH])))
+        found.update({row["id"]: Device.from_row(row) for row in rows.mappings()})
+    return found
+
+
 async def page(conn: AsyncConnection, *, after: str = "", limit: int = 500, group: str = "") -> list[Device]:
     """Devices by id, beginning behind ``after``; of one group where it is named."""
     query = select(*_COLUMNS).where(devices.c.id > after).order_by(devices.c.id).limit(limit)

@@ -4,10 +4,12 @@ A mark is written in the transaction that changed what the topic shows. There is
 renders from the rows as they are at send time, so ten changes of one topic cost one publish.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import cache
+from typing import Any
 
-from sqlalchemy import bindparam, delete, select
+from sqlalchemy import CompoundSelect, bindparam, delete, select, tuple_, union_all
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -18,6 +20,11 @@ Mark = tuple[Kind, str, datetime]
 """(kind, values joined by "/" in template order, when it was marked last)."""
 _BATCH = 500
 _INSTANT = timedelta(microseconds=1)
+_SINCE = select(dirty.c.kind, dirty.c.key, dirty.c.since).where(
+    tuple_(dirty.c.kind, dirty.c.key).in_(bindparam("the_marks", expanding=True))
+)
+_NEW = insert(dirty)
+_MARK = _NEW.on_conflict_do_update(index_elements=[dirty.c.kind, dirty.c.key], set_={"since": _NEW.excluded.since})
 _DONE = delete(dirty).where(
     dirty.c.kind == bindparam("the_kind"),
     dirty.c.key == bindparam("the_key"),
@@ -31,44 +38,47 @@ def offer_key(device: str, rollout: str) -> str:
 
 
 async def mark(conn: AsyncConnection, kind: Kind, keys: Iterable[str], now: datetime) -> None:
+    """Mark topics of one kind."""
+    await mark_all(conn, {kind: keys}, now)
+
+
+async def mark_all(conn: AsyncConnection, keys: Mapping[Kind, Iterable[str]], now: datetime) -> None:
     """Mark topics; one that is marked already gets a later ``since``, so that ``done`` cannot lose the change."""
-    wanted = sorted(set(keys))
+    wanted = [(kind.name, key) for kind, of in keys.items() for key in sorted(set(of))]
     for start in range(0, len(wanted), _BATCH):
         batch = wanted[start : start + _BATCH]
-        rows = await conn.execute(
-            select(dirty.c.key, dirty.c.since).where(dirty.c.kind == kind.name, dirty.c.key.in_(batch))
-        )
-        since = {row.key: row.since for row in rows}
-        statement = insert(dirty)
+        rows = await conn.execute(_SINCE, {"the_marks": batch})
+        since = {(row.kind, row.key): row.since for row in rows}
         await conn.execute(
-            statement.on_conflict_do_update(
-                index_elements=[dirty.c.kind, dirty.c.key], set_={"since": statement.excluded.since}
-            ),
+            _MARK,
             [
-                {
-                    "kind": kind.name,
-                    "key": key,
-                    "since": max(now, since[key] + _INSTANT) if key in since else now,
-                }
-                for key in batch
+                {"kind": kind, "key": key, "since": max(now, former + _INSTANT) if former else now}
+                for kind, key in batch
+                for former in (since.get((kind, key)),)
             ],
         )
 
 
 async def take(conn: AsyncConnection, kinds: Sequence[Kind], limit: int) -> list[Mark]:
     """Up to ``limit`` marks: kinds in the order given, within a kind the oldest first. They stay marked."""
-    taken: list[Mark] = []
-    for kind in kinds:
-        if len(taken) >= limit:
-            break
-        rows = await conn.execute(
-            select(dirty.c.key, dirty.c.since)
-            .where(dirty.c.kind == kind.name)
-            .order_by(dirty.c.since)
-            .limit(limit - len(taken))
-        )
-        taken.extend((kind, row.key, row.since) for row in rows)
-    return taken
+    rows = await conn.execute(_oldest_of(tuple(kinds)), {"the_limit": limit})
+    return sorted(
+        ((Kind[row.kind], row.key, row.since) for row in rows), key=lambda mark: (kinds.index(mark[0]), mark[2])
+    )[:limit]
+
+
+@cache
+def _oldest_of(kinds: tuple[Kind, ...]) -> CompoundSelect[Any]:
+    """One statement, and of each kind no more rows than can be taken."""
+    parts = (
+        select(dirty.c.kind, dirty.c.key, dirty.c.since)
+        .where(dirty.c.kind == kind.name)
+        .order_by(dirty.c.since)
+        .limit(bindparam("the_limit"))
+        .subquery()
+        for kind in kinds
+    )
+    return union_all(*(select(part) for part in parts))
 
 
 async def done(conn: AsyncConnection, items: Iterable[Mark]) -> None:

@@ -8,12 +8,11 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import String, delete, exists, func, literal, select, update
+from sqlalchemy import String, bindparam, delete, exists, func, literal, select
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.storage.tables import assignments, devices, published, release_chunks, releases, rollouts, settings
-from protocol.directives import ReleaseRef
+from orchestrator.storage.tables import assignments, devices, published, release_chunks, rollouts, settings
 from protocol.topics import Kind
 
 INGEST_KEY = "ingest_generation"
@@ -21,6 +20,28 @@ _SERIAL_KEY = "serial:"
 _ORDER_KEY = "signed_order"
 _BATCH = 400
 _NONE = literal("", String())
+# Statements of every batch are made once: to make one costs as much as to run it.
+_NEW = insert(published)
+_RECORD = _NEW.on_conflict_do_update(
+    index_elements=[published.c.broker, published.c.topic],
+    set_={
+        "serial": _NEW.excluded.serial,
+        "epoch": _NEW.excluded.epoch,
+        "seq": _NEW.excluded.seq,
+        "digest": _NEW.excluded.digest,
+        "payload": _NEW.excluded.payload,
+        # Stored as sortable text: the later of the two; an empty text sorts first.
+        "expires": func.nullif(
+            func.max(func.coalesce(published.c.expires, _NONE), func.coalesce(_NEW.excluded.expires, _NONE)), _NONE
+        ),
+    },
+)
+_NEW_SETTING = insert(settings)
+_PUT = _NEW_SETTING.on_conflict_do_update(index_elements=[settings.c.key], set_={"value": _NEW_SETTING.excluded.value})
+_SETTINGS = select(settings.c.key, settings.c.value).where(settings.c.key.in_(bindparam("the_keys", expanding=True)))
+_HELD = select(published.c.topic).where(
+    published.c.broker == bindparam("the_broker"), published.c.topic.in_(bindparam("the_topics", expanding=True))
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,25 +83,7 @@ async def record(conn: AsyncConnection, broker: str, items: Sequence[Publication
             }
         )
     if rows:
-        statement = insert(published)
-        new = statement.excluded
-        await conn.execute(
-            statement.on_conflict_do_update(
-                index_elements=[published.c.broker, published.c.topic],
-                set_={
-                    "serial": new.serial,
-                    "epoch": new.epoch,
-                    "seq": new.seq,
-                    "digest": new.digest,
-                    "payload": new.payload,
-                    # Stored as sortable text: the later of the two; an empty text sorts first.
-                    "expires": func.nullif(
-                        func.max(func.coalesce(published.c.expires, _NONE), func.coalesce(new.expires, _NONE)), _NONE
-                    ),
-                },
-            ),
-            rows,
-        )
+        await conn.execute(_RECORD, rows)
         await _put(conn, _SERIAL_KEY + broker, str(serial))
         await note_order(conn, max((item.epoch, item.seq) for item in items))
     return serial
@@ -94,7 +97,7 @@ async def note_order(conn: AsyncConnection, order: tuple[int, int]) -> None:
 
 async def last_serial(conn: AsyncConnection, broker: str) -> int:
     """The serial of what was published last on a broker; it never falls, though rows are removed."""
-    return int(await conn.scalar(select(settings.c.value).where(settings.c.key == _SERIAL_KEY + broker)) or 0)
+    return (await progress(conn, broker))[0]
 
 
 async def highest_order(conn: AsyncConnection) -> tuple[int, int]:
@@ -106,8 +109,7 @@ async def highest_order(conn: AsyncConnection) -> tuple[int, int]:
 
 async def get(conn: AsyncConnection, broker: str, topic: str) -> Publication | None:
     """One topic as the broker has it."""
-    found = await get_many(conn, broker, [topic])
-    return found.get(topic)
+    return (await get_many(conn, broker, [topic])).get(topic)
 
 
 async def get_many(conn: AsyncConnection, broker: str, topics: Collection[str]) -> dict[str, Publication]:
@@ -118,6 +120,15 @@ async def get_many(conn: AsyncConnection, broker: str, topics: Collection[str]) 
             select(published).where(published.c.broker == broker, published.c.topic.in_(wanted[start : start + _BATCH]))
         )
         found.update({row.topic: publication(row) for row in rows})
+    return found
+
+
+async def held(conn: AsyncConnection, broker: str, topics: Collection[str]) -> set[str]:
+    """Those of the topics that the broker has."""
+    wanted, found = list(topics), set()
+    for start in range(0, len(wanted), _BATCH):
+        batch = wanted[start : start + _BATCH]
+        found |= set(await conn.scalars(_HELD, {"the_broker": broker, "the_topics": batch}))
     return found
 
 
@@ -182,41 +193,6 @@ async def retained_chunk_bytes(conn: AsyncConnection, broker: str, prefix: str) 
     return int(await conn.scalar(select(func.sum(held.c.length))) or 0)
 
 
-async def release_published(conn: AsyncConnection, release: str, sent_bytes: int) -> None:
-    """A release is on the broker: add what was sent for it, and say so."""
-    await conn.execute(
-        update(releases).where(releases.c.id == release).values(published_bytes=releases.c.published_bytes + sent_bytes)
-    )
-    await conn.execute(
-        update(releases).where(releases.c.id == release, releases.c.state == "importing").values(state="published")
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class ReleaseFacts:
-    """What directives say of a release."""
-
-    ref: ReleaseRef
-    wrapped_key: bytes
-    state: str
-
-
-async def release_facts(conn: AsyncConnection, ids: Collection[str]) -> dict[str, ReleaseFacts]:
-    """Releases by id; those that do not exist are left out."""
-    columns = (releases.c.id, releases.c.path, releases.c.length, releases.c.sha256, releases.c.counter)
-    rows = await conn.execute(
-        select(*columns, releases.c.wrapped_key, releases.c.state).where(releases.c.id.in_(list(ids)))
-    )
-    return {
-        row.id: ReleaseFacts(
-            ReleaseRef(path=row.path, length=row.length, sha256=row.sha256, counter=row.counter),
-            row.wrapped_key,
-            row.state,
-        )
-        for row in rows
-    }
-
-
 async def unsent_offers(conn: AsyncConnection, broker: str, prefix: str, rollout: str) -> list[str]:
     """Devices of a rollout that have an open grant and whose offer never reached the broker.
 
@@ -267,9 +243,17 @@ async def open_offers(conn: AsyncConnection, keys: Collection[tuple[str, str]]) 
     return found
 
 
+async def progress(conn: AsyncConnection, broker: str) -> tuple[int, str]:
+    """(``last_serial``, ``ingest_generation``)."""
+    names = (_SERIAL_KEY + broker, INGEST_KEY)
+    rows = await conn.execute(_SETTINGS, {"the_keys": names})
+    found = {row.key: row.value for row in rows}
+    return int(found.get(names[0], 0)), found.get(INGEST_KEY, "")
+
+
 async def ingest_generation(conn: AsyncConnection) -> str:
     """Which generation of ingest listens; empty before the first."""
-    return str(await conn.scalar(select(settings.c.value).where(settings.c.key == INGEST_KEY)) or "")
+    return (await progress(conn, ""))[1]
 
 
 async def set_ingest_generation(conn: AsyncConnection, generation: str) -> None:
@@ -278,10 +262,7 @@ async def set_ingest_generation(conn: AsyncConnection, generation: str) -> None:
 
 
 async def _put(conn: AsyncConnection, key: str, value: str) -> None:
-    statement = insert(settings).values(key=key, value=value)
-    await conn.execute(
-        statement.on_conflict_do_update(index_elements=[settings.c.key], set_={"value": statement.excluded.value})
-    )
+    await conn.execute(_PUT, {"key": key, "value": value})
 
 
 def publication(row: object) -> Publication:

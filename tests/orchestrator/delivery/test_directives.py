@@ -12,8 +12,8 @@ from orchestrator.delivery.directives import Directives, Rows
 from orchestrator.model.assignment import Assignment
 from orchestrator.model.rollout import Rollout, RolloutSpec, RolloutState, StageSpec
 from orchestrator.signer.keys import load_signer
-from orchestrator.storage import published
-from orchestrator.storage.published import Publication, ReleaseFacts
+from orchestrator.storage import releases
+from orchestrator.storage.releases import ReleaseFacts
 from protocol.directives import ANNOUNCEMENT_TYPE, OFFER_TYPE, Announcement, Grant, Offer, ReleaseRef
 from protocol.encryption import unwrap_key
 from protocol.envelopes import open_envelope, verify_with
@@ -31,7 +31,7 @@ async def rows(lab: Lab, *names: str, **changes: Any) -> Rows:
     async with lab.db.read() as conn:
         directives = Directives(lab.topics, lab.settings, lab.signer)
         empty = await directives.load(conn, "main", [])
-        facts = await published.release_facts(conn, [RELEASE])
+        facts = await releases.release_facts(conn, [RELEASE])
     key = base64.b64encode(lab.content_key.public_key().public_bytes_raw()).decode()
     found = {
         ("r-1", name): Assignment(
@@ -133,7 +133,7 @@ async def test_an_offer_that_was_sent_before_is_drafted_in_a_halt(lab: Lab) -> N
     halted = {"rollouts": {"r-1": replace(ROLLOUT, state=RolloutState.HALTED)}}
     found = await rows(lab, "dev1", "dev2", **halted)
     topic = lab.topics.build(Kind.OFFER, device="dev1", rollout="r-1")
-    found.held[topic] = Publication(kind=Kind.OFFER, topic=topic, digest="0" * 64)
+    found.held.add(topic)
     drafted = directives.draft(offer_marks("dev1", "dev2"), found, NOW)
     assert [item.topic for item in drafted] == [topic]
 

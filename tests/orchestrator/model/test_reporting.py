@@ -85,6 +85,14 @@ def test_a_state_moves_the_row(report: StateReport, asking: bool) -> None:
     assert (effect.after.nonce, effect.after.updated_at) == ("nonce-0001", LATER)
 
 
+@pytest.mark.parametrize("passing", [State.INSTALLING, State.INSTALLED, State.ACTIVATING, State.COMMITTING])
+def test_what_soon_passes_is_heard_when_it_is_said_again(passing: State) -> None:
+    """The next report is answered anyway; a device that repeats itself waits for an answer."""
+    first = apply_state(OPEN, state(passing), "", LATER)
+    again = apply_state(first.after, state(passing), "", LATER)
+    assert (first.after.state, first.hear, again.hear) == (passing, False, True)
+
+
 @pytest.mark.parametrize("outcome", sorted(OUTCOMES))
 def test_an_outcome_closes_the_offer(outcome: State) -> None:
     """Its digest, code, detail and log are kept, and the device is told that it was heard."""

@@ -101,6 +101,31 @@ async def test_rollouts_are_counted_apart(db: Database) -> None:
         }
 
 
+async def test_the_newest_is_the_one_that_moved_last(db: Database) -> None:
+    """Of each device one; the later rollout where both moved at once; none where there is none."""
+    moved = {"r-1": NOW + timedelta(hours=1), "r-2": NOW}
+    rows = [row("d1", rollout=rollout, updated_at=at) for rollout, at in moved.items()]
+    rows += [row("d2", rollout=rollout, updated_at=NOW) for rollout in moved]
+    async with db.begin() as conn:
+        await assignments.insert_all(conn, rows)
+        found = await assignments.newest(conn, ["d1", "d2", "d3"])
+    assert {device: (one.rollout, one) for device, one in found.items()} == {
+        "d1": ("r-1", rows[0]),
+        "d2": ("r-2", rows[3]),
+    }
+
+
+async def test_what_did_not_change_is_not_written(db: Database) -> None:
+    """Two writers of different columns do not undo one another; every column can be written."""
+    before = row("d1")
+    after = replace(before, detail="full", reasons=[{"gate": "disk"}], offer_expires=NOW)
+    async with db.begin() as conn:
+        await assignments.insert_all(conn, [before])
+        await conn.exec_driver_sql("UPDATE assignments SET log = 'boom'")
+        await assignments.save_all(conn, [(before, after)])
+        assert await assignments.get(conn, "r-1", "d1") == replace(after, log="boom")
+
+
 async def test_a_stage_of_many(db: Database) -> None:
     """More rows than one statement takes."""
     rows = [row(f"d{number:04}") for number in range(1001)]

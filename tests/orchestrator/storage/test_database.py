@@ -2,11 +2,13 @@
 
 import asyncio
 import sqlite3
+import threading
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.errors import ConflictError, OperationError
 from orchestrator.storage import groups
@@ -55,6 +57,67 @@ async def test_a_cancelled_transaction_leaves_nothing(db: Database) -> None:
         await task
     async with asyncio.timeout(10), db.begin() as conn:
         assert await groups.sizes(conn) == {}
+
+
+async def test_a_transaction_in_a_thread_is_whole_or_nothing(db: Database) -> None:
+    """It returns what the work returns; its error undoes it and comes out as it is, the driver's translated."""
+
+    async def add(conn: AsyncConnection, *names: str) -> dict[str, int]:
+        for name in names:
+            if not name:
+                raise KeyError
+            await groups.insert_group(conn, name, NOW)
+        return await groups.sizes(conn)
+
+    assert await db.write(lambda conn: add(conn, "night")) == {"night": 0}
+    with pytest.raises(KeyError):
+        await db.write(lambda conn: add(conn, "canary", ""))
+    with pytest.raises(ConflictError, match="UNIQUE"):
+        await db.write(lambda conn: add(conn, "canary", "night"))
+    assert await db.look(groups.sizes) == {"night": 0}
+
+
+async def test_a_transaction_in_a_thread_waits_for_nothing_else(db: Database) -> None:
+    """It would hold the writer's lock in a thread that nobody wakes; what it wrote is undone."""
+
+    async def work(conn: AsyncConnection) -> None:
+        await groups.insert_group(conn, "canary", NOW)
+        await asyncio.sleep(0)
+
+    with pytest.raises(RuntimeError, match="waits for nothing but its statements"):
+        await db.write(work)
+    assert await db.look(groups.sizes) == {}
+
+
+async def test_who_is_cancelled_leaves_no_writer_behind(db: Database) -> None:
+    """The thread is waited for: the next writer begins when it is done, and finds what it wrote."""
+    inside, go_on = threading.Event(), threading.Event()
+
+    async def slow(conn: AsyncConnection) -> None:
+        inside.set()
+        assert go_on.wait(10)
+        await groups.insert_group(conn, "canary", NOW)
+
+    task = asyncio.create_task(db.write(slow))
+    assert await asyncio.to_thread(inside.wait, 10)
+    task.cancel()
+    next_one = asyncio.create_task(db.write(groups.sizes))
+    done, _ = await asyncio.wait({task, next_one}, timeout=0.05)
+    assert not done
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await next_one == {"canary": 0}
+
+
+async def test_both_ways_in_share_one_writer(db: Database) -> None:
+    """A block that writes keeps a thread's transaction waiting, and readers out of neither."""
+    async with db.begin() as conn:
+        await groups.insert_group(conn, "canary", NOW)
+        waiting = asyncio.create_task(db.write(groups.sizes))
+        assert await db.look(groups.sizes) == {}
+        assert not waiting.done()
+    assert await waiting == {"canary": 0}
 
 
 async def test_readers_do_not_wait_and_see_no_half(db: Database) -> None:

@@ -21,6 +21,8 @@ async def test_a_device_is_read_as_it_was_written(db: Database) -> None:
         assert await devices.get(conn, "d1") == replace(DEVICE, heard_at=DEVICE.enrolled_at)
         assert await devices.get(conn, "d2") is None
         assert await devices.keys(conn, ["d1", "d2"]) == {"d1": ({"keyid": "k"}, "c")}
+        assert await devices.content_keys(conn, ["d1", "d2"]) == {"d1": "c"}
+        assert await devices.get_many(conn, ["d1", "d2"]) == {"d1": replace(DEVICE, heard_at=DEVICE.enrolled_at)}
         assert await devices.missing(conn, ["d2", "d1", "d2"]) == ["d2"]
         await devices.set_certificate(conn, "d1", "abc")
         assert await devices.get(conn, "d1") == replace(DEVICE, certificate_serial="abc", heard_at=DEVICE.enrolled_at)
@@ -43,6 +45,7 @@ async def test_a_retired_id_is_given_again(db: Database) -> None:
         )
         await conn.exec_driver_sql("UPDATE devices SET session = 7, seq = 7, presence_session = 7")
         assert await devices.keys(conn, ["d1"]) == {}
+        assert await devices.content_keys(conn, ["d1"]) == {}
         await devices.insert(conn, DEVICE, report_key={"keyid": "new"}, content_key="n")
         assert await devices.keys(conn, ["d1"]) == {"d1": ({"keyid": "new"}, "n")}
         row = (await conn.exec_driver_sql("SELECT session, seq, presence_session FROM devices")).one()

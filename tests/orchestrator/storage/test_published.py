@@ -39,6 +39,18 @@ async def test_serials_rise_and_never_come_back(db: Database) -> None:
     assert [item.topic for item in items] == ["c"] and last == 3
 
 
+async def test_how_far_a_broker_is(db: Database) -> None:
+    """Its serial and the generation of ingest; nothing of another broker."""
+    async with db.begin() as conn:
+        assert await published.progress(conn, "main") == (0, "")
+        await published.record(conn, "main", [_item("a"), _item("b")])
+        await published.set_ingest_generation(conn, "g")
+        assert await published.progress(conn, "main") == (2, "g")
+        assert await published.progress(conn, "other") == (0, "g")
+        assert await published.held(conn, "main", ["a", "c"]) == {"a"}
+        assert await published.held(conn, "other", ["a"]) == set()
+
+
 async def test_a_topic_published_again_moves_to_the_end(db: Database) -> None:
     """A broker that knows up to serial 2 is told the newer content."""
     async with db.begin() as conn:

@@ -96,6 +96,14 @@ async def test_an_older_report_is_left_out(db: Database) -> None:
     assert row.state == State.INSTALLING
 
 
+async def test_the_engine_is_called_for_what_it_decides_on(db: Database) -> None:
+    """Who asks and who is done; not for every step on the way."""
+    await fill(db)
+    steps = (State.DOWNLOADING, State.INSTALLING, State.VERIFYING, State.SUCCEEDED)
+    found = [(await take(db, state("d1", 1, n, step))).for_engine for n, step in enumerate(steps, 1)]
+    assert found == [False, False, False, True]
+
+
 async def test_who_is_not_enrolled_is_not_heard(db: Database) -> None:
     """Neither a revoked device nor one that nobody knows; the others of the batch are."""
     await fill(db)
@@ -103,7 +111,7 @@ async def test_who_is_not_enrolled_is_not_heard(db: Database) -> None:
         db, state("revoked", 1, 1, State.SUCCEEDED), ready("nobody", 1, 1), state("d1", 1, 1, State.DOWNLOADING)
     )
     assert found.rejected == [("not_enrolled", "revoked"), ("not_enrolled", "nobody")]
-    assert found.for_engine
+    assert found.for_delivery
     async with db.read() as conn:
         assert await assignments.load_counts(conn, "r-1") == await assignments.recount(conn, "r-1")
         row = await assignments.get(conn, "r-1", "revoked")
