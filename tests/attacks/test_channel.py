@@ -194,7 +194,7 @@ async def test_n4_a_client_id_is_taken_over(ground: Arena) -> None:
             assert not list(session.drain()), "and its offers are not the thief's to read"
         assert victim.agent._reporter._number == number
         assert victim.agent._reporter.is_connected
-        assert "It is connected" in await ground.explained(victim)
+        await ground.seen(victim, "It is connected")
         assert installed(victim.home) == "1.0.0"
 
 
