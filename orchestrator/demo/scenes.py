@@ -95,7 +95,7 @@ async def _named(mishap: Callable[[Fleet, Watch, Say], Awaitable[None]], fleet: 
 async def _low_battery(fleet: Fleet, watch: Watch, say: Say) -> None:
     name = fleet.cast.low_battery
     await _until_waits(watch, name, "power")
-    await watch.until(lambda: _last_stage_open(watch), SCENE_TIMEOUT_S, "the last stage")
+    await watch.until(lambda: _holds_up_a_stage(watch, "power"), SCENE_TIMEOUT_S, f"the stage of {name}")
     await asyncio.sleep(PAUSE_S)
     _must(watch.devices[name].components.get("app") != GOOD, f"{name} waited for its charge")
     fleet.set_battery(90)
@@ -191,10 +191,12 @@ def _state(watch: Watch, rollout: str) -> str:
     return found.state if found else ""
 
 
-def _last_stage_open(watch: Watch) -> bool:
-    _must_go_on(watch, "its last stage opens")
+def _holds_up_a_stage(watch: Watch, gate: str) -> bool:
+    """Whether a device of an open stage waits for a gate; which stage a device is in is chance."""
+    _must_go_on(watch, f"a stage is held up by {gate}")
     found = watch.rollouts.get("r-1")
-    return found is not None and found.stages[-1].state != "pending"
+    stages = [stage for stage in found.stages if stage.state != "pending"] if found else []
+    return any(reason.startswith(gate) for stage in stages for reason in stage.reasons)
 
 
 def _run(watch: Watch, devices: list[str], version: str) -> bool:
