@@ -105,8 +105,11 @@ async def _play(place: Path, count: int, source: Path | None) -> dict[str, objec
             seconds = time.monotonic() - narrator.began
             for task in watching:
                 task.cancel()
-    except* OperationError as errors:
-        raise _first(errors) from None
+    except BaseExceptionGroup as errors:  # not except*: Python 3.11.2 wraps what is raised in it
+        first = _first(errors)
+        if isinstance(first, OperationError):
+            raise first from None
+        raise
     finally:
         await fleet.stop()
     return _summary(fleet, [one, two], seconds)
@@ -179,9 +182,9 @@ def _summary(fleet: Fleet, results: list[SceneResult], seconds: float) -> dict[s
     }
 
 
-def _first(errors: BaseExceptionGroup[OperationError]) -> OperationError:
-    found: BaseException = errors
-    while isinstance(found, BaseExceptionGroup):
-        found = found.exceptions[0]
-    assert isinstance(found, OperationError)
-    return found
+def _first(errors: BaseException) -> BaseException:
+    """The first sentence for a person in a group; where there is none, the first error."""
+    if not isinstance(errors, BaseExceptionGroup):
+        return errors
+    found = [_first(error) for error in errors.exceptions]
+    return next((error for error in found if isinstance(error, OperationError)), found[0])
