@@ -104,7 +104,9 @@ class Delivery:
         while True:
             connected_at = self._clock.monotonic()
             try:
-                await self._run_once()
+                # In a task of its own: a group that failed leaves its task marked as cancelled (Python 3.11.2), and no
+                # timeout in that task would be one any more.
+                await asyncio.create_task(self._run_once())
             except* (ConnectionLost, RequestRefused, OperationError) as group:
                 why = "; ".join(str(error) for error in _leaves(group))
                 log.warning("delivery interrupted", broker=self._broker, why=why[:500])

@@ -461,7 +461,9 @@ async def _run_until_idle(lab: Lab, release: SealedRelease, journal: Journal | N
                 await asyncio.sleep(0)
             for task in list(group._tasks):
                 task.cancel()
-    except* PowerCut:
+    except BaseExceptionGroup as errors:  # not except*: Python 3.11.2 wraps what is raised in it
+        if errors.subgroup(PowerCut) is None:
+            raise
         raise PowerCut from None
     return states
 
