@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from orchestrator.durable import replace_durably
 from orchestrator.errors import ConflictError, NotAllowedError, OperationError
 
 
@@ -34,19 +35,8 @@ def replace_private(path: Path, data: bytes) -> None:
     Raises:
         OperationError: It cannot be written; the former one stays.
     """
-    temporary = path.with_suffix(".new")
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as out:
-            out.write(data)
-            out.flush()
-            os.fsync(out.fileno())
-        temporary.replace(path)
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        replace_durably(path, data, 0o600)
     except OSError as error:
         raise OperationError(f"{path}: {error.strerror}; it stays as it was until it can be written") from error
 

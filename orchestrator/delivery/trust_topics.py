@@ -1,6 +1,5 @@
 """The trust topics, from the metadata files in the home: roots, bundle, timestamp. Blocking: call in threads."""
 
-import os
 import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -10,6 +9,7 @@ from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, Root, Timestamp
 
 from orchestrator.delivery.publisher import Outgoing
+from orchestrator.durable import replace_durably
 from orchestrator.errors import NotFoundError, OperationError
 from orchestrator.signer.seam import SigningRoom
 from orchestrator.signer.signer import TIMESTAMP_LIFE
@@ -126,12 +126,7 @@ def trust_messages(directory: Path, topics: Topics) -> list[Outgoing]:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    temporary = path.with_suffix(".new")
     try:
-        with temporary.open("wb") as out:
-            out.write(data)
-            out.flush()
-            os.fsync(out.fileno())
-        temporary.replace(path)
+        replace_durably(path, data)
     except OSError as error:
         raise OperationError(f"{path}: {error.strerror}; the timestamp was not renewed") from error

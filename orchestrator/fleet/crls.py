@@ -14,7 +14,6 @@ that refuses it as revoked has loaded this list or a newer one; there is no othe
 """
 
 import contextlib
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from orchestrator.durable import replace_durably
 from orchestrator.errors import NotFoundError, OperationError
 from orchestrator.fleet.authority import BACKDATED, CA_LIFE, Authority, load_authority
 
@@ -126,21 +126,9 @@ def write_crl(
     named = {**named, **revoked}
     pem = sign_crl(authority, named, number, now, probe)
     pem += b"".join(sign_crl(other, named, number, now) for other in others) + foreign
-    beside = path.with_name(f".{path.name}.new")
     try:
-        with beside.open("wb") as file:
-            file.write(pem)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-        descriptor = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        replace_durably(path, pem)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            beside.unlink()
         raise OperationError(f"{path}: cannot be written: {error.strerror or error}; the old list stays") from error
     return read_crl(path)
 

@@ -19,13 +19,14 @@ from orchestrator.fleet.admission import Admission
 from orchestrator.fleet.claim_requests import read_request
 from orchestrator.fleet.renewal import renew
 from orchestrator.ingest.buckets import Buckets
+from orchestrator.ingest.reading import read_for_ever
 from orchestrator.ingest.rejects import Rejects
 from orchestrator.storage import claims, devices
 from orchestrator.storage.database import Database
 from protocol.clock import Clock
 from protocol.envelopes import encode, open_envelope, verify_with
 from protocol.errors import EnvelopeError, ErrorCode, ProtocolError
-from protocol.mqtt.connection import ConnectionLost, Message, RequestRefused, Session, backoff, connect
+from protocol.mqtt.connection import ConnectionLost, Message, RequestRefused, Session, connect
 from protocol.reports import RENEWAL_TYPE, Renewal
 from protocol.topics import INGEST, RULES, Kind, Topic, Topics
 
@@ -65,15 +66,7 @@ class Desk:
 
     async def run(self) -> None:
         """Connect, again and again, and answer until cancelled."""
-        attempt = 0
-        while True:
-            connected_at = self._clock.monotonic()
-            try:
-                await self._run_once()
-            except (ConnectionLost, RequestRefused) as error:
-                log.warning("desk interrupted", why=str(error))
-            attempt = 0 if self._clock.monotonic() - connected_at > 10 else attempt + 1
-            await asyncio.sleep(backoff(attempt, self._random, base_s=0.2, cap_s=10.0))
+        await read_for_ever(self._run_once, "desk", self._clock, self._random)
 
     async def _run_once(self) -> None:
         target = await asyncio.to_thread(

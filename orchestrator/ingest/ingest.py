@@ -20,6 +20,7 @@ from orchestrator.errors import ConflictError, OperationError
 from orchestrator.fleet.renewal import use_new_keys
 from orchestrator.ingest.device_keys import DeviceKeys
 from orchestrator.ingest.parse import KINDS, Checked, check, device_of
+from orchestrator.ingest.reading import read_for_ever
 from orchestrator.ingest.rejects import Rejects
 from orchestrator.ingest.silence import SilenceWatch
 from orchestrator.storage import dirty, published
@@ -27,7 +28,7 @@ from orchestrator.storage.database import Database
 from orchestrator.storage.reports import Incoming, apply_batch
 from protocol.clock import Clock
 from protocol.errors import ProtocolError
-from protocol.mqtt.connection import ConnectionLost, Message, RequestRefused, Session, backoff, connect
+from protocol.mqtt.connection import Message, Session, connect
 from protocol.topics import INGEST, RULES, Kind, Topics
 
 log = structlog.get_logger(__name__)
@@ -69,15 +70,7 @@ class Ingest:
 
     async def run(self) -> None:
         """Connect, again and again, and take in reports until cancelled."""
-        attempt = 0
-        while True:
-            connected_at = self._clock.monotonic()
-            try:
-                await self._run_once()
-            except (ConnectionLost, RequestRefused) as error:
-                log.warning("ingest interrupted", why=str(error))
-            attempt = 0 if self._clock.monotonic() - connected_at > 10 else attempt + 1
-            await asyncio.sleep(backoff(attempt, self._random, base_s=0.2, cap_s=10.0))
+        await read_for_ever(self._run_once, "ingest", self._clock, self._random)
 
     async def _run_once(self) -> None:
         target = await asyncio.to_thread(

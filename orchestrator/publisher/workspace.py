@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 from securesystemslib.signer import CryptoSigner, Signer
 
+from orchestrator.durable import replace_durably
 from orchestrator.errors import ConflictError, NotAllowedError, NotFoundError, OperationError
 from orchestrator.publisher.holders import Holder, Holders, read_holders
 from orchestrator.publisher.key_uris import Ask, CannotAskError, LazySigner, is_encrypted
@@ -170,20 +171,9 @@ class Workspace:
         """
         for name in sorted(files, key=lambda name: (name.endswith(".snapshot.json"), not name.endswith(".root.json"))):
             place = self.metadata / name
-            temporary = place.with_name(f".{name}.new")
             try:
-                with temporary.open("wb") as out:
-                    out.write(files[name])
-                    out.flush()
-                    os.fsync(out.fileno())
-                temporary.replace(place)
-                descriptor = os.open(self.metadata, os.O_RDONLY)
-                try:
-                    os.fsync(descriptor)
-                finally:
-                    os.close(descriptor)
+                replace_durably(place, files[name])
             except OSError as error:
-                temporary.unlink(missing_ok=True)
                 raise OperationError(f"{place}: cannot be written: {error.strerror or error}") from error
 
     def _load_secret(self) -> bytes:

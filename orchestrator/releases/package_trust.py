@@ -5,7 +5,6 @@ The timestamp is this side's own: a device needs one that names the new snapshot
 
 import contextlib
 import json
-import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Protocol
 from tuf.api.metadata import Metadata, Root, Targets, Timestamp
 from tuf.api.serialization import DeserializationError
 
+from orchestrator.durable import replace_durably
 from orchestrator.errors import ConflictError, NotAllowedError, NotFoundError, OperationError
 from orchestrator.package import TRUST, PackageReader
 from protocol.envelopes import Verify
@@ -197,21 +197,9 @@ def store_trust(trust: Path, files: Mapping[str, bytes]) -> None:
     """
     for name in sorted(files, key=lambda name: (name == TIMESTAMP, name.endswith(_SNAPSHOT), name)):
         place = trust / name
-        temporary = trust / f".{name}.new"
         try:
-            with temporary.open("wb") as out:
-                out.write(files[name])
-                out.flush()
-                os.fsync(out.fileno())
-            temporary.replace(place)
-            descriptor = os.open(trust, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            replace_durably(place, files[name])
         except OSError as error:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
             raise OperationError(f"{place}: cannot be written: {error.strerror or error}") from error
 
 
