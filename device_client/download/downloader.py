@@ -33,6 +33,8 @@ class Transfer:
         fetched_bytes: Ciphertext bytes that came in this run and were verified.
         resumed_bytes: Verified bytes that were there when this run began.
         refused: Chunks in this run that were not what was signed.
+        copied_bytes: Verified bytes that were copied in this run from what the device runs.
+        delta_bytes: Those of ``fetched_bytes`` that were deltas against what the device runs.
     """
 
     present_bytes: int
@@ -40,6 +42,8 @@ class Transfer:
     fetched_bytes: int
     resumed_bytes: int
     refused: int
+    copied_bytes: int = 0
+    delta_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +200,8 @@ class _Run:
             self.fetched_bytes,
             self.resumed_bytes,
             self.refused,
+            self.store.copied_bytes,
+            self.store.delta_bytes,
         )
 
     async def loop(self, group: asyncio.TaskGroup) -> None:
@@ -236,6 +242,8 @@ class _Run:
         for refusal in refusals:
             log.warning("chunk_refused", code=refusal.code, detail=refusal.detail)
             self.listeners.refused(refusal.code, refusal.detail)
+            if refusal.instead:
+                self.plan.replace(refusal.cid, dict(refusal.instead))
         await self._want(self.plan.refused(bad, time.monotonic()))
         self.listeners.progress(self.transfer())
 

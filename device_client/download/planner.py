@@ -113,6 +113,13 @@ class Plan:
             self._fresh.pop(cid, None)
             self._lost.pop(cid, None)
 
+    def replace(self, cid: str, instead: Mapping[str, int]) -> None:
+        """Fetch others in the place of one that was of no use; a chunk that is missing already stays as it is."""
+        self.verified((cid,))
+        for other, size in instead.items():
+            if other not in self._sizes:
+                self._sizes[other] = self._fresh[other] = size
+
     def came(self, window: Window) -> None:
         """All of ``window`` arrived: the next one may be larger."""
         if len(window.cids) == self._count:

@@ -32,6 +32,16 @@ class Collected:
 class ChunkSource(Protocol):
     """Gives ciphertexts by id."""
 
+    @property
+    def name(self) -> str:
+        """For people and logs: ``mqtt``, an address, a directory."""
+        ...
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether there is any use in asking now."""
+        ...
+
     async def ready(self) -> None:
         """Wait until there is any use in asking."""
         ...
@@ -93,6 +103,16 @@ class MqttSource:
         self._arrived: dict[str, bytes] = {}
         self._subscribed: set[str] = set()
         self.meter: Meter | None = None
+
+    @property
+    def name(self) -> str:
+        """The broker of the agent's connection, whichever it is."""
+        return "mqtt"
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether there is a connection."""
+        return self._session is not None
 
     def attach(self, session: ChunkSession) -> None:
         """A connection is up; it has none of the subscriptions of the one before."""

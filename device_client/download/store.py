@@ -21,11 +21,16 @@ MAX_SEALED_BYTES = 64 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A chunk that came and was not what was signed for."""
+    """A chunk that came and was not what was signed for.
+
+    Attributes:
+        instead: (cid, ciphertext bytes) to fetch in its place; empty: the same again.
+    """
 
     cid: str
     code: ErrorCode
     detail: str
+    instead: tuple[tuple[str, int], ...] = ()
 
 
 class Store(Protocol):
@@ -47,6 +52,16 @@ class Store(Protocol):
     @property
     def present_bytes(self) -> int:
         """Bytes that are verified so far."""
+        ...
+
+    @property
+    def copied_bytes(self) -> int:
+        """Those of them that were copied from what the device runs, in this run."""
+        ...
+
+    @property
+    def delta_bytes(self) -> int:
+        """Ciphertext bytes in this run that were deltas against what the device runs."""
         ...
 
 
@@ -73,6 +88,16 @@ class ArtifactStore:
     def present_bytes(self) -> int:
         """Bytes of the stream that are verified so far."""
         return self._present
+
+    @property
+    def copied_bytes(self) -> int:
+        """None: nothing is copied yet."""
+        return 0
+
+    @property
+    def delta_bytes(self) -> int:
+        """None: there are no deltas yet."""
+        return 0
 
     def resume(self) -> dict[str, int]:
         """Hash what is there; ciphertext bytes by id of what is missing, in stream order.
@@ -180,6 +205,16 @@ class PieceStore:
     def present_bytes(self) -> int:
         """Bytes of it that are verified so far."""
         return self._present
+
+    @property
+    def copied_bytes(self) -> int:
+        """None: no release has the sealed manifest of another."""
+        return 0
+
+    @property
+    def delta_bytes(self) -> int:
+        """None, likewise."""
+        return 0
 
     def resume(self) -> dict[str, int]:
         """Hash what is there; bytes by id of what is missing, in order."""

@@ -82,6 +82,8 @@ class Shelf:
     chunks: dict[str, bytes] = field(default_factory=dict)
     withheld: set[str] = field(default_factory=set)
     asked: int = 0
+    name: str = "shelf"
+    is_ready: bool = True
 
     async def ready(self) -> None:
         """Always."""

@@ -53,6 +53,8 @@ class Source:
     windows: list[tuple[str, ...]] = field(default_factory=list)
     shuffle: Random = field(default_factory=lambda: Random(0))
     after: Callable[["Source"], None] = lambda _source: None
+    name: str = "test"
+    is_ready: bool = True
 
     async def ready(self) -> None:
         """Always."""

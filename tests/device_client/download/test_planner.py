@@ -145,3 +145,14 @@ def test_what_is_being_verified_is_left_out() -> None:
     window = plan.next_window(0.0, leave_out=["c0", "c2"])
     assert window is not None
     assert window.cids == ("c1",)
+
+
+def test_a_chunk_that_was_of_no_use_is_replaced_by_others() -> None:
+    """What is fetched in its place is asked for once, even where it was missing already."""
+    plan = Plan({"delta": 10, "full": 20}, WindowLimits(16, 64, 1000), Random(0))
+    plan.replace("delta", {"full": 20, "other": 30})
+    window = plan.next_window(0.0)
+    assert window is not None
+    assert window.cids == ("full", "other")
+    plan.verified(("full", "other"))
+    assert plan.done
