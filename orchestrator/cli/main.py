@@ -44,6 +44,7 @@ NOUNS = {
     "trust": Noun("orchestrator.cli.trust:app", "Keys of roles, and the way to the fleet."),
     "device": Noun("orchestrator.cli.device:app", "Enrol and list devices."),
     "group": Noun("orchestrator.cli.group:app", "Name sets of devices."),
+    "broker": Noun("orchestrator.cli.broker:app", "See whether a broker is fit."),
     "rollout": Noun("orchestrator.cli.rollout:app", "Bring a release to devices, stage by stage."),
 }
 
