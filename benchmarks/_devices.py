@@ -18,6 +18,7 @@ from aiomqtt import Will
 from device_client import identity
 from device_client.agent.journal import Update
 from device_client.config import DeviceHome, DeviceSettings, settings_from, write
+from device_client.download.progress import Standing
 from device_client.identity_files import IdentityFiles
 from device_client.reporter import Reporter, will
 from orchestrator.cli.client import ApiClient
@@ -115,7 +116,7 @@ class Driver:
             update = Update(offer=offer, state=State.DOWNLOADING, from_version=self.version)
             self._updates[offer.rollout] = update
             self.counted["progress"] += 1
-            await self.reporter.progress(update, 0.0, 0, 1)
+            await self.reporter.progress(update, Standing(total_bytes=1))
             await self._work()
             await self._say(offer, State.FETCHED, Phase.INSTALL)
         elif update.state is State.FETCHED and offer.grant is Grant.ACTIVATE and offer.nonce == update.nonce:

@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 from device_client import identity, inhibitors
 from device_client.cli_claim import add_claim_options, enrol_under_claim, read_label
+from device_client.cli_status import show_status
 from device_client.config import DeviceHome, DeviceSettings, load, settings_from, write
 from device_client.durable import write_durably
 from device_client.errors import ConflictError, NotFoundError, UsageError
@@ -253,19 +254,7 @@ def _status(options: argparse.Namespace) -> None:
     if options.output == "json":
         print(json.dumps(answer))
         return
-    running = ", ".join(f"{name} {version}" for name, version in answer["running"].items()) or "nothing"
-    link = "connected" if answer["connected"] else "not connected"
-    print(f"{answer['device']}: {link}, runs {running}")
-    update = answer["update"]
-    if update is None:
-        print("no update is open")
-        return
-    phase = f" ({update['phase']})" if update["phase"] else ""
-    print(f"rollout {update['offer']['rollout']}: {update['version'] or 'new version'} {update['state']}{phase}")
-    for reason in update["reasons"]:
-        print(f"  waits for {reason['gate']}: {reason['detail'] or reason['code']}")
-    if update["code"]:
-        print(f"  {update['code']}: {update['detail']}")
+    show_status(answer)
 
 
 def _decide(options: argparse.Namespace) -> None:

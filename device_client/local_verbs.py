@@ -1,6 +1,7 @@
 """What the local socket's verbs do: status, approve, defer, decline."""
 
 import asyncio
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -88,7 +89,7 @@ class LocalVerbs:
     async def _status(self) -> dict[str, Any]:
         running = await asyncio.to_thread(self._installer.running)
         update = self._runner.update
-        last = self._fetcher.last
+        standing = self._fetcher.progress.standing
         return {
             "device": self._settings.device.id,
             "connected": self._reporter.is_connected,
@@ -96,7 +97,7 @@ class LocalVerbs:
             "stale_since": rfc3339(since) if (since := self._freshness.stale_since) else None,
             "running": {self._settings.device.component: running.version} if running else {},
             "update": update.model_dump(mode="json", exclude={"offer": {"key_wrap"}}) if update else None,
-            "transfer": {"present_bytes": last.present_bytes, "total_bytes": last.total_bytes} if last else None,
+            "transfer": asdict(standing) if update and (standing.total_bytes or standing.fetched_bytes) else None,
             "announcements": {r: a.action.value for r, a in self._runner.announcements.items()},
             "refused": dict(self._refusals.counts),
             "floors": self._verifier.floors.counters,

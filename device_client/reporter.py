@@ -15,6 +15,7 @@ from securesystemslib.signer import Signer
 
 from device_client.agent.journal import Update, boot_id
 from device_client.config import DeviceSettings
+from device_client.download.progress import Standing
 from device_client.inventory import describe
 from protocol.clock import Clock
 from protocol.envelopes import encode, sign
@@ -140,14 +141,20 @@ class Reporter:
             )
             await self._send(Kind.STATE, self._sealed(Kind.STATE, STATE_TYPE, report))
 
-    async def progress(self, update: Update, percent: float, bytes_fetched: int, bytes_total: int) -> None:
+    async def progress(self, update: Update, standing: Standing) -> None:
         """A hint for people."""
         message = Progress(
             rollout=update.offer.rollout,
             state=update.state,
-            percent=percent,
-            bytes_fetched=bytes_fetched,
-            bytes_total=bytes_total,
+            attempt=update.offer.attempt,
+            percent=standing.percent,
+            bytes_fetched=standing.fetched_bytes,
+            bytes_copied=standing.copied_bytes,
+            bytes_delta=standing.delta_bytes,
+            bytes_present=standing.present_bytes,
+            bytes_total=standing.total_bytes,
+            rate_bytes_s=standing.rate_bytes_s,
+            remaining_s=standing.remaining_s,
             at=self._clock.now(),
         )
         await self._send(Kind.PROGRESS, encode(message))

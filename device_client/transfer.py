@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from device_client.agent.journal import Update
 from device_client.config import DeviceSettings
 from device_client.download.downloader import DownloadSettings, Listeners, Transfer, fetch_artifact, fetch_pieces
+from device_client.download.progress import DownloadProgress, Standing
 from device_client.download.sources import ChunkSource
 from device_client.download.store import PieceStore, clear_staging, stream_path
 from device_client.reporter import Reporter
@@ -54,38 +55,42 @@ class Fetcher:
         self._random = random
         self._progress_at = 0.0
         self._hint: asyncio.Task[None] | None = None  # one at a time, and none outlives its transfer
+        self._of: tuple[str, int, str] | None = None
         self.last: Transfer | None = None
+        self.progress = DownloadProgress()
 
     async def fetch(self, update: Update) -> int:
         """Stage everything that the offered release consists of.
 
         Returns:
-            Ciphertext bytes that came over the network in this run.
+            Ciphertext bytes that came over the network for it.
 
         Raises:
             ContentError: E_KEY, E_MISMATCH, E_SPACE or E_FORMAT.
         """
         target = await asyncio.to_thread(self._verifier.check, update.offer.release, update.offer.attempt)
         settings = DownloadSettings.of(self._settings.download, self._settings.timing)
-        listeners = self._listeners(update)
+        self._begin_progress(update)
         info = target.info
         try:
-            sealed, listed = await fetch_pieces(
+            sealed, _ = await fetch_pieces(
                 self._staging,
                 info.pieces,
                 target.length,
                 target.sha256,
                 self._source,
                 settings,
-                listeners,
+                self._listeners(update, self.progress.listed),
                 self._random,
             )
             artifact = await asyncio.to_thread(self._open, sealed, update, target)
-            _, body = await fetch_artifact(self._staging, artifact, self._source, settings, listeners, self._random)
+            listeners = self._listeners(update, self.progress.moved)
+            await fetch_artifact(self._staging, artifact, self._source, settings, listeners, self._random)
         finally:
             if self._hint:
                 self._hint.cancel()
-        return update.bytes_fetched + listed.fetched_bytes + body.fetched_bytes
+        await self._say_progress(update, self.progress.standing)
+        return self.progress.standing.fetched_bytes
 
     def staged(self, update: Update, target: ReleaseTarget) -> tuple[Artifact, Path]:
         """The artifact and its verified stream, for installing. Blocking.
@@ -137,24 +142,30 @@ class Fetcher:
                 refused = error
         raise refused
 
-    def _listeners(self, update: Update) -> Listeners:
+    def _begin_progress(self, update: Update) -> None:
+        of = (update.offer.rollout, update.offer.attempt, update.offer.release.sha256)
+        if of == self._of:
+            self.progress.again()
+        else:
+            self._of, self.progress = of, DownloadProgress(update.bytes_fetched)
+
+    def _listeners(self, update: Update, moved: Callable[[Transfer, float], Standing]) -> Listeners:
         async def want(cids: tuple[str, ...]) -> None:
             await self._reporter.want(update.offer.rollout, list(cids))
 
         def progress(transfer: Transfer) -> None:
             self.last = transfer
             now = time.monotonic()
+            standing = moved(transfer, now)
             if now < self._progress_at or (self._hint and not self._hint.done()):
                 return
             self._progress_at = now + self._settings.timing.progress_interval_s
-            self._hint = asyncio.create_task(self._say_progress(update, transfer))
+            self._hint = asyncio.create_task(self._say_progress(update, standing))
 
         return Listeners(progress=progress, want=want, refused=self._refused)
 
-    async def _say_progress(self, update: Update, transfer: Transfer) -> None:
-        percent = 100 * transfer.present_bytes / max(1, transfer.total_bytes)
-        fetched = update.bytes_fetched + transfer.fetched_bytes
+    async def _say_progress(self, update: Update, standing: Standing) -> None:
         try:
-            await self._reporter.progress(update, percent, fetched, transfer.total_bytes)
+            await self._reporter.progress(update, standing)
         except Exception:  # a hint: its failure is nobody's
             log.exception("progress not said", rollout_id=update.offer.rollout)

@@ -22,6 +22,9 @@ RENEWAL_TYPE = "application/vnd.flagship.renewal+json"
 
 MAX_REFUSALS = 16
 Text = Annotated[str, StringConstraints(max_length=500)]
+MAX_BYTES = 2**42
+Bytes = Annotated[int, Field(ge=0, le=MAX_BYTES)]
+"""Of one device's download. What a million devices say still adds up in a database."""
 GateCode = Annotated[str, StringConstraints(max_length=40, pattern=r"^[a-z][a-z_]*$")]
 
 
@@ -172,16 +175,32 @@ class Presence(BaseModel):
 
 
 class Progress(BaseModel):
-    """A hint for people, rate-limited: how far the transfer is."""
+    """A hint for people, rate-limited: how far the transfer is.
+
+    Attributes:
+        attempt: Of the offer; None where an older agent does not say it, as with the others.
+        bytes_fetched: Ciphertext that came over the network.
+        bytes_copied: Copied from what the device runs.
+        bytes_delta: Those of ``bytes_fetched`` that were deltas.
+        bytes_present, bytes_total: Verified on the disk, and what will be installed.
+        rate_bytes_s: Over the last seconds.
+        remaining_s: At that rate; None where nothing moves.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     v: str = "1.0"
     rollout: IdText
     state: State
+    attempt: Count | None = None
     percent: Annotated[float, Field(ge=0, le=100)]
-    bytes_fetched: Count = 0
-    bytes_total: Count = 0
+    bytes_fetched: Bytes = 0
+    bytes_copied: Bytes | None = None
+    bytes_delta: Bytes | None = None
+    bytes_present: Bytes | None = None
+    bytes_total: Bytes = 0
+    rate_bytes_s: Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)] | None = None
+    remaining_s: Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)] | None = None
     at: AwareDatetime | None = None
 
 

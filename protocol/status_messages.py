@@ -49,8 +49,30 @@ class RuleFigure(BaseModel):
     text: str
 
 
+class BytesMoved(BaseModel):
+    """Bytes of downloads, of all devices together.
+
+    Attributes:
+        fetched: Ciphertext that came over the network; ``delta`` of it as deltas.
+        copied: From what devices run.
+        present: Verified on devices, of ``expected``: the image times the devices.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    fetched: int = 0
+    delta: int = 0
+    copied: int = 0
+    present: int = 0
+    expected: int = 0
+
+
 class StageStatus(BaseModel):
-    """One stage; counts are devices by state."""
+    """One stage; counts are devices by state.
+
+    Attributes:
+        moved: While the stage is under way.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -61,6 +83,7 @@ class StageStatus(BaseModel):
     counts: dict[str, int] = {}
     reasons: dict[str, int] = {}
     figures: list[RuleFigure] = []
+    moved: BytesMoved | None = None
 
 
 class RolloutStatus(_Status):
@@ -81,6 +104,7 @@ class RolloutStatus(_Status):
     untouched: int = 0
     stages: list[StageStatus] = []
     excluded: int | None = None
+    moved: BytesMoved | None = None
 
 
 class DeviceStatus(_Status):
@@ -95,6 +119,11 @@ class DeviceStatus(_Status):
     detail: str = ""
     percent: Annotated[float, Field(ge=0, le=100)] = 0
     bytes_fetched: int = 0
+    bytes_copied: int | None = None
+    bytes_delta: int | None = None
+    bytes_present: int | None = None
+    bytes_total: int | None = None
+    rate_bytes_s: float | None = None
     resumed: bool = False
     reasons: list[str] = []
     ready: bool | None = None

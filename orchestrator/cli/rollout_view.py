@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from orchestrator.cli.download_view import DownloadView, ways
 from orchestrator.cli.output import Format, cell, console, show_json, table
 from orchestrator.cli.watching import StatusReader
 from orchestrator.config import Home
@@ -19,7 +20,7 @@ from protocol.topics import Kind
 
 FIRST_S = 5.0
 """A retained status comes at once; after this long there is none."""
-_COLUMNS = ("stage", "state", "devices", "offered", "where they stand", "waiting for", "rules")
+_COLUMNS = ("stage", "state", "devices", "offered", "where they stand", "bytes", "waiting for", "rules")
 _ENDS = {RolloutState.COMPLETED: 0, RolloutState.HALTED: 6, RolloutState.ABORTED: 6}
 
 
@@ -85,15 +86,18 @@ def show_rollout(status: RolloutStatus, output: Format) -> None:
         console().print(render_rollout(status))
 
 
-def render_rollout(status: RolloutStatus) -> RenderableType:
-    """The rollout in a line, its stages in a table."""
+def render_rollout(status: RolloutStatus, view: DownloadView | None = None) -> RenderableType:
+    """The rollout in a line, its stages in a table; ``view`` is what was seen of its downloads so far."""
+    view = view or DownloadView()
+    moved = view.total(status.moved)
     head = Text(
         f"{status.id}  {status.release}  {status.state}{cell(_because(status)) if status.reason else ''}\n"
         f"{status.members} devices: {status.succeeded} succeeded, {status.failed} failed, "
         f"{status.rolled_back} rolled back, {status.untouched} untouched"
         f"{f', {status.excluded} excluded' if status.excluded else ''}"
+        f"{f'{chr(10)}{moved}' if moved else ''}"
     )
-    return Group(head, table(_COLUMNS, [_stage(stage) for stage in status.stages]))
+    return Group(head, table(_COLUMNS, [_stage(stage, view) for stage in status.stages]))
 
 
 class _Screen:
@@ -105,17 +109,19 @@ class _Screen:
         live = made.is_terminal and not self._json
         self._live = Live(console=made, auto_refresh=False) if live else None
         self.live: Any = self._live or nullcontext()
+        self._view = DownloadView()
 
     def show(self, before: RolloutStatus | None, after: RolloutStatus) -> None:
         """Show a status if something in it is new."""
+        self._view.see(after)
         if before is not None and _facts(before) == _facts(after):
             return
         if self._live:
-            self._live.update(render_rollout(after), refresh=True)
+            self._live.update(render_rollout(after, self._view), refresh=True)
         elif self._json:
             show_json(after.model_dump(mode="json"))
         else:
-            sys.stdout.write(_line(after) + "\n")
+            sys.stdout.write(_line(after, self._view) + "\n")
             sys.stdout.flush()
 
 
@@ -123,18 +129,24 @@ def _facts(status: RolloutStatus) -> dict[str, Any]:
     return status.model_dump(exclude={"at", "v"})
 
 
-def _line(status: RolloutStatus) -> str:
+def _line(status: RolloutStatus, view: DownloadView) -> str:
     stages = ", ".join(f"{stage.name} {stage.state} ({cell(stage.counts)})" for stage in status.stages)
-    return cell(f"{status.at:%H:%M:%S} {status.id} {status.state}{_because(status)}: {stages}")
+    moved = view.total(status.moved)
+    return cell(
+        f"{status.at:%H:%M:%S} {status.id} {status.state}{_because(status)}: {stages}{f'; {moved}' if moved else ''}"
+    )
 
 
-def _stage(stage: StageStatus) -> tuple[str, ...]:
+def _stage(stage: StageStatus, view: DownloadView) -> tuple[str, ...]:
+    moved = stage.moved
+    has_moved = moved is not None and (moved.present or moved.fetched)
     return (
         stage.name,
         stage.state,
         str(stage.members),
         str(stage.offered),
         cell({state: count for state, count in stage.counts.items() if count}),
+        f"{view.percent(stage.name, moved)} %: {ways(moved)}" if moved is not None and has_moved else "-",
         cell(stage.reasons),
         "\n".join(_rule(figure) for figure in stage.figures) or "-",
     )

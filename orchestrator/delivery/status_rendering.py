@@ -1,20 +1,21 @@
 """From rows to what dashboards read. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from orchestrator.model.assignment import PENDING, Assignment
 from orchestrator.model.device import Device
-from orchestrator.model.rollout import RolloutState
+from orchestrator.model.rollout import RolloutState, StageState
 from orchestrator.rollouts.engine import Facts, excluded, figures_of, untouched
 from orchestrator.storage.concerns import Concern
 from protocol.states import State
-from protocol.status_messages import DeviceStatus, FleetStatus, RolloutStatus, StageStatus
+from protocol.status_messages import BytesMoved, DeviceStatus, FleetStatus, RolloutStatus, StageStatus
 
 MAX_REASONS = 8
 """Per stage: devices choose the words, and one message must hold them all."""
 OTHERS = "others"
 _STATE = "state:"
+_UNDER_WAY = frozenset({StageState.OPEN, StageState.SOAKING})
 
 
 def fleet_status(
@@ -50,8 +51,10 @@ def fleet_status(
     )
 
 
-def rollout_status(facts: Facts, reasons: Mapping[int, dict[str, int]], now: datetime) -> RolloutStatus:
-    """One rollout with its stages, rule figures and what keeps devices waiting."""
+def rollout_status(
+    facts: Facts, reasons: Mapping[int, dict[str, int]], now: datetime, image_bytes: int = 0
+) -> RolloutStatus:
+    """One rollout with its stages, rule figures, bytes and what keeps devices waiting."""
     figures = figures_of(facts)
     members = sum(stage.members for stage in facts.stages)
     stages = []
@@ -66,6 +69,7 @@ def rollout_status(facts: Facts, reasons: Mapping[int, dict[str, int]], now: dat
                 counts={key.removeprefix(_STATE): n for key, n in sorted(counts.items()) if key.startswith(_STATE)},
                 reasons=_most_frequent(reasons.get(stage.position, {})),
                 figures=[figure for position, figure in figures if position == stage.position],
+                moved=_moved([counts], stage.members * image_bytes) if stage.state in _UNDER_WAY else None,
             )
         )
     return RolloutStatus(
@@ -81,6 +85,7 @@ def rollout_status(facts: Facts, reasons: Mapping[int, dict[str, int]], now: dat
         untouched=untouched(facts.counts, members),
         excluded=sum(excluded(counts) for counts in facts.counts.values()),
         stages=stages,
+        moved=_moved(list(facts.counts.values()), members * image_bytes),
     )
 
 
@@ -106,10 +111,22 @@ def device_status(device: Device, newest: Assignment | None, now: datetime) -> D
         detail=newest.detail,
         percent=newest.percent,
         bytes_fetched=newest.bytes_fetched,
+        bytes_copied=newest.bytes_copied or None,
+        bytes_delta=newest.bytes_delta or None,
+        bytes_present=newest.bytes_present or None,
+        bytes_total=newest.bytes_total or None,
+        rate_bytes_s=newest.rate_bytes_s or None,
         resumed=newest.resumed,
         reasons=[_reason(reason) for reason in newest.reasons],
         ready=newest.ready if newest.state == PENDING else None,
     )
+
+
+def _moved(counts: Sequence[Mapping[str, int]], expected: int) -> BytesMoved:
+    fetched, delta, copied, present = (
+        sum(stage.get(f"bytes:{way}", 0) for stage in counts) for way in ("fetched", "delta", "copied", "present")
+    )
+    return BytesMoved(fetched=fetched, delta=delta, copied=copied, present=min(present, expected), expected=expected)
 
 
 def _most_frequent(reasons: Mapping[str, int]) -> dict[str, int]:

@@ -12,7 +12,7 @@ from orchestrator.config import Settings
 from orchestrator.delivery.publisher import Outgoing, send_all
 from orchestrator.delivery.status_rendering import device_status, fleet_status, rollout_status
 from orchestrator.rollouts.engine import Facts
-from orchestrator.storage import assignments, concerns, devices, dirty, published, rollouts
+from orchestrator.storage import assignments, concerns, devices, dirty, published, releases, rollouts
 from orchestrator.storage import events as event_store
 from orchestrator.storage.database import Database
 from orchestrator.storage.dirty import Mark
@@ -55,6 +55,7 @@ class StatusTopics:
         self._generation = secrets.token_hex(4)
         self._event_id: int | None = None
         self._sync: tuple[int, str] | None = None
+        self._sizes: dict[str, int] = {}
         self._healing_from: int | None = None
 
     def begin(self, known: int) -> None:
@@ -130,10 +131,20 @@ class StatusTopics:
                     stages=await rollouts.load_stages(conn, key),
                     counts=await assignments.load_counts(conn, key),
                 )
-                status = rollout_status(facts, await rollouts.waiting_reasons(conn, key), now)
+                reasons, size = (
+                    await rollouts.waiting_reasons(conn, key),
+                    await self._image_bytes(conn, rollout.release),
+                )
+                status = rollout_status(facts, reasons, now, size)
                 return Outgoing(kind=kind, topic=self._topics.build(kind, rollout=key), payload=encode(status))
             case _:
                 return None  # STATUS_SYNC: the marker is compared on every call
+
+    async def _image_bytes(self, conn: AsyncConnection, release: str) -> int:
+        """A release never changes: it is read once."""
+        if release not in self._sizes:
+            self._sizes[release] = await releases.image_bytes(conn, release)
+        return self._sizes[release]
 
     async def _new_events(self, conn: AsyncConnection) -> Sequence[Outgoing]:
         """Events that were added since the last call; those before the first call are history."""

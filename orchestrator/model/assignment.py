@@ -32,6 +32,7 @@ class Assignment:
         nonce: Of the newest report; what ``heard`` names.
         grant: none, download, activate or closed.
         reasons: Gates that are not open, as ``protocol.reports.Reason`` dumps them.
+        percent, bytes_*, rate_bytes_s: As the device said last of its download; nothing of them falls in one attempt.
     """
 
     rollout: str
@@ -57,6 +58,11 @@ class Assignment:
     resumed: bool = False
     percent: float = 0.0
     bytes_fetched: int = 0
+    bytes_copied: int = 0
+    bytes_delta: int = 0
+    bytes_present: int = 0
+    bytes_total: int = 0
+    rate_bytes_s: float = 0.0
     offered_at: datetime | None = None
     offer_expires: datetime | None = None
     updated_at: datetime | None = None
@@ -108,6 +114,16 @@ def count_keys(row: Assignment) -> frozenset[str]:
     return frozenset(keys)
 
 
+def byte_sums(row: Assignment) -> dict[str, int]:
+    """What this assignment adds to the sums of its stage, by key: bytes of the download by the way they came."""
+    return {
+        "bytes:fetched": row.bytes_fetched,
+        "bytes:copied": row.bytes_copied,
+        "bytes:delta": row.bytes_delta,
+        "bytes:present": row.bytes_present,
+    }
+
+
 def deciding_keys(row: Assignment) -> frozenset[str]:
     """Those of the counters that the engine decides on: who is ready, who asks, who is done."""
     return count_keys(row) & _DECIDING
@@ -123,4 +139,8 @@ def count_deltas(before: Assignment, after: Assignment) -> Deltas:
         deltas[after.rollout, after.stage, key] += 1
     for key in old - new:
         deltas[after.rollout, after.stage, key] -= 1
+    was = byte_sums(before)
+    for key, size in byte_sums(after).items():
+        if size != was[key]:
+            deltas[after.rollout, after.stage, key] += size - was[key]
     return deltas

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from orchestrator.model.assignment import EXCLUDED, OFFERED, PENDING, Assignment
-from protocol.reports import Readiness, Reason, StateReport
+from protocol.reports import MAX_BYTES, Progress, Readiness, Reason, StateReport
 from protocol.states import OUTCOMES, Phase, State
 
 _WHOLE = frozenset(
@@ -77,8 +77,10 @@ def apply_state(row: Assignment, report: StateReport, digest: str, now: datetime
         from_version=report.from_version,
         running_version=report.running_version,
         resumed=row.resumed or report.resumed,
-        bytes_fetched=max(row.bytes_fetched, report.bytes_fetched),
+        bytes_fetched=max(row.bytes_fetched, min(report.bytes_fetched, MAX_BYTES)),
+        bytes_present=max(row.bytes_present, row.bytes_total) if report.state in _WHOLE else row.bytes_present,
         percent=100.0 if report.state in _WHOLE else row.percent,
+        rate_bytes_s=0.0 if report.state in _WHOLE or report.is_outcome else row.rate_bytes_s,
         updated_at=now,
     )
     if report.state in OUTCOMES:
@@ -95,16 +97,23 @@ def apply_state(row: Assignment, report: StateReport, digest: str, now: datetime
     return Effect(after, hear=not (asking or passing))
 
 
-def apply_progress(row: Assignment, state: str, percent: float, bytes_fetched: int) -> Assignment:
+def apply_progress(row: Assignment, hint: Progress) -> Assignment:
     """Take in a hint: it never goes back, and moves the state only from ``offered`` to ``downloading``."""
+    if hint.attempt is not None and hint.attempt != row.attempt:
+        return row
     if row.is_terminal or row.offered_at is None or row.state not in (OFFERED, State.WAITING, State.DOWNLOADING):
         return row
-    known = State.DOWNLOADING.value if state == State.DOWNLOADING else row.state
+    known = State.DOWNLOADING.value if hint.state is State.DOWNLOADING else row.state
     return replace(
         row,
         state=known,
-        percent=max(row.percent, percent),
-        bytes_fetched=max(row.bytes_fetched, bytes_fetched),
+        percent=max(row.percent, hint.percent),
+        bytes_fetched=max(row.bytes_fetched, hint.bytes_fetched),
+        bytes_copied=max(row.bytes_copied, hint.bytes_copied or 0),
+        bytes_delta=max(row.bytes_delta, hint.bytes_delta or 0),
+        bytes_present=max(row.bytes_present, hint.bytes_present or 0),
+        bytes_total=max(row.bytes_total, hint.bytes_total),
+        rate_bytes_s=hint.rate_bytes_s or 0.0,
         reasons=[] if known == State.DOWNLOADING else row.reasons,
     )
 

@@ -16,10 +16,11 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import create_engine, event, insert, select
+from sqlalchemy import create_engine, event, insert, inspect, select
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.schema import CreateColumn
 
 from orchestrator.errors import ConflictError, OperationError
 from orchestrator.storage import certificate_tables, tables
@@ -190,9 +191,21 @@ def _beginning(connection: Connection) -> str:
     return "BEGIN IMMEDIATE" if connection.get_execution_options().get(_WRITE) else "BEGIN"
 
 
+def _add_columns(connection: Connection) -> None:
+    """Columns that a database of an earlier version lacks; each has a default that the server knows."""
+    inspector = inspect(connection)
+    for table in certificate_tables.metadata.sorted_tables:
+        present = {column["name"] for column in inspector.get_columns(table.name)}
+        for column in table.columns:
+            if column.name not in present:
+                made = CreateColumn(column).compile(dialect=connection.dialect)
+                connection.exec_driver_sql(f'ALTER TABLE "{table.name}" ADD COLUMN {made}')
+
+
 def _upgrade(connection: Connection, path: Path) -> str:
     """Make the tables, check the schema's version; returns the database's id."""
     certificate_tables.metadata.create_all(connection)  # that of tables, with these known to it too
+    _add_columns(connection)
     found = {row.key: row.value for row in connection.execute(select(tables.settings))}
     schema = int(found.get("schema", SCHEMA))
     if schema > SCHEMA:

@@ -105,6 +105,11 @@ class ReleaseFacts:
     state: str
 
 
+async def image_bytes(conn: AsyncConnection, release: str) -> int:
+    """Bytes of what a release installs; 0 where it does not exist."""
+    return int(await conn.scalar(select(releases.c.image_bytes).where(releases.c.id == release)) or 0)
+
+
 async def release_facts(conn: AsyncConnection, ids: Collection[str]) -> dict[str, ReleaseFacts]:
     """Releases by id; those that do not exist are left out."""
     columns = (releases.c.id, releases.c.path, releases.c.length, releases.c.sha256, releases.c.counter)

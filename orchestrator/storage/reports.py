@@ -247,7 +247,7 @@ class _Work:
                 if content.is_outcome and effect.after.outcome_digest != row.outcome_digest:
                     self._outcome(content)
             case Progress():
-                self.after[key] = apply_progress(row, content.state.value, content.percent, content.bytes_fetched)
+                self.after[key] = apply_progress(row, content)
                 return
         self.after[key] = effect.after
         if effect.hear:

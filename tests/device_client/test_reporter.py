@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from securesystemslib.dsse import Envelope
 
 from device_client.agent.journal import Update
+from device_client.download.progress import Standing
 from device_client.reporter import will
 from protocol.envelopes import open_envelope, verify_with
 from protocol.errors import ErrorCode
@@ -61,7 +62,7 @@ async def test_without_a_line_nothing_is_said(lab: Lab) -> None:
     await lab.reporter.state(_update(lab), None)
     await lab.reporter.readiness("r", 1, "asked-001", Phase.DOWNLOAD, [], ready=True, stale=False)
     await lab.reporter.inventory(lab.settings, None, None, [])
-    await lab.reporter.progress(_update(lab), 1, 1, 1)
+    await lab.reporter.progress(_update(lab), Standing())
     await lab.reporter.want("r", ["ab" * 32])
     await lab.reporter.presence(online=True)
     assert line.sent == []

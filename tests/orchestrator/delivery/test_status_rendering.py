@@ -11,6 +11,7 @@ from orchestrator.rollouts.engine import Facts
 from orchestrator.storage.concerns import Concern
 from protocol.envelopes import encode
 from protocol.states import State
+from protocol.status_messages import BytesMoved
 from protocol.topics import RULES, Kind
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -44,6 +45,16 @@ def test_a_rollout_is_summed_over_its_stages() -> None:
     assert status.stages[1].reasons == {"power: battery_low": 5}
     assert {figure.rule for figure in status.stages[0].figures} == {"failures", "success"}
     assert "failure_count" in {figure.rule for figure in status.stages[1].figures}
+
+
+def test_bytes_are_summed_for_stages_that_are_under_way() -> None:
+    """Of the whole rollout always; what a stage is to bring is the image times its members."""
+    moved = {"bytes:fetched": 30, "bytes:delta": 10, "bytes:copied": 50, "bytes:present": 90}
+    status = rollout_status(facts(counts={0: moved, 1: moved}), {}, NOW, image_bytes=100)
+    assert status.moved == BytesMoved(fetched=60, delta=20, copied=100, present=180, expected=2000)
+    under_way = [stage.moved for stage in status.stages if stage.state in ("open", "soaking")]
+    assert under_way == [BytesMoved(fetched=30, delta=10, copied=50, present=90, expected=1000)] * len(under_way) != []
+    assert all(stage.moved is None for stage in status.stages if stage.state in ("pending", "passed"))
 
 
 def test_reasons_are_the_most_frequent_ones() -> None:

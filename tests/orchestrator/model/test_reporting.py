@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from orchestrator.model.assignment import OFFERED, Assignment
 from orchestrator.model.reporting import apply_progress, apply_readiness, apply_state
 from protocol.errors import ErrorCode
-from protocol.reports import Readiness, Reason, StateReport
+from protocol.reports import Progress, Readiness, Reason, StateReport
 from protocol.states import OUTCOMES, Phase, State
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
@@ -137,17 +137,25 @@ def test_another_attempt_is_another_story(what: State, attempt: int) -> None:
     assert apply_state(OPEN, state(what, attempt=attempt), "d" * 64, LATER).after == OPEN
 
 
+def test_progress_of_another_attempt_says_nothing() -> None:
+    """A hint that was late is of what was given up; an older agent does not say which attempt it means."""
+    for attempt, percent in ((OPEN.attempt + 1, 0.0), (OPEN.attempt, 9.0), (None, 9.0)):
+        hint = Progress(rollout=OPEN.rollout, state=State.DOWNLOADING, percent=9, attempt=attempt)
+        assert apply_progress(OPEN, hint).percent == percent
+
+
 @given(
     st.sampled_from([PENDING_ROW, OPEN, DONE, replace(OPEN, state="downloading"), replace(OPEN, state="verifying")]),
     st.sampled_from(list(State)),
-    st.lists(st.tuples(st.floats(0, 100), st.integers(0, 10**9)), max_size=8),
+    st.lists(st.tuples(st.floats(0, 100), *[st.integers(0, 10**9)] * 4), max_size=8),
 )
-def test_progress_is_a_hint(row: Assignment, what: State, hints: list[tuple[float, int]]) -> None:
+def test_progress_is_a_hint(row: Assignment, what: State, hints: list[tuple[float, int, int, int, int]]) -> None:
     """It never goes back, and the only state it leads to is downloading, from before."""
-    for percent, size_bytes in hints:
-        after = apply_progress(row, what, percent, size_bytes)
+    for percent, *sizes in hints:
+        ways = dict(zip(("bytes_fetched", "bytes_copied", "bytes_delta", "bytes_present"), sizes, strict=True))
+        after = apply_progress(row, Progress(rollout=row.rollout, state=what, percent=percent, **ways))
         assert after.percent >= row.percent
-        assert after.bytes_fetched >= row.bytes_fetched
+        assert all(getattr(after, name) >= getattr(row, name) for name in ways)
         if after.state != row.state:
             assert (row.state, after.state) == (OFFERED, State.DOWNLOADING)
         assert (after.grant, after.nonce, after.asking) == (row.grant, row.nonce, row.asking)

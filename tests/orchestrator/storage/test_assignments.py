@@ -37,6 +37,7 @@ _CHANGES = st.fixed_dictionaries(
         "offered_at": st.sampled_from([None, NOW]),
         "grant": st.sampled_from(["none", "download", "activate", "closed"]),
         "percent": st.floats(0, 100),
+        **{f"bytes_{way}": st.integers(0, 2**42) for way in ("fetched", "copied", "delta", "present")},
     },
 )
 _BATCHES = st.lists(st.dictionaries(st.integers(0, 5), _CHANGES, min_size=1, max_size=4), max_size=12)
@@ -70,7 +71,10 @@ async def _write(batches: list[dict[int, dict[str, Any]]]) -> None:
             for number, after in changed.items():
                 rows[number] = after
             counts = await assignments.load_counts(conn, "r-1")
-            assert counts == await assignments.recount(conn, "r-1")
+            assert counts == {
+                stage: {key: n for key, n in found.items() if n}
+                for stage, found in (await assignments.recount(conn, "r-1")).items()
+            }
             assert sum(n for stage in counts.values() for key, n in stage.items() if key.startswith("state:")) == 6
         assert await assignments.of_rollout(conn, "r-1") == rows
 

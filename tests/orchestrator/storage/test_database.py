@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.errors import ConflictError, OperationError
-from orchestrator.storage import groups
+from orchestrator.storage import assignments, groups
 from orchestrator.storage.database import SCHEMA, Database
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
@@ -187,6 +187,27 @@ async def test_a_newer_schema_is_left_alone(tmp_path: Path) -> None:
         await Database.open(path)
     with closing(sqlite3.connect(path)) as raw:
         assert raw.execute("SELECT count(*) FROM sqlite_master WHERE name = 'events'").fetchone() == (0,)
+
+
+async def test_a_database_of_an_earlier_version_gets_what_it_lacks(tmp_path: Path) -> None:
+    """Columns that were not there are added with their defaults; rows stay."""
+    path = tmp_path / "db.sqlite"
+    await (await Database.open(path)).close()
+    with closing(sqlite3.connect(path)) as raw:
+        raw.execute(
+            'INSERT INTO assignments (rollout, device, stage, attempt, place, state, ready, asking, reasons, "grant",'
+            " close_reason, detail, log, resumed, percent, bytes_fetched)"
+            " VALUES ('r-1', 'd1', 0, 1, 0.5, 'pending', 0, 0, '[]', 'none', '', '', '', 0, 0, 7)"
+        )
+        for name in ("bytes_copied", "rate_bytes_s"):
+            raw.execute(f"ALTER TABLE assignments DROP COLUMN {name}")
+        raw.commit()
+    db = await Database.open(path)
+    async with db.read() as conn:
+        found = await assignments.get(conn, "r-1", "d1")
+    await db.close()
+    assert found is not None
+    assert (found.bytes_fetched, found.bytes_copied, found.rate_bytes_s) == (7, 0, 0.0)
 
 
 def _garbage(path: Path) -> None:
