@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from device_client.durable import read_capped, write_durably
 from device_client.errors import NotFoundError, StorageError
+from protocol.trust.floors import Floors, higher
 
 T = TypeVar("T", bound=BaseModel)
 MAX_BYTES = 1_048_576
@@ -93,6 +94,21 @@ class FloorsFile(Generic[T]):
         if copy.sha256 != _digest(copy.generation, copy.content):
             raise StorageError(f"{path}: its checksum does not fit")
         return copy.generation, self._model.model_validate_json(copy.content)
+
+
+class DeviceFloors:
+    """What verification keeps its floors in: an absent file is a new device, a damaged one an error (fail closed)."""
+
+    def __init__(self, directory: Path) -> None:
+        self._file = FloorsFile(directory, Floors, higher)
+
+    def load(self) -> Floors:
+        """The newest whole copy; raises as ``FloorsFile.load``."""
+        return self._file.load() or Floors()
+
+    def save(self, floors: Floors) -> None:
+        """Durable when it returns; raises as ``FloorsFile.save``."""
+        self._file.save(floors)
 
 
 def _digest(generation: int, content: str) -> str:

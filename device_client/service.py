@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from random import Random, SystemRandom
 
 import structlog
@@ -20,7 +19,7 @@ from device_client.config import DeviceHome, DeviceSettings
 from device_client.download.sources import MqttSource
 from device_client.effect_handlers import EffectHandlers
 from device_client.enrolling import Returning
-from device_client.floors_file import FloorsFile
+from device_client.floors_file import DeviceFloors
 from device_client.freshness import Freshness
 from device_client.gate_keeper import GateKeeper
 from device_client.gates.approval import ApprovalGate
@@ -53,7 +52,6 @@ from protocol.errors import ErrorCode, FlagshipError, ProtocolError
 from protocol.mqtt.connection import Session
 from protocol.topics import Topics
 from protocol.trust.checks import Receiver
-from protocol.trust.floors import Floors, higher
 from protocol.trust.workflow import TrustStore
 
 log = structlog.get_logger(__name__)
@@ -65,19 +63,6 @@ def make_installer(home: DeviceHome, settings: DeviceSettings) -> SlotInstaller:
     """The installer that ``device.toml`` names."""
     kind = DirectoryInstaller if settings.installer.kind == "directory" else FileInstaller
     return kind(home.releases, home.current, home.installer)
-
-
-class _FloorsStore:
-    """Floors on disk; an absent file is a new device, a damaged one is an error (fail closed)."""
-
-    def __init__(self, directory: Path) -> None:
-        self._file = FloorsFile(directory, Floors, higher)
-
-    def load(self) -> Floors:
-        return self._file.load() or Floors()
-
-    def save(self, floors: Floors) -> None:
-        self._file.save(floors)
 
 
 class Agent:
@@ -93,7 +78,7 @@ class Agent:
         self._topics = Topics(self._enrolment.fleet)
         self._installer = make_installer(home, settings)
         self._verifier = Verifier(
-            TrustStore(home.trust, identity.load_root(home)), _FloorsStore(home.state), self._receiver, clock
+            TrustStore(home.trust, identity.load_root(home)), DeviceFloors(home.state), self._receiver, clock
         )
         believed = self._verifier.clock
         self.runner = Runner(Journal(home.journal), timing, clock, self._random)

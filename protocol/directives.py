@@ -4,7 +4,6 @@ An announcement is a lease on a whole rollout; an offer says what one device may
 path, length, sha256 and counter, and these must equal what the offline keys signed (Uptane's rule: two keys agree).
 """
 
-from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Literal
 
@@ -115,8 +114,3 @@ class Offer(Directive):
     key_wrap: Annotated[str, StringConstraints(max_length=4096)] | None = None
     heard: Heard = Heard()
     reason: Annotated[str, StringConstraints(max_length=200)] = ""
-
-
-def lease_half(issued: datetime, expires: datetime) -> datetime:
-    """When a lease is renewed: half of its life has passed."""
-    return issued + (expires - issued) / 2

@@ -45,12 +45,6 @@ async def remove(db: Database, name: str, members: Sequence[str]) -> list[str]:
         return await groups.members(conn, name)
 
 
-async def members_of(conn: AsyncConnection, name: str) -> list[str]:
-    """The members, in order; raises NotFoundError."""
-    await _check_group(conn, name)
-    return await groups.members(conn, name)
-
-
 async def _check_group(conn: AsyncConnection, name: str) -> None:
     if not await groups.exists(conn, name):
         raise NotFoundError(f"group {name}: there is none; see 'flagship group list'")

@@ -23,11 +23,6 @@ def is_releases(role: str) -> bool:
     return role.startswith(releases_role(""))
 
 
-def is_carrier(role: str) -> bool:
-    """Whether a role signs no TUF metadata: it only names keys."""
-    return role.startswith((director_role(""), CODESIGN))
-
-
 def is_online(role: str) -> bool:
     """Whether the orchestrator's signer holds the role's keys."""
     return role.startswith(ONLINE)

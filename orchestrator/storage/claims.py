@@ -138,13 +138,6 @@ async def enrolment_by_id(conn: AsyncConnection, wanted: str) -> Enrolment | Non
     return None if row is None else Enrolment(**row)
 
 
-async def admitted_under(conn: AsyncConnection, serial: str) -> Enrolment | None:
-    """The newest request that got a certificate for a serial."""
-    query = select(enrolments).where(enrolments.c.serial == serial, enrolments.c.state == ISSUED)
-    row = (await conn.execute(query.order_by(enrolments.c.decided_at.desc()).limit(1))).mappings().first()
-    return None if row is None else Enrolment(**row)
-
-
 async def pending(conn: AsyncConnection, *, after: str = "", limit: int = 100) -> list[Enrolment]:
     """Requests that wait for a person, by id, beginning behind ``after``."""
     query = select(enrolments).where(enrolments.c.state == PENDING, enrolments.c.id > after)

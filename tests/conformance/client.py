@@ -21,12 +21,11 @@ from tuf.api import exceptions as tuf_errors
 from tuf.api.metadata import TargetFile
 from tuf.ngclient import FetcherInterface
 
-from device_client.floors_file import FloorsFile
+from device_client.floors_file import DeviceFloors
 from device_client.verification.release import Verifier
 from protocol.clock import SystemClock
 from protocol.errors import ErrorCode, FlagshipError, TrustError
 from protocol.trust.checks import Receiver
-from protocol.trust.floors import Floors, higher
 from protocol.trust.trusted import Trusted
 from protocol.trust.workflow import Recovery, refresh_from
 
@@ -74,22 +73,6 @@ class HttpTrustStore:
         return trusted
 
 
-class FloorsFolder:
-    """The device's floors file, in a folder that holds nothing else."""
-
-    def __init__(self, directory: Path) -> None:
-        directory.mkdir(exist_ok=True)
-        self._file = FloorsFile(directory, Floors, higher)
-
-    def load(self) -> Floors:
-        """The newest copy; none on a new client."""
-        return self._file.load() or Floors()
-
-    def save(self, floors: Floors) -> None:
-        """Both copies."""
-        self._file.save(floors)
-
-
 def refresh(directory: Path, url: str, targets: list[str]) -> dict[str, TargetFile | None]:
     """Refresh as a device does; returns what is listed under the wanted names.
 
@@ -97,7 +80,9 @@ def refresh(directory: Path, url: str, targets: list[str]) -> dict[str, TargetFi
         FlagshipError: Metadata was refused; the code names the attack.
     """
     store = HttpTrustStore(directory, url, targets)
-    verifier = Verifier(store, FloorsFolder(directory / "floors"), lambda: NOBODY, SystemClock())
+    floors = directory / "floors"
+    floors.mkdir(exist_ok=True)
+    verifier = Verifier(store, DeviceFloors(floors), lambda: NOBODY, SystemClock())
     verifier.refresh({})
     return store.found
 

@@ -20,7 +20,7 @@ from tuf.api.metadata import TargetFile
 
 from device_client.config import DeviceHome, DeviceSettings
 from device_client.download.sources import Collected
-from device_client.floors_file import FloorsFile
+from device_client.floors_file import DeviceFloors
 from device_client.installers.directory import DirectoryInstaller
 from device_client.reporter import Reporter
 from device_client.transfer import Fetcher
@@ -34,7 +34,6 @@ from protocol.errors import ErrorCode
 from protocol.manifest import Artifact, FileEntry, Manifest, Policy, ReleaseInfo
 from protocol.topics import Topics
 from protocol.trust.checks import Receiver
-from protocol.trust.floors import Floors, higher
 from protocol.trust.workflow import TrustStore
 from tests.protocol.trust.repository import DIRECTOR, FLEET, NOW, PRODUCT, Repository
 
@@ -58,21 +57,6 @@ class SealedRelease:
     artifact: Artifact
     cek: bytes
     chunks: dict[str, bytes]
-
-
-@dataclass
-class FloorsOnDisk:
-    """The floors' two files, as the service keeps them."""
-
-    directory: Path
-
-    def load(self) -> Floors:
-        """The newest whole copy."""
-        return FloorsFile(self.directory, Floors, higher).load() or Floors()
-
-    def save(self, floors: Floors) -> None:
-        """Durable when it returns."""
-        FloorsFile(self.directory, Floors, higher).save(floors)
 
 
 @dataclass
@@ -147,7 +131,7 @@ class Lab:
         self.device_signer = CryptoSigner(ec.generate_private_key(ec.SECP256R1()))
         self.topics = Topics(FLEET)
         self.installer = DirectoryInstaller(self.home.releases, self.home.current, self.home.installer)
-        self.floors = FloorsOnDisk(self.home.state)
+        self.floors = DeviceFloors(self.home.state)
         self.root = self.repository.root_bytes()
         self.verifier = self.new_verifier()
         self.shelf = Shelf()

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from protocol.directives import Announcement, Grant, Heard, Offer, ReleaseRef, lease_half
+from protocol.directives import Announcement, Grant, Heard, Offer, ReleaseRef
 from protocol.envelopes import decode, encode
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -78,11 +78,6 @@ def test_a_directive_does_not_change() -> None:
     """What was checked stays as it was checked."""
     with pytest.raises(ValidationError):
         Offer(**OFFER).seq = 9  # type: ignore[misc]
-
-
-def test_a_lease_is_renewed_at_half_of_its_life() -> None:
-    """A day's lease is renewed after twelve hours."""
-    assert lease_half(NOW, NOW + timedelta(hours=24)) == NOW + timedelta(hours=12)
 
 
 def test_a_release_is_named_the_same_by_both_keys() -> None:

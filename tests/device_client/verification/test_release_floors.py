@@ -7,35 +7,18 @@ from typing import Any
 import pytest
 from securesystemslib.signer import CryptoSigner
 
-from device_client.floors_file import FloorsFile
+from device_client.floors_file import DeviceFloors
 from device_client.verification.release import Verifier
 from protocol.clock import ManualClock
 from protocol.directives import ANNOUNCEMENT_TYPE, Action, Announcement, ReleaseRef
 from protocol.envelopes import encode, sign
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.trust.checks import Receiver
-from protocol.trust.floors import Floors, higher
 from protocol.trust.workflow import TrustStore
 from tests.protocol.trust.repository import DIRECTOR, FLEET, NOW, PRODUCT, Repository
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 RELEASE = ReleaseRef(path=f"{PRODUCT}/1.1.0/manifest", length=5, sha256="ab" * 32, counter=0)
-
-
-class Store:
-    """Floors on the disk, as the agent keeps them."""
-
-    def __init__(self, directory: Path) -> None:
-        directory.mkdir(exist_ok=True)
-        self._file = FloorsFile(directory, Floors, higher)
-
-    def load(self) -> Floors:
-        """The newest copy."""
-        return self._file.load() or Floors()
-
-    def save(self, floors: Floors) -> None:
-        """Both copies."""
-        self._file.save(floors)
 
 
 class Lab:
@@ -53,7 +36,7 @@ class Lab:
         """The agent after a restart: only files are left."""
         trust = TrustStore(self.place / "trust", self.first_root)
         receiver = Receiver(FLEET, "dev1", PRODUCT, "rev-a", {})
-        return Verifier(trust, Store(self.place / "state"), lambda: receiver, self.wall)
+        return Verifier(trust, DeviceFloors(self.place / "state"), lambda: receiver, self.wall)
 
     def announce(self, issued: datetime, *, seq: int, expires: datetime | None = None) -> None:
         """Let the device take an announcement."""

@@ -10,6 +10,7 @@ from orchestrator.errors import ConflictError, NotFoundError
 from orchestrator.fleet import groups
 from orchestrator.model.device import Device
 from orchestrator.storage import devices
+from orchestrator.storage import groups as group_store
 from orchestrator.storage.database import Database
 from protocol.clock import ManualClock
 
@@ -31,7 +32,7 @@ async def db(tmp_path: Path) -> AsyncIterator[Database]:
 async def members(db: Database, name: str) -> list[str]:
     """Members of a group."""
     async with db.read() as conn:
-        return await groups.members_of(conn, name)
+        return await group_store.members(conn, name)
 
 
 async def test_a_group_is_made_filled_and_emptied(db: Database) -> None:
@@ -48,8 +49,9 @@ async def test_one_unknown_device_spoils_the_whole_change(db: Database) -> None:
     unknown = "devices d7, d8, d9, ...: not enrolled"
     with pytest.raises(NotFoundError, match=unknown):
         await groups.create(db, ManualClock(NOW), "canary", ["d1", "d9", "d8", "d7", "d99"])
+    assert await members(db, "canary") == []
     with pytest.raises(NotFoundError, match="group canary: there is none"):
-        await members(db, "canary")
+        await groups.add(db, "canary", ["d1"])
     await groups.create(db, ManualClock(NOW), "canary", ["d1", "d2"])
     with pytest.raises(NotFoundError, match="devices d9: not enrolled"):
         await groups.add(db, "canary", ["d3", "d9"])
