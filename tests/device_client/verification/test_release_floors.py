@@ -26,6 +26,7 @@ class Lab:
 
     def __init__(self, place: Path, wall: datetime = NOW) -> None:
         self.place = place
+        (place / "state").mkdir()
         self.repository = Repository()
         self.repository.add_release()
         self.first_root = self.repository.root_bytes()
