@@ -10,7 +10,6 @@ import contextlib
 import re
 import socket
 import ssl
-from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +18,24 @@ from typing import Any
 
 import structlog
 from aiomqtt import Client, MqttError, ProtocolVersion, Will
-from aiomqtt import Message as AiomqttMessage
 from paho.mqtt.reasoncodes import ReasonCode
 
 from protocol.errors import FlagshipError
+from protocol.mqtt.arrivals import Arrivals, Message
 from protocol.mqtt.cancelling import leave_off, whole
 from protocol.mqtt.tls import TlsFilesError, tls_context
+
+__all__ = [
+    "ConnectionLost",
+    "ConnectionSettings",
+    "Message",
+    "PublishRefused",
+    "RequestRefused",
+    "Session",
+    "SubscribeRefused",
+    "backoff",
+    "connect",
+]
 
 log = structlog.get_logger(__name__)
 
@@ -74,47 +85,12 @@ class ConnectionSettings:
     check_time: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
-    """What arrived."""
-
-    topic: str
-    payload: bytes
-    retain: bool
-    qos: int
-
-
-class _Inbox(asyncio.Queue[Any]):
-    """Takes messages from aiomqtt's callback at once; aiomqtt's own reader never sees them.
-
-    aiomqtt makes a task and waits on two futures for every message: three times the cost of reading in one go.
-    """
-
-    def __init__(self, maxsize: int = 0) -> None:
-        super().__init__()
-        self.limit = maxsize
-        self.items: deque[Message] = deque()
-        self.arrived = asyncio.Event()
-        self.dropped = 0
-
-    def put_nowait(self, item: AiomqttMessage) -> None:
-        if self.limit and len(self.items) >= self.limit:
-            self.dropped += 1
-            return
-        self.items.append(Message(item.topic.value, item.payload, bool(item.retain), item.qos))
-        self.arrived.set()
-
-    async def get(self) -> Any:  # noqa: ANN401
-        """Never answers: aiomqtt's reader only serves to learn of the end of the connection."""
-        await asyncio.Event().wait()
-
-
 class Session:
     """A live connection. Made by ``connect``."""
 
-    def __init__(self, client: Client, inbox: _Inbox, settings: ConnectionSettings) -> None:
+    def __init__(self, client: Client, arrivals: Arrivals, settings: ConnectionSettings) -> None:
         self._client = client
-        self._inbox = inbox
+        self._arrivals = arrivals
         self._settings = settings
         self._lost: ConnectionLost | None = None
         self._refused: dict[int, str] = {}
@@ -122,7 +98,7 @@ class Session:
     @property
     def dropped(self) -> int:
         """Messages that came faster than they were read."""
-        return self._inbox.dropped
+        return self._arrivals.dropped
 
     async def publish(
         self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False, timeout_s: float | None = None
@@ -144,8 +120,11 @@ class Session:
             _, reason = self._refused.popitem()
             raise PublishRefused(f"publish to {topic}: the broker answered {reason}")
 
-    async def subscribe(self, filters: Sequence[tuple[str, int]]) -> None:
+    async def subscribe(self, filters: Sequence[tuple[str, int]], *, timeout_s: float | None = None) -> None:
         """One SUBSCRIBE for all filters.
+
+        Args:
+            timeout_s: For the SUBACK, which may come behind a lot else; else the connection's.
 
         Raises:
             ConnectionLost: No answer in time.
@@ -154,7 +133,7 @@ class Session:
         self._check()
         try:
             codes: Sequence[ReasonCode | int] = await whole(
-                self._client.subscribe(list(filters), timeout=self._settings.timeout_s)
+                self._client.subscribe(list(filters), timeout=timeout_s or self._settings.timeout_s)
             )
         except MqttError as error:
             raise ConnectionLost(f"subscribe: {error}") from error
@@ -162,7 +141,7 @@ class Session:
             if code.is_failure if isinstance(code, ReasonCode) else code >= 0x80:
                 raise SubscribeRefused(f"subscribe to {topic_filter}: the broker answered {code}")
 
-    async def unsubscribe(self, filters: Sequence[str]) -> None:
+    async def unsubscribe(self, filters: Sequence[str], *, timeout_s: float | None = None) -> None:
         """One UNSUBSCRIBE for all filters.
 
         Raises:
@@ -170,7 +149,7 @@ class Session:
         """
         self._check()
         try:
-            await whole(self._client.unsubscribe(list(filters), timeout=self._settings.timeout_s))
+            await whole(self._client.unsubscribe(list(filters), timeout=timeout_s or self._settings.timeout_s))
         except MqttError as error:
             raise ConnectionLost(f"unsubscribe: {error}") from error
 
@@ -184,14 +163,12 @@ class Session:
             for message in self.drain():
                 yield message
             self._check()
-            self._inbox.arrived.clear()
-            if not self._inbox.items:
-                await self._inbox.arrived.wait()
+            await self._arrivals.wait()
 
     def drain(self) -> Iterator[Message]:
         """What has arrived so far, without waiting."""
-        while self._inbox.items:
-            yield self._inbox.items.popleft()
+        while self._arrivals.messages:
+            yield self._arrivals.messages.popleft()
 
     async def wait_lost(self) -> None:
         """Wait for the end of the connection, then raise ConnectionLost."""
@@ -214,7 +191,7 @@ class Session:
         """Let everybody who uses this session see it as lost; the connection itself is closed by its block."""
         if self._lost is None:
             self._lost = ConnectionLost(f"broker {self._settings.host}:{self._settings.port}: {why}")
-        self._inbox.arrived.set()
+        self._arrivals.wake()
         for waiting in self._client._pending_publishes.values():  # noqa: SLF001 - aiomqtt lets them time out
             waiting.set()
 
@@ -256,13 +233,13 @@ async def connect(settings: ConnectionSettings) -> AsyncIterator[Session]:
         tls_context=context,
         keepalive=settings.keepalive_s,
         timeout=settings.timeout_s,
-        queue_type=_Inbox,
-        max_queued_incoming_messages=settings.max_queued_incoming,
         max_queued_outgoing_messages=10_000,
         max_inflight_messages=settings.max_inflight,
         max_concurrent_outgoing_calls=settings.max_inflight,
         socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
     )
+    arrivals = Arrivals(settings.max_queued_incoming)
+    client._client.on_message = arrivals.take  # noqa: SLF001 - see there
     client.pending_calls_threshold = settings.max_inflight + 1
     try:
         await whole(client.__aenter__())
@@ -274,10 +251,7 @@ async def connect(settings: ConnectionSettings) -> AsyncIterator[Session]:
     except asyncio.CancelledError:
         leave_off(client)
         raise
-    inbox = client._queue  # noqa: SLF001 - the queue that queue_type made
-    if not isinstance(inbox, _Inbox):
-        raise RuntimeError("aiomqtt did not use the queue type that it was given")
-    session = Session(client, inbox, settings)
+    session = Session(client, arrivals, settings)
     session._watch_pubacks()  # noqa: SLF001
     watcher = asyncio.create_task(session._watch())  # noqa: SLF001
     try:

@@ -162,7 +162,7 @@ async def test_what_arrived_before_the_end_is_still_read(mortal_broker: Any) -> 
         await session.subscribe([("open/last", 1)])
         await session.publish("open/last", b"word")
         async with asyncio.timeout(DEADLINE_S):
-            while not session._inbox.items:
+            while not session._arrivals.messages:
                 await asyncio.sleep(0.01)
         await asyncio.to_thread(mortal_broker.stop)
         with pytest.raises(ConnectionLost):
