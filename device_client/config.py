@@ -96,18 +96,20 @@ class DownloadSection(_Section):
     Attributes:
         window: Chunks in the first windows; fewer after losses, more while all arrives.
         max_window: The most in one window; brokers drop larger bursts silently.
-        window_bytes: The most bytes in one window.
+        window_bytes: The most bytes in one window; as many are asked for as the link's bandwidth and delay need.
         rate_limit_bytes_s: Average transfer rate; 0 means no limit.
-        min_rate_bytes_s: A broker whose chunks come slower is left for the next one (E_SLOW); 0 means never.
+        min_rate_bytes_s: A broker whose chunks come slower is left for another source or broker (E_SLOW); 0: never.
         slow_window_s: What that is averaged over, of time in which chunks were waited for.
+        return_after_s: How long a source that was left is not asked, first; longer each time that it fails again.
     """
 
     window: Annotated[int, Field(ge=1, le=MAX_WINDOW)] = 16
     max_window: Annotated[int, Field(ge=1, le=MAX_WINDOW)] = MAX_WINDOW
-    window_bytes: Annotated[int, Field(ge=MAX_CIPHERTEXT_BYTES, le=16 * 2**20)] = 2**20
+    window_bytes: Annotated[int, Field(ge=MAX_CIPHERTEXT_BYTES, le=16 * 2**20)] = 4 * 2**20
     rate_limit_bytes_s: Annotated[int, Field(ge=0)] = 0
     min_rate_bytes_s: Annotated[int, Field(ge=0)] = 0
     slow_window_s: Seconds = 60
+    return_after_s: Seconds = 60
 
 
 def _zone(name: str) -> str:

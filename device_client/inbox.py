@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from device_client.download.sources import MqttSource
+from device_client.download.mqtt_source import MqttSource
 from device_client.errors import DeviceError
 from device_client.refusals import Refusals
 from device_client.verification.release import Accepted, Verifier
@@ -95,6 +95,7 @@ class Inbox:
             again_s: How often what could not be judged is looked at again: a clock that was wrong may be right by now.
         """
         self._topics = topics
+        self._chunks = topics.filter(Kind.CHUNK).removesuffix("+")
         self._verifier = verifier
         self._source = source
         self._take = take
@@ -119,6 +120,9 @@ class Inbox:
 
     def receive(self, message: Message) -> None:
         """Sort one message; never raises, never waits."""
+        if message.topic.startswith(self._chunks):  # nearly all that comes, and the source knows what it asked for
+            self._source.deliver(message.topic[len(self._chunks) :], message.payload)
+            return
         try:
             topic = self._topics.parse(message.topic)
             if len(message.payload) > RULES[topic.kind].max_bytes:
@@ -144,9 +148,6 @@ class Inbox:
 
     def _sort(self, kind: Kind, values: dict[str, str], payload: bytes) -> None:
         match kind:
-            case Kind.CHUNK:
-                self._source.deliver(values["cid"], payload)
-                return
             case Kind.TRUST_ROOT:
                 self._keep_root(int(values["n"]), payload)
                 self._trust_changed = True

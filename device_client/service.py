@@ -14,9 +14,10 @@ from device_client.announcement_answers import AnnouncementAnswers
 from device_client.approval import ApprovalBook
 from device_client.availability import Availability
 from device_client.changes import Changes
+from device_client.chunk_sources import make_sources
 from device_client.clock import FlooredClock
 from device_client.config import DeviceHome, DeviceSettings
-from device_client.download.sources import MqttSource
+from device_client.download.mqtt_source import MqttSource
 from device_client.effect_handlers import EffectHandlers
 from device_client.enrolling import Returning
 from device_client.floors_file import DeviceFloors
@@ -42,7 +43,6 @@ from device_client.refusals import Refusals
 from device_client.renewal import Renewal
 from device_client.reporter import Reporter
 from device_client.self_report import SelfReport
-from device_client.slow_broker import SlowBroker
 from device_client.transfer import Fetcher
 from device_client.upkeep import Upkeep
 from device_client.uplink import Uplink
@@ -110,13 +110,16 @@ class Agent:
             clock,
             timing.gate_interval_s,
         )
+        self._sources = make_sources(
+            settings, self._source, self._leave_broker, self._chunk_refused, clock, self._random
+        )
         self._fetcher = Fetcher(
             home.staging,
             settings,
             me.id,
             partial(identity.load_content_keys, home),
             self._verifier,
-            self._source,
+            self._sources,
             self._reporter,
             self._chunk_refused,
             self._random,
@@ -143,7 +146,6 @@ class Agent:
             self._converse,
             self._before_connecting,
         )
-        self._slow = SlowBroker(settings.download, self._source, self._uplink.leave, self._chunk_refused, clock)
         self._renewal = Renewal(home, settings, self._topics, self._reporter, believed, self._random, self._uplink.turn)
         self._upkeep = Upkeep(home, settings, self._verifier, self.runner, self._uplink, self._refusals)
         self._handlers: EffectHandlers | None = None
@@ -214,7 +216,7 @@ class Agent:
         while True:
             await asyncio.sleep(TICK_S)
             await self.runner.tick()
-            self._slow.watch()
+            self._sources.watch()
             self._watch_clock()
 
     async def _answer(self) -> None:
@@ -245,6 +247,9 @@ class Agent:
             IntervalGate(self._last_update, clock),
             WindowGate(self.settings.gates.windows, clock),
         )
+
+    def _leave_broker(self, why: str) -> bool:
+        return self._uplink.leave(why)
 
     def _say_again(self) -> None:
         self.runner.repeat_level()

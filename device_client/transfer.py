@@ -17,6 +17,7 @@ from device_client.agent.journal import Update
 from device_client.config import DeviceSettings
 from device_client.download.downloader import DownloadSettings, Listeners, Transfer, fetch_artifact, fetch_pieces
 from device_client.download.progress import DownloadProgress, Standing
+from device_client.download.source_set import SourceSet
 from device_client.download.sources import ChunkSource
 from device_client.download.store import PieceStore, clear_staging, stream_path
 from device_client.reporter import Reporter
@@ -39,7 +40,7 @@ class Fetcher:
         device: str,
         content_keys: Callable[[], Sequence[X25519PrivateKey]],
         verifier: Verifier,
-        source: ChunkSource,
+        source: ChunkSource | SourceSet,
         reporter: Reporter,
         refused: Callable[[ErrorCode, str], None],
         random: Random,

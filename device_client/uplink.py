@@ -90,6 +90,7 @@ class Uplink:
         self._on_trial = ""
         self._turned = False
         self._left = False
+        self._has_others = False
         self.adopted_at = clock.monotonic()
 
     async def run(self) -> None:
@@ -123,6 +124,7 @@ class Uplink:
         while True:
             try:
                 tries = await asyncio.to_thread(ways, self._home)
+                self._has_others = len({way.address for way in tries}) > 1
                 self._on_trial = tries[0].connection.name if tries[0].connection != tries[-1].connection else ""
                 return tries
             except (DeviceError, OSError) as error:
@@ -135,11 +137,17 @@ class Uplink:
         if self._session is not None:
             self._session.end(why)
 
-    def leave(self, why: str) -> None:
-        """End the present connection as if it had not come about: the next way is tried, each time after more wait."""
+    def leave(self, why: str) -> bool:
+        """End the present connection as if it had not come about: the next way is tried, each time after more wait.
+
+        Returns:
+            Whether there was a connection to leave and is another broker to go to.
+        """
+        if self._session is None or not self._has_others:
+            return False
         self._left = True
-        if self._session is not None:
-            self._session.end(why)
+        self._session.end(why)
+        return True
 
     def try_next_way(self) -> None:
         """Where a way is on trial and the old one works: leave it now and then to try the new one."""

@@ -381,7 +381,7 @@ async def test_the_end_of_the_agent_in_mid_transfer(tmp_path: Path) -> None:
             group.create_task(device.tick())
             group.create_task(connection(device))
             await device.offered(release)
-            await until(lambda: device.lab.fetcher._source.asked > 0)  # type: ignore[attr-defined]
+            await until(lambda: device.lab.fetcher._source.asked > 0)  # type: ignore[union-attr]
             seen.append("downloading")
 
     async def connection(device: Device) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from securesystemslib.signer import CryptoSigner
 
-from device_client.download.sources import MqttSource
+from device_client.download.mqtt_source import MqttSource
 from device_client.inbox import MAX_ROOTS, MAX_UNPROVEN, MAX_WAITING, Inbox
 from device_client.refusals import Refusals
 from protocol.directives import Action, Announcement, Offer
@@ -342,7 +342,23 @@ def test_what_is_subscribed_to(ear: Ear) -> None:
 
 
 async def test_chunks_go_to_the_source(ear: Ear) -> None:
-    """A chunk that nobody asked for is dropped there."""
-    ear.hears(Kind.CHUNK, b"data", cid="ab" * 32)
-    assert ear.source._arrived == {}
+    """What was asked for is handed to whoever asked; a chunk that nobody asked for, or with no name, is dropped."""
+    cid = "ab" * 32
+    ear.source.attach(Answering())
+    asking = asyncio.create_task(ear.source.collect([cid], 60))
+    await asyncio.sleep(0)
+    ear.hears(Kind.CHUNK, b"stray", cid="cd" * 32)
+    ear.inbox.receive(Message("ota/v1/north/chunk/not/a/cid", b"stray", True, 1))
+    ear.hears(Kind.CHUNK, b"data", cid=cid)
+    assert (await asking).chunks == {cid: b"data"}
     assert ear.refused() == {}
+
+
+class Answering:
+    """A session that takes every request."""
+
+    async def subscribe(self, filters: Sequence[tuple[str, int]], *, timeout_s: float | None = None) -> None:
+        """Taken."""
+
+    async def unsubscribe(self, filters: Sequence[str], *, timeout_s: float | None = None) -> None:
+        """Taken."""

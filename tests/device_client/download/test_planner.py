@@ -139,12 +139,32 @@ def test_every_window_is_bounded_and_nothing_verified_is_asked_again(
     assert verified == set(missing)
 
 
-def test_what_is_being_verified_is_left_out() -> None:
-    """Chunks that arrived and are being written are not asked for meanwhile."""
-    plan = _plan(3)
-    window = plan.next_window(0.0, leave_out=["c0", "c2"])
-    assert window is not None
-    assert window.cids == ("c1",)
+def test_two_windows_share_no_chunk() -> None:
+    """What is out, arriving or being verified, is in no other window; what was never sent is asked for again first."""
+    plan = _plan(20)
+    first, second = plan.next_window(0.0), plan.next_window(0.0)
+    assert first is not None
+    assert second is not None
+    assert (len(first.cids), len(second.cids)) == (16, 4)
+    assert not set(first.cids) & set(second.cids)
+    assert plan.next_window(0.0) is None
+    assert plan.next_due() is None
+    plan.unsent(first.cids[3:5])
+    again = plan.next_window(0.0)
+    assert again is not None
+    assert again.cids == first.cids[3:5]
+    assert again.patience == 1
+
+
+def test_a_smaller_bound_of_bytes_holds_and_one_chunk_fits_always() -> None:
+    """What the link needs may be less than what the device allows, and less than a chunk."""
+    plan = _plan(20)
+    sizes = []
+    for most_bytes in (450, 100, 1):
+        window = plan.next_window(0.0, most_bytes)
+        assert window is not None
+        sizes.append(len(window.cids))
+    assert sizes == [4, 1, 1]
 
 
 def test_a_chunk_that_was_of_no_use_is_replaced_by_others() -> None:

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from device_client.download.sources import Collected, MqttSource
+from device_client.download.mqtt_source import MqttSource
+from device_client.download.sources import Collected
 from protocol.errors import FlagshipError
 from protocol.topics import Kind, Topics
 
@@ -25,7 +26,7 @@ class Session:
     subscribed: list[list[str]] = field(default_factory=list)
     unsubscribed: list[str] = field(default_factory=list)
 
-    async def subscribe(self, filters: Sequence[tuple[str, int]]) -> None:
+    async def subscribe(self, filters: Sequence[tuple[str, int]], *, timeout_s: float | None = None) -> None:
         """One SUBSCRIBE."""
         await asyncio.sleep(0)
         if self.refuses:
@@ -33,7 +34,7 @@ class Session:
         assert {qos for _, qos in filters} == {1}
         self.subscribed.append([topic.rpartition("/")[2] for topic, _ in filters])
 
-    async def unsubscribe(self, filters: Sequence[str]) -> None:
+    async def unsubscribe(self, filters: Sequence[str], *, timeout_s: float | None = None) -> None:
         """One UNSUBSCRIBE."""
         await asyncio.sleep(0)
         if self.refuses:
@@ -59,7 +60,7 @@ async def test_topics_are_those_of_the_protocol() -> None:
     seen: list[str] = []
 
     class Listening(Session):
-        async def subscribe(self, filters: Sequence[tuple[str, int]]) -> None:
+        async def subscribe(self, filters: Sequence[tuple[str, int]], *, timeout_s: float | None = None) -> None:
             seen.extend(topic for topic, _ in filters)
 
     await _attached(Listening()).collect(CIDS[:1], 0.001)
@@ -148,6 +149,7 @@ async def test_finished_windows_are_unsubscribed() -> None:
     await source.collect(CIDS[2:5], 0.001)
     assert session.unsubscribed == CIDS[:2]
     await source.release()
+    await asyncio.sleep(0)
     assert sorted(session.unsubscribed) == CIDS[:5]
 
 
@@ -159,17 +161,18 @@ async def test_a_new_connection_owes_no_unsubscribe() -> None:
     session = Session()
     source.attach(session)
     await source.release()
+    await asyncio.sleep(0)
     assert session.unsubscribed == []
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.sampled_from(CIDS), max_size=40), st.sets(st.sampled_from(CIDS), min_size=1))
 def test_any_order_and_duplication(delivered: list[str], asked: set[str]) -> None:
     """Of what is delivered, exactly what was asked for is handed out, each once, the first one."""
 
     async def scene() -> Collected:
         source = _attached(Session())
-        task = await _collect(source, sorted(asked), 0.001)
+        task = await _collect(source, sorted(asked), 0.02)
         for number, cid in enumerate(delivered):
             source.deliver(cid, f"{cid}{number}".encode())
         return await task
@@ -190,3 +193,115 @@ async def test_delivery_is_bounded(seed: int) -> None:
     for cid in CIDS[:2]:
         source.deliver(cid, b"asked")
     assert set((await task).chunks) == set(CIDS[:2])
+
+
+async def test_two_windows_are_out_at_once() -> None:
+    """Each ends with its own last chunk, whichever comes first; one SUBSCRIBE each."""
+    session = Session()
+    source = _attached(session)
+    async with asyncio.timeout(5):
+        first = await _collect(source, CIDS[:2], silence_s=60)
+        second = await _collect(source, CIDS[2:4], silence_s=60)
+        assert session.subscribed == [CIDS[:2], CIDS[2:4]]
+        for cid in (CIDS[2], CIDS[0], CIDS[1]):
+            source.deliver(cid, cid.encode())
+        assert set((await first).chunks) == set(CIDS[:2])
+        assert not second.done()
+        source.deliver(CIDS[3], b"3")
+        assert (await second).chunks == {CIDS[2]: CIDS[2].encode(), CIDS[3]: b"3"}
+    assert source.received_bytes == 3 * 64 + 1
+
+
+async def test_the_unsubscribe_goes_with_the_next_subscribe() -> None:
+    """Of the finished window only, while the other one is out; once."""
+    session = Session()
+    source = _attached(session)
+    async with asyncio.timeout(5):
+        first = await _collect(source, CIDS[:2], silence_s=60)
+        second = await _collect(source, CIDS[2:4], silence_s=60)
+        for cid in CIDS[:2]:
+            source.deliver(cid, b"x")
+        await first
+        third = await _collect(source, CIDS[4:6], silence_s=60)
+    assert session.unsubscribed == CIDS[:2]
+    for task in (second, third):
+        task.cancel()
+    await asyncio.wait({second, third})
+
+
+async def test_chunks_may_come_before_the_suback() -> None:
+    """And the window is over without it; its answer is no one's concern after that."""
+    answer = asyncio.Event()
+
+    class Late(Session):
+        async def subscribe(self, filters: Sequence[tuple[str, int]], *, timeout_s: float | None = None) -> None:
+            await answer.wait()
+            raise FlagshipError("refused, much later")
+
+    source = _attached(Late())
+    async with asyncio.timeout(5):
+        task = await _collect(source, CIDS[:2], silence_s=60)
+        for cid in CIDS[:2]:
+            source.deliver(cid, b"x")
+        assert len((await task).chunks) == 2
+        answer.set()
+        await asyncio.sleep(0)
+
+
+async def test_what_was_overtaken_does_not_come() -> None:
+    """A broker answers in order: when a later window is whole, the wait for an earlier one is over."""
+    source = _attached(Session())
+    async with asyncio.timeout(5):
+        first = await _collect(source, CIDS[:2], silence_s=60)
+        second = await _collect(source, CIDS[2:4], silence_s=60)
+        source.deliver(CIDS[0], b"0")
+        source.deliver(CIDS[2], b"2")
+        source.deliver(CIDS[3], b"3")
+        assert len((await second).chunks) == 2
+        assert await first == Collected({CIDS[0]: b"0"})
+
+
+async def test_a_window_behind_another_is_not_silent() -> None:
+    """While what was asked for before still comes, a window waits its turn; what comes after it counts for nothing."""
+    source = _attached(Session())
+    async with asyncio.timeout(5):
+        first = await _collect(source, CIDS[:4], silence_s=60)
+        behind = await _collect(source, CIDS[4:6], silence_s=0.4)
+        for cid in CIDS[:3]:
+            await asyncio.sleep(0.2)
+            source.deliver(cid, b"x")
+        assert not behind.done()
+        first.cancel()
+        assert await behind == Collected({})
+
+
+async def test_an_interrupted_window_gives_what_came() -> None:
+    """The rest counts as never sent, in both windows, and the connection stays."""
+    source = _attached(Session())
+    async with asyncio.timeout(5):
+        tasks = [await _collect(source, CIDS[n : n + 2], silence_s=60) for n in (0, 2)]
+        source.deliver(CIDS[0], b"0")
+        source.interrupt()
+        assert [await task for task in tasks] == [Collected({CIDS[0]: b"0"}, gone=True), Collected({}, gone=True)]
+    assert source.is_ready
+    assert (await source.collect(CIDS[:1], 0.001)) == Collected({})
+
+
+async def test_the_delay_is_measured_to_the_first_sign() -> None:
+    """A chunk or the SUBACK, whichever comes first; nothing at all is no measurement."""
+    source = _attached(Session())
+    task = await _collect(source, CIDS[:1])
+    delay_s = (await task).delay_s
+    assert delay_s is not None
+    assert 0 <= delay_s < 0.05
+
+    class Mute(Session):
+        async def subscribe(self, filters: Sequence[tuple[str, int]], *, timeout_s: float | None = None) -> None:
+            await asyncio.Event().wait()
+
+    source = _attached(Mute())
+    assert (await source.collect(CIDS[:1], 0.01)).delay_s is None
+    source.detach()
+    async with asyncio.timeout(5):  # no request outlives its connection
+        while len(asyncio.all_tasks()) > 1:
+            await asyncio.sleep(0)
