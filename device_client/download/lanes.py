@@ -152,11 +152,11 @@ class Run:
     async def _lane(self, group: asyncio.TaskGroup) -> None:
         in_vain = 0
         while not self._plan.done:
-            await self._source.ready()
             window = self._plan.next_window(time.monotonic(), self._window_bytes())
             if window is None:
                 await self._wait_for_news()
                 continue
+            await self._source.ready()
             await asyncio.sleep(self._pace.take(window.size_bytes, time.monotonic()))
             supplied = await self._source.collect(window.cids, self._settings.chunk_timeout_s * window.patience)
             await self._account(window, supplied)

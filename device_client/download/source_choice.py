@@ -127,16 +127,16 @@ class Misses:
     def __init__(self) -> None:
         self._misses: dict[str, dict[int, int]] = {}
 
-    def missed(self, cid: str, source: int) -> int:
-        """It was asked for and did not come; how often by now."""
+    def missed(self, cid: str, source: int) -> None:
+        """It was asked for and did not come."""
         by_source = self._misses.setdefault(cid, {})
         by_source[source] = by_source.get(source, 0) + 1
-        return by_source[source]
 
-    def spoiled(self, cid: str, source: int) -> None:
-        """What came was not it: that source has nothing better."""
+    def spoiled(self, cid: str, source: int) -> int:
+        """What came was not it: that source has nothing better, unless somebody mends it; how often by now."""
         by_source = self._misses.setdefault(cid, {})
         by_source[source] = max(ELSEWHERE_AFTER, by_source.get(source, 0) + 1)
+        return by_source[source]
 
     def settled(self, cids: Iterable[str]) -> None:
         """These are verified."""

@@ -13,7 +13,7 @@ import structlog
 
 from device_client.download.link_estimate import Asked, LinkEstimate
 from device_client.download.rate_floor import RateFloor
-from device_client.download.source_choice import ChoiceLimits, Misses, SourceChoice
+from device_client.download.source_choice import ELSEWHERE_AFTER, ChoiceLimits, Misses, SourceChoice
 from device_client.download.sources import ChunkSource, Collected
 from protocol.clock import Clock, SystemClock
 from protocol.errors import ErrorCode
@@ -165,7 +165,10 @@ class SourceSet:
     def spoiled(self, cids: Iterable[str], supplied: Supplied) -> None:
         """These came and were not what was signed."""
         for cid in cids:
-            self._misses.spoiled(cid, supplied.by[cid])
+            source = supplied.by[cid]
+            # The first two times it was wanted; whoever mends it has had time for that.
+            if self._misses.spoiled(cid, source) > ELSEWHERE_AFTER + 1 and self._is_nowhere(cid, source):
+                self._leave_broker(source, "its chunks are not what was signed")
 
     def settled(self, cids: Iterable[str]) -> None:
         """These are verified, or not needed any more."""
@@ -228,7 +231,7 @@ class SourceSet:
             self._misses.missed(cid, n)
         if is_failing and self._others(n):
             log.info("source gave nothing", source=link.name, instead=self._leave(n, "nothing comes"))
-        elif any(self._misses.is_nowhere(cid, n, self._ready()) for cid in lost):
+        elif any(self._is_nowhere(cid, n) for cid in lost):
             self._leave_broker(n, "chunks do not come")
         return Supplied(came, lost, absent if collected.gone else (), dict.fromkeys(came, n))
 
@@ -247,6 +250,9 @@ class SourceSet:
         self._misses.renewed(n)
         self.reason = f"left a broker: {why}"
         return True
+
+    def _is_nowhere(self, cid: str, n: int) -> bool:
+        return self._misses.is_nowhere(cid, n, self._ready())
 
     def _others(self, n: int) -> bool:
         return self._choice.others(n, self._ready(), self._clock.monotonic())

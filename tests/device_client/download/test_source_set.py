@@ -218,6 +218,14 @@ async def test_a_chunk_that_came_wrong_is_had_from_another_source() -> None:
     assert (await scene.set.collect(CIDS[:1], 60)).by == {CIDS[0]: 1}
 
 
+async def test_a_broker_whose_chunk_stays_wrong_is_left() -> None:
+    """Where nobody else has it, and after it was wanted twice."""
+    scene = Scene(alone=True)
+    for left in ([], [], ["its chunks are not what was signed"]):
+        scene.set.spoiled(CIDS[:1], await scene.set.collect(CIDS[:1], 60))
+        assert scene.left == left
+
+
 async def test_a_source_that_gives_nothing_is_left() -> None:
     """After some windows of nothing, whatever they asked for."""
     scene = Scene()
