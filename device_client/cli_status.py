@@ -16,6 +16,8 @@ def show_status(answer: dict[str, Any]) -> None:
     print(f"rollout {update['offer']['rollout']}: {update['version'] or 'new version'} {update['state']}{phase}")
     if answer["transfer"]:
         print(f"  {transferred(answer['transfer'])}")
+    if update["state"] == "downloading" and answer["source"]:
+        print(f"  {answer['source']}")
     for reason in update["reasons"]:
         print(f"  waits for {reason['gate']}: {reason['detail'] or reason['code']}")
     if update["code"]:

@@ -98,6 +98,7 @@ class LocalVerbs:
             "running": {self._settings.device.component: running.version} if running else {},
             "update": update.model_dump(mode="json", exclude={"offer": {"key_wrap"}}) if update else None,
             "transfer": asdict(standing) if update and (standing.total_bytes or standing.fetched_bytes) else None,
+            "source": self._fetcher.source if update else "",
             "announcements": {r: a.action.value for r, a in self._runner.announcements.items()},
             "refused": dict(self._refusals.counts),
             "floors": self._verifier.floors.counters,

@@ -60,6 +60,11 @@ class Fetcher:
         self.last: Transfer | None = None
         self.progress = DownloadProgress()
 
+    @property
+    def source(self) -> str:
+        """Where chunks come from and why, for people; empty before the first."""
+        return self._source.says if isinstance(self._source, SourceSet) else self._source.name
+
     async def fetch(self, update: Update) -> int:
         """Stage everything that the offered release consists of.
 

@@ -127,6 +127,10 @@ class Misses:
     def __init__(self) -> None:
         self._misses: dict[str, dict[int, int]] = {}
 
+    def __len__(self) -> int:
+        """Chunks that did not come, or came wrong, and are still missing."""
+        return len(self._misses)
+
     def missed(self, cid: str, source: int) -> None:
         """It was asked for and did not come."""
         by_source = self._misses.setdefault(cid, {})

@@ -117,7 +117,7 @@ class SourceSet:
         self._misses = Misses()
         self._clock = clock
         self._refused = refused
-        self.reason = ""
+        self._reason = ""
 
     @classmethod
     def of(cls, source: "ChunkSource | SourceSet", random: Random) -> "SourceSet":
@@ -130,6 +130,18 @@ class SourceSet:
     def name(self) -> str:
         """The source that is asked at present; empty before the first."""
         return "" if self._choice.current is None else self._links[self._choice.current].name
+
+    @property
+    def says(self) -> str:
+        """Who is asked and why, for people; empty before the first window."""
+        if not self.name:
+            return ""
+        parts = [f"from {self.name}" if any(self._ready()) else f"waits for {', '.join(n.name for n in self._links)}"]
+        if self._reason:
+            parts.append(self._reason)
+        if self._misses:
+            parts.append(f"asks again for chunks that did not come: {len(self._misses)}")
+        return "; ".join(parts)
 
     async def ready(self) -> None:
         """Wait until somebody may be asked."""
@@ -239,6 +251,7 @@ class SourceSet:
         """Leave a source; what is done instead, for people."""
         if self._others(n):
             self._choice.failed(n, self._clock.monotonic())
+            self._reason = f"{self._links[n].name} was left: {why}"
             self._links[n].interrupt()
             return "another source is asked"
         return "another broker is tried" if self._leave_broker(n, why) else "there is no other"
@@ -248,7 +261,7 @@ class SourceSet:
         if leave is None or not leave(why):
             return False
         self._misses.renewed(n)
-        self.reason = f"left a broker: {why}"
+        self._reason = f"a broker was left: {why}"
         return True
 
     def _is_nowhere(self, cid: str, n: int) -> bool:
@@ -264,6 +277,9 @@ class SourceSet:
         former = self._choice.current
         chosen = self._choice.choose(self._ready(), self._clock.monotonic())
         if chosen is not None and chosen != former and former is not None:
-            self.reason = f"{self._links[former].name} was left for {self._links[chosen].name}"
+            if not self._links[former].supplier.source.is_ready:
+                self._reason = f"{self._links[former].name} was left: it is not there"
+            if chosen == 0:
+                self._reason = ""  # all is as preferred
             log.info("source changed", source=self._links[chosen].name, former=self._links[former].name)
         return chosen

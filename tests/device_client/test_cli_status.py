@@ -30,6 +30,7 @@ ANSWER: dict[str, Any] = {
         "detail": "",
     },
     "transfer": TRANSFER,
+    "source": "from mqtt",
 }
 
 
@@ -47,13 +48,14 @@ def test_a_download_says_how_far_it_is(capsys: pytest.CaptureFixture[str]) -> No
         "d1: connected, runs app 1.0.0",
         "rollout r-1: 1.1.0 downloading",
         "  43 % of 98.10 MB: fetched 12.10 MB, by delta 0.40 MB, copied 30.00 MB; 2.10 MB/s, 26 s left",
+        "  from mqtt",
     ]
 
 
 def test_what_is_not_known_is_not_said(capsys: pytest.CaptureFixture[str]) -> None:
     """No rate while nothing moves, no line without a transfer, no update where none is open."""
     assert transferred(TRANSFER) == "43 % of 98.10 MB: fetched 12.10 MB"
-    show_status({**ANSWER, "transfer": None})
+    show_status({**ANSWER, "transfer": None, "source": ""})
     show_status({**ANSWER, "transfer": None, "update": None, "connected": False, "running": {}})
     assert capsys.readouterr().out.splitlines() == [
         "d1: connected, runs app 1.0.0",

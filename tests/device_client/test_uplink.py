@@ -1,10 +1,18 @@
 """Which way is tried next: what is new first, what works after it, every broker of each."""
 
+from dataclasses import dataclass, field
 from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
 
 from device_client import connection_sets, identity, new_identity
+from device_client.clock import FlooredClock
+from device_client.config import DeviceSettings
 from device_client.identity_files import load_device_key
-from device_client.uplink import ways
+from device_client.uplink import Uplink, ways
+from protocol.clock import ManualClock
 from protocol.enrolment import BrokerAddress, ConnectionTarget
 from tests.device_client.identities import NOW, TestCa, enrolled
 
@@ -31,3 +39,32 @@ def test_new_identities_and_ways_come_first_and_the_old_ones_after(tmp_path: Pat
         ("broker.example", True, True),
         ("broker.example", False, True),
     ]
+
+
+@dataclass
+class Connected:
+    """The end of a session that a test holds."""
+
+    ended: list[str] = field(default_factory=list)
+
+    def end(self, why: str) -> None:
+        """As ``Session.end``."""
+        self.ended.append(why)
+
+
+@pytest.mark.parametrize("others", [0, 1], ids=["the only one", "one of two"])
+async def test_a_broker_is_left_only_where_there_is_another(tmp_path: Path, others: int) -> None:
+    """A slow broker is better than none."""
+    home = enrolled(tmp_path / "home", CA)
+    if others:
+        target = ConnectionTarget(fleet="north", version=1, ca=CA.pem, brokers=[BrokerAddress(host="other", port=1)])
+        connection_sets.offer(home, target)
+    settings = DeviceSettings.model_validate({"device": {"id": "d1", "product": "gateway", "hardware": "rev-a"}})
+    ignored: Any = None
+    uplink = Uplink(home, settings, ignored, ignored, FlooredClock(ManualClock(NOW)), Random(1), ignored, ignored)
+    assert not uplink.leave("not connected"), "there is nothing to leave"
+    await uplink._tries()
+    session: Any = Connected()
+    uplink._session = session
+    assert uplink.leave("too slow") == bool(others)
+    assert session.ended == ["too slow"] * others

@@ -111,11 +111,12 @@ async def test_a_slow_source_is_left_for_another_and_what_came_is_kept() -> None
     assert detail == "chunks from mqtt: expected at least 100 B/s over 10 s, found 10.0; another source is asked"
     assert (await scene.set.collect(CIDS[1:3], 60)).by == {CIDS[1]: 1, CIDS[2]: 1}
     assert scene.set.name == "https://mirror"
-    assert scene.set.reason == "mqtt was left for https://mirror"
+    assert scene.set.says == "from https://mirror; mqtt was left: its chunks come too slowly"
     assert scene.left == []
     scene.clock.advance(76)
     scene.broker.holds = False
     assert (await scene.set.collect(CIDS[:1], 60)).by == {CIDS[0]: 0}
+    assert scene.set.says == "from mqtt"
 
 
 async def test_a_source_that_cannot_be_interrupted_is_cancelled() -> None:
@@ -206,7 +207,7 @@ async def test_a_chunk_that_is_nowhere_costs_the_broker() -> None:
         await scene.set.collect(CIDS[:2], 60)
     assert scene.left == ["chunks do not come"]
     assert len(scene.mirror.asked) >= 2
-    assert scene.set.reason == "left a broker: chunks do not come"
+    assert scene.set.says.endswith("a broker was left: chunks do not come; asks again for chunks that did not come: 1")
 
 
 async def test_a_chunk_that_came_wrong_is_had_from_another_source() -> None:
@@ -248,6 +249,9 @@ async def test_a_source_that_goes_away_is_followed_by_the_next() -> None:
     async with asyncio.timeout(5):
         await waiting
     assert (await scene.set.collect(CIDS[:1], 60)).by == {CIDS[0]: 1}
+    assert scene.set.says == "from https://mirror; mqtt was left: it is not there"
+    scene.mirror.is_ready = False
+    assert scene.set.says.startswith("waits for mqtt, https://mirror; ")
 
 
 async def test_ready_waits_while_nobody_is() -> None:
