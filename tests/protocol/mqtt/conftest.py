@@ -99,11 +99,12 @@ def free_port() -> int:
         return port
 
 
-def _start(directory: Path) -> Broker:
+def start_broker(directory: Path) -> Broker:
+    """Run one; the caller stops it."""
     authority = Authority(directory / "ca", "test CA")
     certificate, key = authority.issue("server")
     port, plain_port = free_port(), free_port()
-    (directory / "acl").write_text("topic readwrite open/#\ntopic read guarded/#\n")
+    (directory / "acl").write_text("topic readwrite open/#\ntopic readwrite ota/#\ntopic read guarded/#\n")
     configuration = directory / "mosquitto.conf"
     configuration.write_text(
         f"user root\nper_listener_settings false\nallow_anonymous true\nacl_file {directory / 'acl'}\n"
@@ -130,7 +131,7 @@ def _start(directory: Path) -> Broker:
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     """One broker for the tests of a module."""
-    running = _start(tmp_path_factory.mktemp("broker"))
+    running = start_broker(tmp_path_factory.mktemp("broker"))
     yield running
     running.stop()
 
@@ -138,7 +139,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
 @pytest.fixture
 def mortal_broker(tmp_path: Path) -> Iterator[Broker]:
     """A broker of the test's own, to be stopped at will."""
-    running = _start(tmp_path)
+    running = start_broker(tmp_path)
     yield running
     running.stop()
 
