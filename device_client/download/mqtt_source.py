@@ -15,6 +15,7 @@ import structlog
 
 from device_client.download.sources import Collected
 from protocol.errors import FlagshipError
+from protocol.mqtt.connection import ConnectionLost
 from protocol.topics import RULES, Kind, Topics
 
 log = structlog.get_logger(__name__)
@@ -198,6 +199,7 @@ class MqttSource:
             await session.subscribe([(self._topic(cid), qos) for cid in cids], timeout_s=ANSWER_S)
         except FlagshipError as error:
             log.info("chunk_subscribe_failed", detail=str(error), chunks=len(cids))
+            window.is_gone = isinstance(error, ConnectionLost)
             window.end()
         else:
             window.is_answered = True

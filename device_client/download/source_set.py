@@ -149,8 +149,9 @@ class SourceSet:
             wait_s = min(LOOK_AGAIN_S, self._choice.next_change(self._clock.monotonic()) or LOOK_AGAIN_S)
             sources = [link.supplier.source for link in self._links]
             waiting = [asyncio.ensure_future(source.ready()) for source in sources if not source.is_ready]
+            waiting.append(asyncio.ensure_future(asyncio.sleep(wait_s)))
             try:
-                await asyncio.wait(waiting, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 for waiter in waiting:
                     waiter.cancel()

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from device_client.download.mqtt_source import MqttSource
 from device_client.download.sources import Collected
 from protocol.errors import FlagshipError
+from protocol.mqtt.connection import ConnectionLost
 from protocol.topics import Kind, Topics
 
 TOPICS = Topics("fleet")
@@ -139,6 +140,16 @@ async def test_ready_waits_for_a_link() -> None:
 async def test_a_refused_subscribe_is_not_an_error() -> None:
     """The chunks of that window count as not come."""
     assert await _attached(Session(refuses=True)).collect(CIDS[:2], 60) == Collected({})
+
+
+async def test_a_subscribe_on_a_link_that_is_lost() -> None:
+    """The chunks of that window were never sent: nobody is to blame for them."""
+
+    class Lost(Session):
+        async def subscribe(self, filters: Sequence[tuple[str, int]], *, timeout_s: float | None = None) -> None:
+            raise ConnectionLost("gone")
+
+    assert await _attached(Lost()).collect(CIDS[:2], 60) == Collected({}, gone=True)
 
 
 async def test_finished_windows_are_unsubscribed() -> None:
