@@ -143,8 +143,10 @@ async def _happen(fleet: SmallFleet, name: str, made: Link, run: Run) -> None:
 
 
 def _is_there(fleet: SmallFleet, name: str) -> bool:
+    """Succeeded, or heard and cleared already."""
     update = fleet.agents[name].runner.update
-    return update is not None and update.state is State.SUCCEEDED
+    is_over = update is None or update.state is State.SUCCEEDED
+    return is_over and installed(fleet.devices[name]) == "1.1.0"
 
 
 def _same(tree: Path, home: DeviceHome) -> bool:
