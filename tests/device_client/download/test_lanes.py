@@ -133,12 +133,12 @@ async def test_two_windows_are_out_at_once() -> None:
     shelf = Shelf(_missing(20))
     task = asyncio.create_task(_run(shelf, source))
     async with asyncio.timeout(5):
-        while len(source.out) < LANES:
+        while len(source.out) < 2:
             await asyncio.sleep(0)
         assert source.hold
         source.hold.set()
         await task
-    assert source.most_out == LANES
+    assert source.most_out == LANES == 2
     assert sorted(shelf.written) == sorted(shelf.missing)
     assert len(source.asked) == 20
 

@@ -104,7 +104,8 @@ async def test_a_slow_source_is_left_for_another_and_what_came_is_kept() -> None
     task = await scene.ask(*CIDS[:3])
     scene.clock.advance(10)
     scene.set.watch()
-    supplied = await task
+    async with asyncio.timeout(5):
+        supplied = await task
     assert supplied == Supplied({CIDS[0]: DATA}, (), tuple(CIDS[1:3]), {CIDS[0]: 0})
     ((code, detail),) = scene.refused
     assert code is ErrorCode.SLOW
@@ -133,7 +134,8 @@ async def test_a_source_that_cannot_be_interrupted_is_cancelled() -> None:
     scene.clock.advance(10)
     scene.set.watch()
     assert scene.refused[0][1].endswith("another source is asked")
-    assert await task == Supplied({}, unsent=(CIDS[0],))
+    async with asyncio.timeout(5):
+        assert await task == Supplied({}, unsent=(CIDS[0],))
 
 
 @pytest.mark.parametrize(
