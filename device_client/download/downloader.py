@@ -15,9 +15,11 @@ from random import Random
 import structlog
 
 from device_client.config import DownloadSection, TimingSection
+from device_client.download.base_stream import Base
+from device_client.download.pieces import PieceStore
 from device_client.download.planner import Plan, Window, WindowLimits
 from device_client.download.sources import ChunkSource
-from device_client.download.store import ArtifactStore, PieceStore, Refusal, Store
+from device_client.download.store import ArtifactStore, Refusal, Store
 from protocol.errors import ContentError, ErrorCode, FlagshipError
 from protocol.manifest import Artifact
 
@@ -98,8 +100,12 @@ async def fetch_artifact(
     settings: DownloadSettings,
     listeners: Listeners,
     random: Random,
+    base: Base | None = None,
 ) -> tuple[Path, Transfer]:
     """Fetch an artifact's stream; what an earlier run left in ``staging`` is verified and kept.
+
+    Args:
+        base: What the device runs: copied from, and deltas are applied to it.
 
     Returns:
         The file of the stream, durable and with the hash that was signed, and what it took.
@@ -107,7 +113,7 @@ async def fetch_artifact(
     Raises:
         ContentError: E_SPACE: the disk is full; E_CHUNK: the chunks do not make the stream; E_FORMAT: bad manifest.
     """
-    store = await asyncio.to_thread(ArtifactStore, staging, artifact)
+    store = await asyncio.to_thread(ArtifactStore, staging, artifact, base)
     try:
         transfer = await fetch(store, source, settings, listeners, random)
         try:
@@ -169,7 +175,8 @@ async def fetch(
         settings.retry_base_s,
         settings.retry_cap_s,
     )
-    run = _Run(store, source, settings, listeners, Plan(missing, limits, random), store.present_bytes)
+    resumed = store.present_bytes - store.copied_bytes
+    run = _Run(store, source, settings, listeners, Plan(missing, limits, random), resumed)
     listeners.progress(run.transfer())
     try:
         async with asyncio.TaskGroup() as group:
@@ -238,12 +245,14 @@ class _Run:
         good = [cid for cid in written if cid not in bad]
         self.plan.verified(good)
         self.fetched_bytes += sum(len(written[cid]) for cid in good)
-        self.refused += len(bad)
         for refusal in refusals:
+            if refusal.instead:  # it came as it was signed and was of no use: nobody's attack
+                log.info("delta_useless", detail=refusal.detail)
+                self.plan.replace(refusal.cid, dict(refusal.instead))
+                continue
+            self.refused += 1
             log.warning("chunk_refused", code=refusal.code, detail=refusal.detail)
             self.listeners.refused(refusal.code, refusal.detail)
-            if refusal.instead:
-                self.plan.replace(refusal.cid, dict(refusal.instead))
         await self._want(self.plan.refused(bad, time.monotonic()))
         self.listeners.progress(self.transfer())
 
