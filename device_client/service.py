@@ -123,6 +123,7 @@ class Agent:
             self._reporter,
             self._chunk_refused,
             self._random,
+            self._installer.streams,
         )
         self._verbs = LocalVerbs(
             settings,

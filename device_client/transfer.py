@@ -15,15 +15,18 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from device_client.agent.journal import Update
 from device_client.config import DeviceSettings
+from device_client.download.base_stream import Base
 from device_client.download.downloader import DownloadSettings, Listeners, Transfer, fetch_artifact, fetch_pieces
+from device_client.download.pieces import PieceStore
 from device_client.download.progress import DownloadProgress, Standing
 from device_client.download.source_set import SourceSet
 from device_client.download.sources import ChunkSource
-from device_client.download.store import PieceStore, clear_staging, stream_path
+from device_client.download.store import clear_staging, stream_path
+from device_client.installed_stream import InstalledStream
 from device_client.reporter import Reporter
 from device_client.verification.release import Verifier
 from protocol.encryption import open_manifest, unwrap_key
-from protocol.errors import ContentError, ErrorCode
+from protocol.errors import ContentError, ErrorCode, FlagshipError
 from protocol.manifest import Artifact, Manifest
 from protocol.trust.trusted import ReleaseTarget
 
@@ -44,7 +47,9 @@ class Fetcher:
         reporter: Reporter,
         refused: Callable[[ErrorCode, str], None],
         random: Random,
+        streams: Callable[[], Sequence[InstalledStream]] = tuple,
     ) -> None:
+        """Name the rooms; ``streams`` tells what is in place to copy from. Blocking."""
         self._staging = staging
         self._settings = settings
         self._device = device
@@ -54,6 +59,7 @@ class Fetcher:
         self._reporter = reporter
         self._refused = refused
         self._random = random
+        self._streams = streams
         self._progress_at = 0.0
         self._hint: asyncio.Task[None] | None = None  # one at a time, and none outlives its transfer
         self._of: tuple[str, int, str] | None = None
@@ -90,8 +96,9 @@ class Fetcher:
                 self._random,
             )
             artifact = await asyncio.to_thread(self._open, sealed, update, target)
+            base = await asyncio.to_thread(self._base)
             listeners = self._listeners(update, self.progress.moved)
-            await fetch_artifact(self._staging, artifact, self._source, settings, listeners, self._random)
+            await fetch_artifact(self._staging, artifact, self._source, settings, listeners, self._random, base)
         finally:
             if self._hint:
                 self._hint.cancel()
@@ -137,6 +144,13 @@ class Fetcher:
                 ErrorCode.SOFTWARE, f"release: one artifact for {self._settings.device.component}, found {found}"
             )
         return mine[0]
+
+    def _base(self) -> Base | None:
+        try:
+            return Base(self._streams())
+        except (FlagshipError, OSError) as error:
+            log.warning("nothing to copy from", why=str(error)[:500])
+            return None
 
     def _unwrap(self, wrap: bytes, sha256: str) -> bytes:
         """Open an offer's key, with a former content key where it was wrapped before a renewal."""

@@ -81,12 +81,6 @@ def read_tree(root: Path) -> Tree:
     )
 
 
-def hash_file(path: Path) -> str:
-    """sha256 hex of a file, read in blocks."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _read_file(path: Path, name: str) -> File:
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     with os.fdopen(descriptor, "rb") as file:

@@ -1,6 +1,6 @@
 """How an artifact is cut, and how a body is bounded: parameters and arithmetic, no bytes.
 
-artifact -> content-defined chunks -> body (zstd | raw) -> encrypt -> chunk/{cid}
+artifact -> content-defined chunks -> body (zstd | raw | delta) -> encrypt -> chunk/{cid}
 """
 
 from dataclasses import dataclass
@@ -16,6 +16,12 @@ MAX_CIPHERTEXT_BYTES = MAX_CHUNK_BYTES + TAG_BYTES
 PIECE_BYTES = 65_536
 """A sealed manifest travels in pieces of this size."""
 MAX_WINDOW = 64
+MIN_BASE_BYTES = 8
+"""zstd takes no shorter dictionary."""
+MAX_BASE_BYTES = 2**20
+"""A delta is made against at most this much of a former stream: a device holds it in memory."""
+MAX_BASES = 8
+"""Former streams that one artifact has deltas against."""
 
 
 class Codec(StrEnum):
@@ -23,6 +29,8 @@ class Codec(StrEnum):
 
     RAW = "raw"
     ZSTD = "zstd"
+    DELTA = "zd"
+    """zstd with a range of a former stream as its dictionary; never the body of a chunk by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +54,27 @@ class ChunkRef:
     key: bytes
     codec: Codec
     body_length: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeltaRef:
+    """Another way to one chunk: a body that makes its plain bytes together with a range of a former stream.
+
+    Attributes:
+        cid: SHA-256 of the ciphertext, 32 B; the topic's name in hex.
+        key: AES-256 key of this one body, 32 B.
+        body_length: Bytes of the body; the ciphertext is ``TAG_BYTES`` longer.
+        base_offset: Where the range begins in the former stream.
+        base_length: Bytes of the range, at most ``MAX_BASE_BYTES``.
+        base_sha256: Of the range, 32 B: whoever lacks it need not ask for the delta.
+    """
+
+    cid: bytes
+    key: bytes
+    body_length: int
+    base_offset: int
+    base_length: int
+    base_sha256: bytes
 
 
 def piece_lengths(total_bytes: int) -> list[int]:

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 
-from protocol.chunks import TAG_BYTES, ChunkRef, Codec
+from protocol.chunks import MAX_BASE_BYTES, MIN_BASE_BYTES, TAG_BYTES, ChunkRef, Codec, DeltaRef
 from protocol.errors import ContentError, ErrorCode
 from protocol.manifest import MAX_MANIFEST_BYTES
 
@@ -33,6 +33,8 @@ _SEAL_LABEL = b"flagship-manifest-v1"
 _ZERO_NONCE = b"\0" * 12
 _NONCE_BYTES = 12
 _WINDOW_LOG_MAX = 21
+_DELTA_WINDOW_LOG = 21
+"""Room for the base, ``MAX_BASE_BYTES``, and the chunk."""
 _SUITE = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 CEK_BYTES = 32
 PACKAGE_RECIPIENT = "package"
@@ -50,6 +52,21 @@ def make_body(plain: bytes | memoryview, level: int) -> tuple[Codec, bytes]:
     if len(body) < len(plain):
         return Codec.ZSTD, body
     return Codec.RAW, bytes(plain)
+
+
+def make_delta(plain: bytes, base: bytes, level: int) -> bytes:
+    """The body that makes ``plain`` together with ``base``.
+
+    Raises:
+        ValueError: The base is too short for zstd, or larger than a device takes.
+    """
+    if not MIN_BASE_BYTES <= len(base) <= MAX_BASE_BYTES:
+        raise ValueError(f"a delta's base has {MIN_BASE_BYTES} to {MAX_BASE_BYTES} bytes")
+    options: dict[int, int] = {
+        zstd.CompressionParameter.compression_level: level,
+        zstd.CompressionParameter.window_log: _DELTA_WINDOW_LOG,
+    }
+    return zstd.compress(plain, options=options, zstd_dict=zstd.ZstdDict(base, is_raw=True))
 
 
 def encrypt_body(secret: bytes, codec: Codec, body: bytes) -> tuple[bytes, bytes, bytes]:
@@ -73,21 +90,40 @@ def open_chunk(ref: ChunkRef, ciphertext: bytes) -> bytes:
     Raises:
         ContentError: E_CHUNK, whatever is wrong with it.
     """
-    if len(ciphertext) != ref.body_length + TAG_BYTES:
-        raise _bad(ref, f"{ref.body_length + TAG_BYTES} B expected, {len(ciphertext)} found")
-    if hashlib.sha256(ciphertext).digest() != ref.cid:
-        raise _bad(ref, "its hash is not its name")
-    try:
-        body = AESGCM(ref.key).decrypt(_ZERO_NONCE, ciphertext, None)
-    except InvalidTag as error:
-        raise _bad(ref, "its tag does not fit its key") from error
+    body = _open_body(ref, ciphertext)
     match ref.codec:
         case Codec.RAW:
             plain = body
         case Codec.ZSTD:
             plain = _decompress(body, ref.length, f"chunk {ref.cid.hex()[:16]}")
+        case Codec.DELTA:
+            raise _bad(ref, "it is a delta")
     if len(plain) != ref.length or hashlib.sha256(plain).digest() != ref.sha256:
         raise _bad(ref, "its plain bytes are not what the manifest says")
+    return plain
+
+
+def open_delta_body(delta: DeltaRef, ciphertext: bytes) -> bytes:
+    """The body of a delta that is what the manifest names: id before decrypting, tag while decrypting.
+
+    Raises:
+        ContentError: E_CHUNK: it is another.
+    """
+    return _open_body(delta, ciphertext)
+
+
+def apply_delta(ref: ChunkRef, delta: DeltaRef, body: bytes, base: bytes) -> bytes:
+    """Plain bytes of a chunk from a delta's body and the range of the former stream that it was made against.
+
+    Raises:
+        ContentError: E_CHUNK: they do not make the chunk; no fault of whoever delivered the body.
+    """
+    if len(base) != delta.base_length or hashlib.sha256(base).digest() != delta.base_sha256:
+        raise _bad(delta, "its base is not what it was made against")
+    dictionary = zstd.ZstdDict(base, is_raw=True)
+    plain = _decompress(body, ref.length, f"chunk {delta.cid.hex()[:16]}", dictionary=dictionary)
+    if len(plain) != ref.length or hashlib.sha256(plain).digest() != ref.sha256:
+        raise _bad(delta, "its plain bytes are not what the manifest says")
     return plain
 
 
@@ -160,9 +196,27 @@ def _wrap_info(release: str, device: str) -> bytes:
     return f"flagship-cek-v1|{release}|{device}".encode()
 
 
-def _decompress(data: bytes, limit: int, what: str, window_log: int = _WINDOW_LOG_MAX) -> bytes:
+def _open_body(ref: ChunkRef | DeltaRef, ciphertext: bytes) -> bytes:
+    if len(ciphertext) != ref.body_length + TAG_BYTES:
+        raise _bad(ref, f"{ref.body_length + TAG_BYTES} B expected, {len(ciphertext)} found")
+    if hashlib.sha256(ciphertext).digest() != ref.cid:
+        raise _bad(ref, "its hash is not its name")
+    try:
+        return AESGCM(ref.key).decrypt(_ZERO_NONCE, ciphertext, None)
+    except InvalidTag as error:
+        raise _bad(ref, "its tag does not fit its key") from error
+
+
+def _decompress(
+    data: bytes,
+    limit: int,
+    what: str,
+    window_log: int = _WINDOW_LOG_MAX,
+    dictionary: zstd.ZstdDict | None = None,
+) -> bytes:
     # The module function decompress() has no bound; the object honours max_length.
-    decoder = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: window_log})
+    options: dict[int, int] = {zstd.DecompressionParameter.window_log_max: window_log}
+    decoder = zstd.ZstdDecompressor(zstd_dict=dictionary, options=options)
     try:
         plain = decoder.decompress(data, max_length=limit + 1)
     except zstd.ZstdError as error:
@@ -172,5 +226,5 @@ def _decompress(data: bytes, limit: int, what: str, window_log: int = _WINDOW_LO
     return plain
 
 
-def _bad(ref: ChunkRef, why: str) -> ContentError:
+def _bad(ref: ChunkRef | DeltaRef, why: str) -> ContentError:
     return ContentError(ErrorCode.CHUNK, f"chunk {ref.cid.hex()[:16]}: {why}")

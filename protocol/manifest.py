@@ -13,7 +13,16 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from protocol.chunks import ALGORITHM, MAX_CHUNK_BYTES, ChunkRef, Codec
+from protocol.chunks import (
+    ALGORITHM,
+    MAX_BASE_BYTES,
+    MAX_BASES,
+    MAX_CHUNK_BYTES,
+    MIN_BASE_BYTES,
+    ChunkRef,
+    Codec,
+    DeltaRef,
+)
 from protocol.errors import ContentError, ErrorCode
 from protocol.identifiers import DigestText, IdText, VersionText
 from protocol.numbers import Count, Counter
@@ -81,6 +90,39 @@ class LinkEntry(_Model):
     target: str
 
 
+class DeltaSet(_Model):
+    """Chunks of an artifact as deltas against one former stream.
+
+    Attributes:
+        sha256: Of the former stream.
+        length: Of the former stream.
+        rows: (index of the chunk; cid, key: base64; body length; offset and length of the range of the former stream;
+            the range's sha256: base64), by index.
+    """
+
+    sha256: DigestText
+    length: Count
+    rows: list[tuple[int, str, str, int, int, int, str]]
+
+    @model_validator(mode="after")
+    def _within_bounds(self) -> "DeltaSet":
+        before = -1
+        for index, _, _, body_length, offset, length, _ in self.rows:
+            if index <= before:
+                raise ValueError("deltas are not in the order of their chunks, each at most once")
+            if not 0 < body_length <= MAX_CHUNK_BYTES:
+                raise ValueError("a delta's length is out of bounds")
+            if offset < 0 or not MIN_BASE_BYTES <= length <= MAX_BASE_BYTES or offset + length > self.length:
+                raise ValueError("a delta's base is out of bounds")
+            before = index
+        return self
+
+    def delta_refs(self) -> Iterator[tuple[int, DeltaRef]]:
+        """The deltas, each with the index of its chunk."""
+        for index, cid, key, body_length, offset, length, sha256 in self.rows:
+            yield index, DeltaRef(_raw(cid), _raw(key), body_length, offset, length, _raw(sha256))
+
+
 class Artifact(_Model):
     """One payload for one component.
 
@@ -88,6 +130,7 @@ class Artifact(_Model):
         kind: ``directory``: files are slices of the stream; ``file``: the stream is the file ``name``.
         executables: DSSE envelope of the component's signed list of executables; empty where there is none.
         chunks: Rows of (plain sha256, cid, key: base64; codec; plain length; body length), in stream order.
+        deltas: Shorter ways to some of the chunks, for devices that have one of these former streams.
     """
 
     component: IdText
@@ -100,6 +143,7 @@ class Artifact(_Model):
     links: Annotated[list[LinkEntry], Field(max_length=MAX_FILES)] = []
     executables: Annotated[str, Field(exclude_if=operator.not_)] = ""
     chunks: list[tuple[str, str, str, Codec, int, int]]
+    deltas: Annotated[list[DeltaSet], Field(max_length=MAX_BASES, exclude_if=operator.not_)] = []
 
     @model_validator(mode="after")
     def _adds_up(self) -> "Artifact":
@@ -107,6 +151,9 @@ class Artifact(_Model):
             raise ValueError("chunks do not add up to the artifact's length")
         if any(not 0 < row[4] <= MAX_CHUNK_BYTES or not 0 < row[5] <= MAX_CHUNK_BYTES for row in self.chunks):
             raise ValueError("a chunk's length is out of bounds")
+        if any(row[3] is Codec.DELTA for row in self.chunks):
+            raise ValueError("a chunk is a delta only")
+        self._check_deltas()
         offset = 0
         for entry in self.files:
             if entry.offset != offset:
@@ -118,6 +165,15 @@ class Artifact(_Model):
         if self.kind == "file":
             check_member(self.name)
         return self
+
+    def _check_deltas(self) -> None:
+        if len({base.sha256 for base in self.deltas}) != len(self.deltas):
+            raise ValueError("two sets of deltas have one base")
+        if any(base.rows and base.rows[-1][0] >= len(self.chunks) for base in self.deltas):
+            raise ValueError("a delta is of a chunk that there is not")
+        cids = {row[1] for row in self.chunks} if self.deltas else set()
+        if any(row[1] in cids for base in self.deltas for row in base.rows):
+            raise ValueError("a delta has the id of a chunk")
 
     def chunk_refs(self) -> Iterator[ChunkRef]:
         """The chunks with their places in the stream, in order."""

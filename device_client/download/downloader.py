@@ -11,10 +11,12 @@ from random import Random
 
 import structlog
 
+from device_client.download.base_stream import Base
 from device_client.download.lanes import DownloadSettings, Listeners, Run, Transfer
+from device_client.download.pieces import PieceStore
 from device_client.download.source_set import SourceSet
 from device_client.download.sources import ChunkSource
-from device_client.download.store import ArtifactStore, PieceStore, Store
+from device_client.download.store import ArtifactStore, Store
 from protocol.errors import ContentError, ErrorCode
 from protocol.manifest import Artifact
 
@@ -30,8 +32,12 @@ async def fetch_artifact(
     settings: DownloadSettings,
     listeners: Listeners,
     random: Random,
+    base: Base | None = None,
 ) -> tuple[Path, Transfer]:
     """Fetch an artifact's stream; what an earlier run left in ``staging`` is verified and kept.
+
+    Args:
+        base: What the device runs: copied from, and deltas are applied to it.
 
     Returns:
         The file of the stream, durable and with the hash that was signed, and what it took.
@@ -39,7 +45,7 @@ async def fetch_artifact(
     Raises:
         ContentError: E_SPACE: the disk is full; E_CHUNK: the chunks do not make the stream; E_FORMAT: bad manifest.
     """
-    store = await asyncio.to_thread(ArtifactStore, staging, artifact)
+    store = await asyncio.to_thread(ArtifactStore, staging, artifact, base)
     try:
         source = SourceSet.of(source, random)
         transfer = await fetch(store, source, settings, listeners, random)

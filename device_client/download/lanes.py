@@ -124,7 +124,7 @@ class Run:
         self._pace = Pace(settings.rate_limit_bytes_s)
         self._changed = asyncio.Event()
         self._writing = asyncio.Semaphore(1)
-        self._resumed_bytes = store.present_bytes
+        self._resumed_bytes = store.present_bytes - store.copied_bytes
         self._fetched_bytes = 0
         self._refused = 0
 
@@ -200,15 +200,17 @@ class Run:
         good = [cid for cid in supplied.chunks if cid not in bad]
         self._plan.verified(good)
         self._source.settled(good)
-        self._source.spoiled(bad, supplied)
+        self._source.spoiled({refusal.cid for refusal in refusals if not refusal.instead}, supplied)
         self._fetched_bytes += sum(len(supplied.chunks[cid]) for cid in good)
-        self._refused += len(bad)
         for refusal in refusals:
-            log.warning("chunk_refused", code=refusal.code, detail=refusal.detail)
-            self._listeners.refused(refusal.code, refusal.detail)
-            if refusal.instead:
+            if refusal.instead:  # it came as it was signed and was of no use: nobody's attack
+                log.info("delta_useless", detail=refusal.detail)
                 self._plan.replace(refusal.cid, dict(refusal.instead))
                 self._source.settled((refusal.cid,))
+                continue
+            self._refused += 1
+            log.warning("chunk_refused", code=refusal.code, detail=refusal.detail)
+            self._listeners.refused(refusal.code, refusal.detail)
         wanted = self._plan.refused(bad, time.monotonic())
         self._changed.set()
         self._listeners.progress(self.transfer())

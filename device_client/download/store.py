@@ -5,18 +5,18 @@ a cut at any instant costs no more than what was not yet on the disk. All functi
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from device_client.download.base_stream import Base
+from device_client.download.deltas import Deltas
 from device_client.download.staging import Stage
-from protocol.chunks import TAG_BYTES, ChunkRef, piece_lengths
+from protocol.chunks import TAG_BYTES, ChunkRef
 from protocol.encryption import open_chunk
 from protocol.errors import ContentError, ErrorCode
 from protocol.manifest import Artifact
-
-MAX_SEALED_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,8 @@ class Refusal:
     """A chunk that came and was not what was signed for.
 
     Attributes:
-        instead: (cid, ciphertext bytes) to fetch in its place; empty: the same again.
+        instead: (cid, ciphertext bytes) to fetch in its place, where it is what was signed and yet of no use: a delta
+            that does not fit what the device runs. Empty: the same again.
     """
 
     cid: str
@@ -68,15 +69,22 @@ class Store(Protocol):
 class ArtifactStore:
     """The stream of one artifact, ``staging/<sha256>.stream``."""
 
-    def __init__(self, staging: Path, artifact: Artifact) -> None:
+    def __init__(self, staging: Path, artifact: Artifact, base: Base | None = None) -> None:
         """Open or make the file.
+
+        Args:
+            staging: The directory.
+            artifact: Whose stream it is.
+            base: What the device runs: copied from, and deltas are applied to it.
 
         Raises:
             ContentError: E_SPACE: no room; E_FORMAT: the manifest contradicts itself.
         """
         self._artifact = artifact
         self._places = _places(artifact)
-        self._present = 0
+        self._deltas = Deltas(artifact, base)
+        self._copies = base.copies_of(artifact.files) if base else None
+        self._present = self._copied = self._delta_bytes = 0
         self._stage = Stage(stream_path(staging, artifact), artifact.length)
 
     @property
@@ -91,21 +99,23 @@ class ArtifactStore:
 
     @property
     def copied_bytes(self) -> int:
-        """None: nothing is copied yet."""
-        return 0
+        """Those of them that were copied from what the device runs, since ``resume``."""
+        return self._copied
 
     @property
     def delta_bytes(self) -> int:
-        """None: there are no deltas yet."""
-        return 0
+        """Ciphertext bytes of the deltas that made chunks, since ``resume``."""
+        return self._delta_bytes
 
     def resume(self) -> dict[str, int]:
-        """Hash what is there; ciphertext bytes by id of what is missing, in stream order.
+        """Hash what is there, copy what the device runs; ciphertext bytes by id of what is missing, in stream order.
 
-        A chunk that stands in several places and is whole in one of them is copied from there.
+        A chunk that stands in several places and is whole in one of them is copied from there. Where a delta is shorter
+        and the device has what it was made against, its id stands for the chunk's.
         """
         missing: dict[str, int] = {}
-        self._present = 0
+        self._present = self._copied = self._delta_bytes = 0
+        self._deltas.begin()
         for cid, refs in self._places.items():
             whole: bytes | None = None
             torn: list[ChunkRef] = []
@@ -115,8 +125,12 @@ class ArtifactStore:
                     whole = plain
                 else:
                     torn.append(ref)
+            if whole is None and self._copies is not None:
+                whole = self._copies.read(refs[0])
+                self._copied += sum(ref.length for ref in torn) if whole is not None else 0
             if whole is None:
-                missing[cid] = refs[0].body_length + TAG_BYTES
+                name, size = self._deltas.instead_of(cid, refs[0]) or (cid, refs[0].body_length + TAG_BYTES)
+                missing[name] = size
                 continue
             for ref in torn:
                 self._stage.write(ref.offset, whole)
@@ -125,23 +139,49 @@ class ArtifactStore:
         return missing
 
     def write(self, chunks: Mapping[str, bytes]) -> list[Refusal]:
-        """Open each chunk and write its plain bytes to every place it has.
+        """Open each chunk or delta, one at a time, and write the plain bytes to every place they have.
 
         Raises:
             ContentError: E_SPACE: the disk is full.
         """
         refusals: list[Refusal] = []
         for cid, ciphertext in chunks.items():
-            refs = self._places[cid]
-            try:
-                plain = open_chunk(refs[0], ciphertext)
-            except ContentError as error:
-                refusals.append(Refusal(cid, error.code, error.detail))
-                continue
-            for ref in refs:
-                self._stage.write(ref.offset, plain)
-            self._present += sum(ref.length for ref in refs)
+            write = self._write_delta if cid in self._deltas else self._write_chunk
+            refusals += write(cid, ciphertext)
         return refusals
+
+    def _write_chunk(self, cid: str, ciphertext: bytes) -> list[Refusal]:
+        try:
+            plain = open_chunk(self._places[cid][0], ciphertext)
+        except ContentError as error:
+            return [Refusal(cid, error.code, error.detail)]
+        self._keep(cid, plain)
+        return []
+
+    def _write_delta(self, cid: str, ciphertext: bytes) -> list[Refusal]:
+        try:
+            body = self._deltas.body(cid, ciphertext)
+        except ContentError as error:
+            return [Refusal(cid, error.code, error.detail)]
+        useless: list[tuple[str, int]] = []
+        for chunk in self._deltas.chunks_of(cid):
+            ref = self._places[chunk][0]
+            plain = self._deltas.apply(chunk, ref, body)
+            if plain is None:
+                self._deltas.failed(chunk)
+                useless.append((chunk, ref.body_length + TAG_BYTES))
+            else:
+                self._keep(chunk, plain)
+        if useless:
+            detail = f"delta {cid[:16]}: does not make its chunk of what runs here; fetching the chunk instead"
+            return [Refusal(cid, ErrorCode.CHUNK, detail, tuple(useless))]
+        self._delta_bytes += len(ciphertext)
+        return []
+
+    def _keep(self, cid: str, plain: bytes) -> None:
+        for ref in self._places[cid]:
+            self._stage.write(ref.offset, plain)
+        self._present += sum(ref.length for ref in self._places[cid])
 
     def complete(self) -> Path:
         """Make the stream durable and hash it as a whole.
@@ -159,102 +199,6 @@ class ArtifactStore:
                 ErrorCode.CHUNK, f"stream: expected sha256 {self._artifact.sha256[:16]}, found {found[:16]}"
             )
         return self._stage.path
-
-    def close(self) -> None:
-        """Close the file; what is in it stays."""
-        self._stage.close()
-
-
-class PieceStore:
-    """The sealed manifest, ``staging/<sha256>.sealed``, in pieces of 64 KiB that are named by their hashes."""
-
-    def __init__(self, staging: Path, pieces: Sequence[str], length: int, sha256: str) -> None:
-        """Open or make the file.
-
-        Args:
-            staging: The directory.
-            pieces: sha256 hex of each piece, in order: ``ReleaseInfo.pieces``.
-            length: Of the sealed manifest, as the release reference says.
-            sha256: Of the sealed manifest, likewise.
-
-        Raises:
-            ContentError: E_OVERSIZE or E_FORMAT: the release names something that cannot be.
-        """
-        if not 0 < length <= MAX_SEALED_BYTES:
-            raise ContentError(ErrorCode.OVERSIZE, f"sealed manifest: at most {MAX_SEALED_BYTES} B, named as {length}")
-        lengths = piece_lengths(length)
-        if len(lengths) != len(pieces):
-            raise ContentError(
-                ErrorCode.FORMAT, f"sealed manifest: expected {len(lengths)} pieces, found {len(pieces)}"
-            )
-        self._sha256 = sha256
-        self._places: dict[str, list[tuple[int, int]]] = {}
-        offset = 0
-        for cid, piece_length in zip(pieces, lengths, strict=True):
-            self._places.setdefault(cid, []).append((offset, piece_length))
-            offset += piece_length
-        self._present = 0
-        self._stage = Stage(staging / f"{sha256}.sealed", length)
-
-    @property
-    def total_bytes(self) -> int:
-        """Bytes of the sealed manifest."""
-        return self._stage.length
-
-    @property
-    def present_bytes(self) -> int:
-        """Bytes of it that are verified so far."""
-        return self._present
-
-    @property
-    def copied_bytes(self) -> int:
-        """None: no release has the sealed manifest of another."""
-        return 0
-
-    @property
-    def delta_bytes(self) -> int:
-        """None, likewise."""
-        return 0
-
-    def resume(self) -> dict[str, int]:
-        """Hash what is there; bytes by id of what is missing, in order."""
-        missing: dict[str, int] = {}
-        self._present = 0
-        for cid, places in self._places.items():
-            if all(_sha256(self._stage.read(*place)) == cid for place in places):
-                self._present += sum(length for _, length in places)
-            else:
-                missing[cid] = max(length for _, length in places)
-        return missing
-
-    def write(self, chunks: Mapping[str, bytes]) -> list[Refusal]:
-        """Check each piece by its name and keep it.
-
-        Raises:
-            ContentError: E_SPACE: the disk is full.
-        """
-        refusals: list[Refusal] = []
-        for cid, piece in chunks.items():
-            places = self._places[cid]
-            if _sha256(piece) != cid or any(length != len(piece) for _, length in places):
-                refusals.append(Refusal(cid, ErrorCode.CHUNK, f"piece {cid[:16]}: its hash is not its name"))
-                continue
-            for offset, _ in places:
-                self._stage.write(offset, piece)
-            self._present += sum(length for _, length in places)
-        return refusals
-
-    def complete(self) -> bytes:
-        """The sealed manifest, once it is durable and its hash is the one that was signed.
-
-        Raises:
-            ContentError: E_CHUNK: it is not; E_SPACE: it could not be kept.
-        """
-        self._stage.sync()
-        sealed = self._stage.read(0, self._stage.length)
-        if len(sealed) != self._stage.length or _sha256(sealed) != self._sha256:
-            raise ContentError(ErrorCode.CHUNK, f"sealed manifest: its sha256 is not {self._sha256[:16]}")
-        return sealed
 
     def close(self) -> None:
         """Close the file; what is in it stays."""
@@ -284,7 +228,3 @@ def _places(artifact: Artifact) -> dict[str, list[ChunkRef]]:
         if len({(ref.sha256, ref.length, ref.key, ref.codec, ref.body_length) for ref in refs}) != 1:
             raise ContentError(ErrorCode.FORMAT, f"manifest: chunk {cid[:16]} is described in two ways")
     return places
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()

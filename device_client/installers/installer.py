@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from device_client.installed_stream import InstalledStream
 from protocol.manifest import Artifact
 
 
@@ -76,6 +77,10 @@ class Installer(Protocol):
 
     def status(self) -> Status:
         """What is where."""
+        ...
+
+    def streams(self) -> tuple[InstalledStream, ...]:
+        """What a download can copy from and apply deltas to: the running version first."""
         ...
 
     def way_back(self) -> bool:

@@ -19,7 +19,9 @@ import structlog
 
 from device_client.durable import explained, switch_link, sync_directory, sync_tree
 from device_client.errors import ConflictError, DeviceError, StorageError
-from device_client.installers import slots_state
+from device_client.installed_stream import InstalledStream
+from device_client.installers import chunk_index, slots_state
+from device_client.installers.chunk_index import ChunkIndex, index_artifact, index_tree, stream_of
 from device_client.installers.installer import Running, Status
 from device_client.installers.records import (
     DIRECTORY,
@@ -72,7 +74,7 @@ class SlotInstaller(ABC):
             with install_errors(place):
                 partial = self._fresh_partial(name)
                 self._write(stream, artifact, partial)
-                self._place(partial, name, record_artifact(artifact, version, digest))
+                self._place(partial, name, record_artifact(artifact, version, digest), index_artifact(artifact))
         with explained(place, "kept"):  # also where an earlier run was cut off after the rename
             sync_directory(self._releases)
         if state.pending != name:
@@ -99,13 +101,14 @@ class SlotInstaller(ABC):
         with explained(source, "copied"):
             self._copy(source.resolve(strict=True), partial)
             tree = read_tree(partial)
-        record = record_tree(tree, version, "")
+            record = record_tree(tree, version, "")
+            index = index_tree(partial, record)
         record = record.model_copy(update={"digest": tree_digest(record)})
         name = slot_name(version, record.digest)
         with explained(self._releases / name, "written"):
             if os.path.lexists(self._releases / name):  # a former run was cut off before the link
                 self._remove(name)
-            self._place(partial, name, record)
+            self._place(partial, name, record, index)
             sync_directory(self._releases)
         self._switch(name)
         return self._describe(name)
@@ -188,9 +191,15 @@ class SlotInstaller(ABC):
         name = state.pending_from if state.pending else self._link()
         return name is not None and is_intact(self._releases, name)
 
-    def _place(self, partial: Path, name: str, record: Record) -> None:
+    def streams(self) -> tuple[InstalledStream, ...]:
+        """What can be copied from: the running version, then the one before it."""
+        names = dict.fromkeys(name for name in (self._link(), self._load().former) if name is not None)
+        return tuple(stream for stream in (stream_of(self._releases, name) for name in names) if stream is not None)
+
+    def _place(self, partial: Path, name: str, record: Record, index: ChunkIndex) -> None:
         sync_tree(partial)
         keep(self._releases, name, record)
+        chunk_index.keep(self._releases, name, index)
         partial.rename(self._releases / name)
 
     def _switch(self, name: str) -> None:
@@ -235,6 +244,7 @@ class SlotInstaller(ABC):
         with explained(self._releases / name, "removed"):
             _remove_tree(self._releases / name)
             (self._releases / DIRECTORY / f"{name}.json").unlink(missing_ok=True)
+            chunk_index.forget(self._releases, name)
 
     def _load(self) -> SlotsState:
         return slots_state.load(self._state_file)

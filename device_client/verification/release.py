@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 from device_client.clock import FlooredClock
@@ -38,7 +39,7 @@ from protocol.trust.floors import (
 from protocol.trust.trusted import ReleaseTarget, Trusted
 from protocol.trust.workflow import Recovery
 
-M = TypeVar("M")
+M = TypeVar("M", bound=Directive)
 
 
 class FloorsStore(Protocol):
@@ -145,24 +146,8 @@ class Verifier:
         Raises:
             ProtocolError: The code names why; nothing changed.
         """
-        with self._lock:
-            receiver, trusted = self._receiver(), self._believed()
-            verify = trusted.verify_director(receiver.fleet)
-            limit = RULES[Kind.ANNOUNCE].max_bytes
-            message, payload = open_envelope(raw, limit, ANNOUNCEMENT_TYPE, verify, Announcement)
-            digest, topic = hashlib.sha256(payload).hexdigest(), f"announce/{rollout}"
-            news = check_announcement(
-                message,
-                rollout=rollout,
-                topic=topic,
-                digest=digest,
-                receiver=receiver,
-                floors=self.floors,
-                now=self.now(),
-            )
-            if news:
-                self._raise(topic, message, digest, verify.signed_by)
-            return Accepted(message, news)
+        check = partial(check_announcement, rollout=rollout)
+        return self._accept(f"announce/{rollout}", Kind.ANNOUNCE, ANNOUNCEMENT_TYPE, Announcement, check, raw)
 
     def accept_offer(self, rollout: str, raw: bytes) -> Accepted[Offer]:
         """Check an offer to this device.
@@ -170,23 +155,8 @@ class Verifier:
         Raises:
             ProtocolError: The code names why; nothing changed.
         """
-        with self._lock:
-            receiver, trusted = self._receiver(), self._believed()
-            verify = trusted.verify_director(receiver.fleet)
-            message, payload = open_envelope(raw, RULES[Kind.OFFER].max_bytes, OFFER_TYPE, verify, Offer)
-            digest, topic = hashlib.sha256(payload).hexdigest(), f"offer/{rollout}"
-            news = check_offer(
-                message,
-                rollout=rollout,
-                topic=topic,
-                digest=digest,
-                receiver=receiver,
-                floors=self.floors,
-                now=self.now(),
-            )
-            if news:
-                self._raise(topic, message, digest, verify.signed_by)
-            return Accepted(message, news)
+        check = partial(check_offer, rollout=rollout)
+        return self._accept(f"offer/{rollout}", Kind.OFFER, OFFER_TYPE, Offer, check, raw)
 
     def check(self, ref: ReleaseRef, attempt: int | None = None) -> ReleaseTarget:
         """The release that both keys name, if it fits this device now. Asked again before install and activation.
@@ -223,6 +193,19 @@ class Verifier:
         """Quarantine a release that rolled back."""
         with self._lock:
             self._save(quarantine(self.floors, sha256, attempt))
+
+    def _accept(
+        self, topic: str, kind: Kind, payload_type: str, model: type[M], check: Callable[..., bool], raw: bytes
+    ) -> Accepted[M]:
+        with self._lock:
+            receiver, trusted = self._receiver(), self._believed()
+            verify = trusted.verify_director(receiver.fleet)
+            message, payload = open_envelope(raw, RULES[kind].max_bytes, payload_type, verify, model)
+            digest = hashlib.sha256(payload).hexdigest()
+            news = check(message, topic=topic, digest=digest, receiver=receiver, floors=self.floors, now=self.now())
+            if news:
+                self._raise(topic, message, digest, verify.signed_by)
+            return Accepted(message, news)
 
     def _load_floors(self) -> None:
         """Floors that cannot be read stop every update and nothing else: what runs goes on, the operator is told."""

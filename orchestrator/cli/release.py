@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from orchestrator.cli.delta_progress import delta_progress
 from orchestrator.cli.output import HERE, Format, FormatOption, HomeOption, show_done, show_fields, show_rows
 from orchestrator.cli.words import read_duration
 from orchestrator.errors import UsageError
 from orchestrator.package import PackageReader
 from orchestrator.publisher.creating import Created, ReleaseSpec, create_release
+from orchestrator.publisher.deltas import DELTA_LEVEL
 from orchestrator.publisher.workspace import Workspace
+from protocol.chunks import MAX_BASES
 from protocol.identifiers import ReleaseName, check_id, check_version
 from protocol.manifest import Policy
 from protocol.numbers import MAX_COUNTER
@@ -58,6 +61,13 @@ def create(
     ] = "",
     must_pass_through: Annotated[bool, typer.Option(help="No device may skip this version.")] = False,
     dedup: Annotated[bool, typer.Option(help="Share chunks with other releases of these keys.")] = True,
+    delta_from: Annotated[
+        list[Path] | None,
+        typer.Option(help=f"A former version, directory or file, to make deltas against; at most {MAX_BASES}."),
+    ] = None,
+    delta_level: Annotated[
+        int, typer.Option(min=1, max=22, help="zstd level of deltas: 12 is four times as fast and 15 % larger.")
+    ] = DELTA_LEVEL,
     home: HomeOption = HERE,
 ) -> None:
     """Pack, seal and sign a directory or file into one package. Needs the release keys, no orchestrator."""
@@ -79,10 +89,14 @@ def create(
             counter=counter,
             must_pass_through=must_pass_through,
             dedup=dedup,
+            delta_from=_bases(delta_from),
+            delta_level=delta_level,
         )
     target = output or Path(f"{name.product}-{name.version}.package")
     workspace = Workspace(keys or home / PUBLISHER)
-    _print_created(create_release(source, target, spec, workspace, datetime.now(UTC)))
+    with delta_progress() as progress:
+        created = create_release(source, target, spec, workspace, datetime.now(UTC), progress)
+    _print_created(created)
 
 
 @app.command()
@@ -121,7 +135,9 @@ def _print_created(created: Created) -> None:
     packed, info = created.packed, created.info
     image, chunks = _size(packed.artifact.length), _size(packed.chunk_bytes)
     typer.echo(f"created {info.product}/{info.version} as {created.path}")
-    typer.echo(f"  {len(packed.artifact.files)} files, {image}, in {info.chunk_count} chunks of {chunks}")
+    typer.echo(f"  {len(packed.artifact.files)} files, {image}, in {packed.distinct_chunks} chunks of {chunks}")
+    if packed.delta_chunks:
+        typer.echo(f"  {packed.delta_chunks} deltas of {_size(packed.delta_bytes)}")
     typer.echo(f"  security counter {info.counter}, sha256 {created.sha256}")
     if packed.empty_folders:
         typer.echo(f"  not carried: {len(packed.empty_folders)} folders without files")
@@ -144,6 +160,12 @@ def _hardware(names: list[str]) -> tuple[str, ...]:
     if len(names) > MAX_HARDWARE:
         raise UsageError(f"--hardware: expected at most {MAX_HARDWARE}, found {len(names)}")
     return tuple(dict.fromkeys(check_id(name, "hardware") for name in names))
+
+
+def _bases(paths: list[Path] | None) -> tuple[Path, ...]:
+    if paths and len(paths) > MAX_BASES:
+        raise UsageError(f"--delta-from: expected at most {MAX_BASES}, found {len(paths)}")
+    return tuple(paths or ())
 
 
 def _pairs(option: str, texts: list[str] | None) -> dict[str, str]:

@@ -155,7 +155,8 @@ class Fleet:
     def _write_settings(self, name: str, package_bytes: int) -> None:
         sections: dict[str, dict[str, object]] = {"timing": dict(DEVICE_TIMES)}
         if name in (self.cast.cut_off, self.cast.killed):
-            sections["download"] = {"rate_limit_bytes_s": max(100_000, package_bytes // TRANSFER_S)}
+            fetched = package_bytes * min(1, self.images.changed / self.images.length)
+            sections["download"] = {"rate_limit_bytes_s": max(25_000, int(fetched / TRANSFER_S))}
         if name == self.cast.approval:
             sections["gates"] = {"require_approval": True}
         if name == self.cast.low_battery:

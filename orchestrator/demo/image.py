@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.errors import NotFoundError, UsageError
+from protocol.chunks import AVERAGE_CHUNK_BYTES
 
 FACTORY, GOOD, BAD = "1.0.0", "1.1.0", "1.2.0"
 SETTINGS = "flagship-demo/settings.conf"
@@ -31,12 +32,18 @@ esac
 
 @dataclass(frozen=True, slots=True)
 class Images:
-    """Where the three versions lie, and the length of the good one in bytes."""
+    """Where the three versions lie.
+
+    Attributes:
+        length: Bytes of the good one.
+        changed: Bytes of it in or near files that changed: about what a device fetches, for it copies the rest.
+    """
 
     factory: Path
     good: Path
     bad: Path
     length: int
+    changed: int
 
 
 def make_images(source: Path | None, place: Path) -> Images:
@@ -56,12 +63,12 @@ def make_images(source: Path | None, place: Path) -> Images:
     (factory / SELFTEST).chmod(0o755)
     (factory / SETTINGS).write_text("workers=2\n")
     shutil.copytree(factory, good)
-    _change(good, GOOD, 0)
+    changed = _change(good, GOOD, 0)
     (good / SETTINGS).write_text("workers=4\n")
     shutil.copytree(good, bad)
     _change(bad, BAD, 7)
     (bad / SETTINGS).write_text("workers=four\n")
-    return Images(factory, good, bad, sum(path.stat().st_size for path in _files(good)))
+    return Images(factory, good, bad, sum(path.stat().st_size for path in _files(good)), changed)
 
 
 def _copy_regular(tree: Path, target: Path, *, everything: bool) -> None:
@@ -81,11 +88,14 @@ def _copy_regular(tree: Path, target: Path, *, everything: bool) -> None:
         raise UsageError(f"--image {tree}: no regular file with content in it")
 
 
-def _change(tree: Path, version: str, first: int) -> None:
+def _change(tree: Path, version: str, first: int) -> int:
+    changed = 0
     for path in _files(tree)[first::CHANGED_EVERY]:
         if path.suffix in ("", ".py", ".txt", ".rst") and path.name not in (Path(SETTINGS).name, Path(SELFTEST).name):
             with path.open("ab") as file:
                 file.write(f"\n# {version}\n".encode())
+            changed += path.stat().st_size + AVERAGE_CHUNK_BYTES
+    return changed
 
 
 def _files(tree: Path) -> list[Path]:

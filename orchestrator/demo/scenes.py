@@ -155,7 +155,7 @@ async def _until_mid_transfer(watch: Watch, name: str) -> None:
     def mid() -> bool:
         device = watch.devices.get(name)
         _must_go_on(watch, f"{name} is in mid-transfer")
-        return device is not None and device.rollout == "r-1" and 15 <= device.percent < 90
+        return device is not None and device.rollout == "r-1" and 0 < device.percent < 97
 
     await watch.until(mid, SCENE_TIMEOUT_S, f"{name} in mid-transfer")
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from orchestrator.errors import ConflictError
 from orchestrator.package import CEK, CHUNK, PIECE, RELEASE, TRUST, PackageHeader
 from orchestrator.package_writer import PackageWriter
+from orchestrator.publisher.deltas import DELTA_LEVEL, Progress, add_deltas, tell_nobody
 from orchestrator.publisher.executables import list_executables, sign_executables
 from orchestrator.publisher.packing import LEVEL, Packed, Sink, pack_source
 from orchestrator.publisher.sealing import Sealed, seal
@@ -30,6 +31,7 @@ class ReleaseSpec:
     Attributes:
         counter: Security counter; None keeps the component's highest so far.
         dedup: Whether chunks may be recognised as those of other releases.
+        delta_from: Former versions as they were released, to make deltas against.
     """
 
     name: ReleaseName
@@ -42,6 +44,8 @@ class ReleaseSpec:
     must_pass_through: bool = False
     dedup: bool = True
     level: int = LEVEL
+    delta_from: tuple[Path, ...] = ()
+    delta_level: int = DELTA_LEVEL
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +60,18 @@ class Created:
     length: int
 
 
-def create_release(source: Path, output: Path, spec: ReleaseSpec, workspace: Workspace, now: datetime) -> Created:
+def create_release(
+    source: Path,
+    output: Path,
+    spec: ReleaseSpec,
+    workspace: Workspace,
+    now: datetime,
+    progress: Progress = tell_nobody,
+) -> Created:
     """Make the package of a release and list it in the working copy's metadata. Blocking.
+
+    Args:
+        progress: Told how far the deltas are.
 
     Raises:
         OperationError: What stands in the way; neither the package nor the metadata changed.
@@ -75,7 +89,12 @@ def create_release(source: Path, output: Path, spec: ReleaseSpec, workspace: Wor
         found = scan(source)
         with PackageWriter(output) as package:
             secret = keys.secret if spec.dedup else os.urandom(len(keys.secret))
-            packed = pack_source(found, spec.component, secret, _chunks_into(package), spec.level)
+            sink = _chunks_into(package)
+            packed = pack_source(found, spec.component, secret, sink, spec.level)
+            if spec.delta_from:
+                packed = add_deltas(
+                    packed, found, spec.delta_from, secret, sink, level=spec.delta_level, progress=progress
+                )
             if codesigners is not None:
                 listed = sign_executables(list_executables(found, packed.artifact, spec.name), codesigners)
                 packed = replace(packed, artifact=packed.artifact.model_copy(update={"executables": listed}))
@@ -114,7 +133,7 @@ def _info(spec: ReleaseSpec, packed: Packed, sealed: Sealed, counter: int) -> Re
         counter=counter,
         space_bytes=packed.space_bytes + len(sealed.data),
         pieces=[name for name, _ in sealed.pieces],
-        chunk_count=packed.distinct_chunks,
+        chunk_count=packed.distinct_chunks + packed.delta_chunks,
         policy=spec.policy,
     )
 

@@ -36,6 +36,8 @@ class Packed:
         chunk_bytes: Ciphertext of the distinct chunks.
         space_bytes: What a device needs: the stream, and the files in whole blocks.
         empty_folders: Folders that the release does not carry.
+        delta_chunks: Distinct deltas, which went to the sink too; none before ``deltas.add_deltas``.
+        delta_bytes: Ciphertext of these.
     """
 
     artifact: Artifact
@@ -43,6 +45,8 @@ class Packed:
     chunk_bytes: int
     space_bytes: int
     empty_folders: tuple[str, ...]
+    delta_chunks: int = 0
+    delta_bytes: int = 0
 
 
 def pack(path: Path, component: str, secret: bytes, sink: Sink, level: int = LEVEL) -> Packed:

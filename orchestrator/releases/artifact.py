@@ -4,8 +4,8 @@ import hashlib
 
 from orchestrator.errors import OperationError
 from orchestrator.package import CHUNK, PackageReader
-from protocol.chunks import TAG_BYTES, ChunkRef
-from protocol.encryption import open_chunk
+from protocol.chunks import TAG_BYTES, ChunkRef, DeltaRef
+from protocol.encryption import open_chunk, open_delta_body
 from protocol.envelopes import Verify
 from protocol.executables import HEAD_BYTES, check_executables, is_executable, open_list
 from protocol.manifest import Artifact, ReleaseInfo
@@ -20,10 +20,10 @@ def check_artifact(
         codesign: Who signs the component's list of executables; None where no list is asked for.
 
     Returns:
-        Ciphertext bytes by chunk id.
+        Ciphertext bytes by chunk id, deltas included.
 
     Raises:
-        ContentError: A chunk is not what was signed, or a program is not in the signed list.
+        ContentError: A chunk or a delta is not what was signed, or a program is not in the signed list.
         OperationError: The chunks do not make the stream or the files that were signed.
     """
     listed = open_list(artifact, info, codesign) if codesign else None
@@ -34,6 +34,11 @@ def check_artifact(
         stream.update(plain)
         files.update(plain)
         chunks[ref.cid.hex()] = _ciphertext_bytes(ref)
+    for base in artifact.deltas:
+        for _, delta in base.delta_refs():
+            # Without the former stream it cannot be applied; a wrong one costs a device one more fetch, nothing else.
+            open_delta_body(delta, package.read(CHUNK + delta.cid.hex(), _ciphertext_bytes(delta)))
+            chunks[delta.cid.hex()] = _ciphertext_bytes(delta)
     if stream.hexdigest() != artifact.sha256:
         raise OperationError("its chunks do not make the stream that was signed")
     files.finish()
@@ -42,7 +47,7 @@ def check_artifact(
     return chunks
 
 
-def _ciphertext_bytes(ref: ChunkRef) -> int:
+def _ciphertext_bytes(ref: ChunkRef | DeltaRef) -> int:
     return ref.body_length + TAG_BYTES
 
 

@@ -148,6 +148,7 @@ class Lab:
             self.reporter,
             lambda code, detail: self.refused.append((code, detail)),
             Random(1),
+            self.installer.streams,
         )
         self._seq = 0
 

@@ -23,7 +23,9 @@ def signed_files() -> dict[str, bytes]:
     for name, payload_type in (("announcement", ANNOUNCEMENT_TYPE), ("offer", OFFER_TYPE)):
         files[f"{name}.dsse"] = sign(files[f"{name}.json"], payload_type, samples.DIRECTOR)
     files["manifest.json"] = samples.MANIFEST.to_json()
+    files["manifest-deltas.json"] = samples.DELTA_MANIFEST.to_json()
     files["chunk.bin"] = samples.CIPHERTEXT
+    files["delta.bin"] = samples.DELTA_CIPHERTEXT
     return files
 
 

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from pydantic import BaseModel
 from securesystemslib.signer import CryptoSigner
 
-from protocol.chunks import ChunkRef, Codec
+from protocol.chunks import ChunkRef, Codec, DeltaRef
 from protocol.directives import Action, Announcement, Grant, Heard, Offer, ReleaseRef
 from protocol.encryption import encrypt_body
 from protocol.enrolment import (
@@ -28,7 +28,7 @@ from protocol.enrolment import (
 )
 from protocol.envelopes import b64
 from protocol.errors import ErrorCode
-from protocol.manifest import Artifact, FileEntry, LinkEntry, Manifest, Policy, ReleaseInfo
+from protocol.manifest import Artifact, DeltaSet, FileEntry, LinkEntry, Manifest, Policy, ReleaseInfo
 from protocol.reports import Inventory, Presence, Progress, Readiness, Reason, Refusal, Renewal, StateReport, Want
 from protocol.states import Phase, State
 from protocol.status_messages import (
@@ -67,6 +67,27 @@ MANIFEST = Manifest(
         )
     ],
     policy=Policy(min_battery_percent=40, require_way_back=True),
+)
+OLD_STREAM = b"#!/bin/sh\n# version 1.0.0\nexit 0\n"
+DELTA_BODY = bytes.fromhex("28b52ffd201175000040236578697420300a0100a45042")
+"""zstd level 19 of ``PLAIN`` with ``OLD_STREAM`` as its dictionary; spelled out, since libraries differ in bytes."""
+DELTA_CID, DELTA_KEY, DELTA_CIPHERTEXT = encrypt_body(PUBLISHER_SECRET, Codec.DELTA, DELTA_BODY)
+DELTA = DeltaRef(DELTA_CID, DELTA_KEY, len(DELTA_BODY), 0, len(OLD_STREAM), hashlib.sha256(OLD_STREAM).digest())
+DELTA_ROW = (0, b64(DELTA_CID), b64(DELTA_KEY), len(DELTA_BODY), 0, len(OLD_STREAM), b64(DELTA.base_sha256))
+DELTA_MANIFEST = MANIFEST.model_copy(
+    update={
+        "artifacts": [
+            MANIFEST.artifacts[0].model_copy(
+                update={
+                    "deltas": [
+                        DeltaSet(
+                            sha256=hashlib.sha256(OLD_STREAM).hexdigest(), length=len(OLD_STREAM), rows=[DELTA_ROW]
+                        )
+                    ]
+                }
+            )
+        ]
+    }
 )
 RELEASE = ReleaseRef(path="gateway/1.1.0/manifest", length=4096, sha256="1f" * 32, counter=2)
 REASON = Reason(gate="power", code="battery_low", detail="12 %, needs 40 %", retry_after_s=60)

@@ -8,7 +8,14 @@ import pytest
 
 from orchestrator.package import PackageReader
 from protocol.directives import ANNOUNCEMENT_TYPE, OFFER_TYPE, Announcement, Offer
-from protocol.encryption import PACKAGE_RECIPIENT, open_chunk, open_manifest, unwrap_key
+from protocol.encryption import (
+    PACKAGE_RECIPIENT,
+    apply_delta,
+    open_chunk,
+    open_delta_body,
+    open_manifest,
+    unwrap_key,
+)
 from protocol.envelopes import decode, open_envelope, verify_with
 from protocol.manifest import Manifest
 from protocol.trust.bundle import unpack_bundle
@@ -61,6 +68,15 @@ def test_the_sealed_manifest_opens_with_its_wrapped_key() -> None:
     (ref,) = manifest.artifacts[0].chunk_refs()
     assert ref == samples.CHUNK
     assert open_chunk(ref, golden("chunk.bin")) == samples.PLAIN
+
+
+def test_a_chunk_is_made_from_its_delta() -> None:
+    """A device that has the former stream makes the chunk from a shorter body."""
+    (artifact,) = Manifest.from_json(golden("manifest-deltas.json")).artifacts
+    ((index, delta),) = artifact.deltas[0].delta_refs()
+    assert (index, delta) == (0, samples.DELTA)
+    body = open_delta_body(delta, golden("delta.bin"))
+    assert apply_delta(samples.CHUNK, delta, body, samples.OLD_STREAM) == samples.PLAIN
 
 
 def test_the_trust_bundle_unpacks() -> None:

@@ -80,7 +80,12 @@ def make_tree(place: Path, version: str, size_bytes: int = 400_000) -> Path:
 
 
 def make_package(
-    home: Home, tree: Path, version: str, counter: int | None = None, policy: Policy | None = None
+    home: Home,
+    tree: Path,
+    version: str,
+    counter: int | None = None,
+    policy: Policy | None = None,
+    delta_from: tuple[Path, ...] = (),
 ) -> Path:
     """A package that this home's release keys signed."""
     spec = ReleaseSpec(
@@ -91,6 +96,7 @@ def make_package(
         conflicts={},
         policy=policy or Policy(),
         counter=counter,
+        delta_from=delta_from,
     )
     output = home.path.parent / f"{version}.package"
     create_release(tree, output, spec, Workspace(home.publisher), datetime.now(UTC))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from protocol.chunks import MAX_CHUNK_BYTES
+from protocol.chunks import MAX_BASE_BYTES, MAX_BASES, MAX_CHUNK_BYTES
 from protocol.errors import ContentError, ErrorCode
 from protocol.manifest import (
     MAX_MANIFEST_BYTES,
@@ -174,3 +174,61 @@ def test_a_bad_custom_part_is_refused(changes: dict[str, Any]) -> None:
     assert ReleaseInfo.model_validate(good).profile == "linux"
     with pytest.raises(ValidationError):
         ReleaseInfo.model_validate({**good, **changes})
+
+
+OTHER = base64.b64encode(b"\2" * 32).decode()
+
+
+def delta(index: int = 0, **changes: Any) -> tuple[Any, ...]:
+    """A row of a set of deltas."""
+    values = {"cid": OTHER, "key": OTHER, "body": 3, "offset": 10, "length": 20, "sha256": OTHER} | changes
+    return (index, *values.values())
+
+
+def with_deltas(*sets: tuple[str, int, list[tuple[Any, ...]]]) -> dict[str, Any]:
+    """An artifact of two chunks with sets of (base's sha256, base's length, rows)."""
+    deltas = [{"sha256": sha256, "length": length, "rows": rows} for sha256, length, rows in sets]
+    return tree([file("a"), file("b", 5)], deltas=deltas)
+
+
+def test_deltas_read_back_and_say_nothing_where_there_are_none() -> None:
+    """Sets of deltas survive JSON; a manifest without any has the bytes that it always had."""
+    plain = Artifact.model_validate(tree([file("a"), file("b", 5)]))
+    assert "deltas" not in plain.model_dump(mode="json")
+    artifact = Artifact.model_validate(with_deltas((HEX, 100, [delta(0), delta(1)])))
+    manifest = Manifest(product="gateway", version="1.1.0", artifacts=[artifact])
+    assert Manifest.from_json(manifest.to_json()) == manifest
+    (index, first), _ = artifact.deltas[0].delta_refs()
+    assert index == 0
+    assert (first.cid, first.body_length, first.base_offset, first.base_length) == (b"\2" * 32, 3, 10, 20)
+
+
+@pytest.mark.parametrize(
+    ("sets", "why"),
+    [
+        ([(HEX, 100, [delta(2)])], "there is not"),
+        ([(HEX, 100, [delta(-1)])], "at most once"),
+        ([(HEX, 100, [delta(1), delta(0)])], "at most once"),
+        ([(HEX, 100, [delta(0), delta(0)])], "at most once"),
+        ([(HEX, 100, [delta()]), (HEX, 100, [])], "one base"),
+        ([(HEX, 29, [delta()])], "base is out of bounds"),
+        ([(HEX, 100, [delta(offset=-1)])], "base is out of bounds"),
+        ([(HEX, 100, [delta(length=7)])], "base is out of bounds"),
+        ([(HEX, 2**30, [delta(length=MAX_BASE_BYTES + 1)])], "base is out of bounds"),
+        ([(HEX, 100, [delta(body=0)])], "length is out of bounds"),
+        ([(HEX, 100, [delta(body=MAX_CHUNK_BYTES + 1)])], "length is out of bounds"),
+        ([(HEX, 100, [delta(cid=B64)])], "id of a chunk"),
+        ([(f"{n:064x}", 100, []) for n in range(MAX_BASES + 1)], "at most 8"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_deltas_have_bounds(sets: list[Any], why: str) -> None:
+    """What a device would have to trust, search or hold in memory is bounded where the manifest is read."""
+    with pytest.raises(ValidationError, match=why):
+        Artifact.model_validate(with_deltas(*sets))
+
+
+def test_a_chunk_is_never_a_delta_only() -> None:
+    """A device without the former stream must be able to fetch every chunk."""
+    with pytest.raises(ValidationError, match="delta only"):
+        Artifact.model_validate(tree([file("a")], chunks=[(B64, B64, B64, "zd", 5, 5)]))

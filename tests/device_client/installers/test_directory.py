@@ -160,7 +160,8 @@ def test_only_the_former_version_is_kept(home: Path, directory_artifact: MakeArt
         _open(home).commit()
     names = sorted(path.name.partition("-")[0] for path in (home / "releases").iterdir())
     assert names == [".records", "1.2.0", "1.3.0"]
-    assert len(list((home / "releases" / ".records").iterdir())) == 2
+    kept = sorted((path.name[:5], path.suffix) for path in (home / "releases" / ".records").iterdir())
+    assert kept == [(version, suffix) for version in ("1.2.0", "1.3.0") for suffix in (".chunks", ".json")]
 
 
 def test_way_back_is_judged_by_hash(home: Path) -> None:

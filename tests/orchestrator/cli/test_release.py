@@ -1,6 +1,8 @@
 """The release verbs: create works offline, the others are clients of serve."""
 
 import json
+import random
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -113,6 +115,19 @@ def test_create_writes_a_package(tmp_path: Path) -> None:
     assert custom["policy"]["min_battery_percent"] == 40
 
 
+def test_create_says_what_deltas_there_are(tmp_path: Path) -> None:
+    """How many and how large, where former versions were named; no word and no bar elsewhere."""
+    data = random.Random(1).randbytes(100_000)
+    image, old = make_image(tmp_path), tmp_path / "old"
+    old.mkdir()
+    (old / "data").write_bytes(data)
+    (image / "data").write_bytes(data[:50_000] + b"X" + data[50_000:])
+    result = create(tmp_path, make_home(tmp_path), "--delta-from", old, "--delta-from", image, "--delta-level", 3)
+    assert result.exit_code == 0, result.output
+    assert re.search(r"\n  [123] deltas of \d+ B\n", result.output)
+    assert result.stderr == ""
+
+
 def test_create_needs_no_home_when_everything_is_named(tmp_path: Path) -> None:
     """A publisher's machine has keys and no orchestrator."""
     make_image(tmp_path)
@@ -135,6 +150,8 @@ def test_create_needs_no_home_when_everything_is_named(tmp_path: Path) -> None:
         (("--keys", "/none/such"), NotFoundError, "no such folder"),
         (("--home", "/none/such"), NotFoundError, "no fleet's home here"),
         (("-o", "/none/such/p"), NotFoundError, "does not exist"),
+        (("--delta-from", "/none/such"), NotFoundError, "/none/such: no such file"),
+        (("--delta-from", "/") * 9, UsageError, "--delta-from: expected at most 8, found 9"),
     ],
 )
 def test_create_refuses_bad_words(

@@ -14,7 +14,7 @@ from orchestrator.errors import ConflictError, NotAllowedError, NotFoundError, O
 from orchestrator.package import CEK, CHUNK, PIECE, TRUST, PackageReader
 from orchestrator.publisher.creating import Created, ReleaseSpec, create_release
 from orchestrator.publisher.workspace import Workspace
-from protocol.encryption import PACKAGE_RECIPIENT, open_chunk, open_manifest, unwrap_key
+from protocol.encryption import PACKAGE_RECIPIENT, open_chunk, open_delta_body, open_manifest, unwrap_key
 from protocol.errors import TrustError
 from protocol.identifiers import ReleaseName
 from protocol.manifest import Manifest, Policy
@@ -103,6 +103,42 @@ def test_without_dedup_nothing_is_shared(publisher: Publisher, tree: Path) -> No
     second = create(publisher, tree, "1.2.0", replace(SPEC, dedup=False))
     with PackageReader(first.path) as old, PackageReader(second.path) as new:
         assert not set(new.names(CHUNK)) & set(old.names(CHUNK))
+
+
+def test_deltas_are_in_the_package(publisher: Publisher, tmp_path: Path, tree: Path) -> None:
+    """Made against the former version's folder, sealed in the manifest, carried and counted as chunks."""
+    old = shutil.copytree(tree, tmp_path / "old", symlinks=True)
+    with (tree / "d0" / "f0").open("r+b") as file:
+        file.write(b"changed")
+    created = create(publisher, tree, spec=replace(SPEC, delta_from=(old,), delta_level=3))
+    assert created.packed.delta_chunks > 0
+    with PackageReader(created.path) as package:
+        cek = unwrap_key(package.read(CEK), publisher.package_key, release=created.sha256, device=PACKAGE_RECIPIENT)
+        sealed = b"".join(package.read(PIECE + piece) for piece in created.info.pieces)
+        (artifact,) = Manifest.from_json(open_manifest(cek, sealed)).artifacts
+        (deltas,) = artifact.deltas
+        for _, delta in deltas.delta_refs():
+            open_delta_body(delta, package.read(CHUNK + delta.cid.hex()))
+        assert len(list(package.names(CHUNK))) == created.info.chunk_count
+    assert created.info.chunk_count == created.packed.distinct_chunks + created.packed.delta_chunks
+
+
+def test_a_former_version_that_is_not_there_stops_it(publisher: Publisher, tmp_path: Path, tree: Path) -> None:
+    """No package, no metadata: as with everything else that stands in the way. So does an interruption."""
+    before = contents(publisher.workspace.directory)
+    with pytest.raises(NotFoundError, match="gone"):
+        create(publisher, tree, spec=replace(SPEC, delta_from=(tmp_path / "gone",)))
+
+    def interrupt(_done: int, _total: int) -> None:
+        raise KeyboardInterrupt
+
+    (tmp_path / "old").write_bytes(b"something else")
+    spec = replace(SPEC, delta_from=(tmp_path / "old",), delta_level=1)
+    with pytest.raises(KeyboardInterrupt):
+        create_release(tree, tmp_path / "p", spec, publisher.workspace, publisher.now, interrupt)
+    assert contents(publisher.workspace.directory) == before
+    assert not list(tmp_path.glob("*.package*"))
+    assert not list(tmp_path.glob("p*"))
 
 
 def test_the_counter_stays_unless_raised(publisher: Publisher, tree: Path) -> None:

@@ -1,5 +1,6 @@
 """What a package carries against its manifest: chunks, stream, files, and what can be run."""
 
+import base64
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,12 @@ from orchestrator.package import CHUNK, RELEASE, PackageHeader, PackageReader
 from orchestrator.package_writer import PackageWriter
 from orchestrator.publisher.packing import pack
 from orchestrator.releases.artifact import check_artifact
-from protocol.envelopes import encode, sign, verify_with
+from protocol.chunks import TAG_BYTES, Codec
+from protocol.encryption import encrypt_body
+from protocol.envelopes import b64, encode, sign, verify_with
 from protocol.errors import ContentError, ErrorCode
 from protocol.executables import EXECUTABLES_TYPE, ExecutableList
-from protocol.manifest import Artifact
+from protocol.manifest import Artifact, DeltaSet
 from tests.protocol.trust.repository import release_info
 
 TEAM = CryptoSigner.generate_ed25519()
@@ -72,6 +75,53 @@ def test_what_a_device_would_refuse_is_not_imported(
     with pytest.raises(ContentError) as caught:
         check(package, artifact if paths is None else listing(artifact, *paths))
     assert caught.value.code is code
+
+
+BODY = b"a delta's body"
+
+
+def with_delta(
+    packed: tuple[Path, Artifact], *, kept: bytes | None = None, key: bytes | None = None, length: int = len(BODY)
+) -> tuple[Path, Artifact]:
+    """The package and the artifact with a delta of the first chunk; what the package holds of it may differ."""
+    package, artifact = packed
+    cid, made_key, ciphertext = encrypt_body(b"k" * 32, Codec.DELTA, BODY)
+    target = package.with_suffix(".deltas")
+    with PackageReader(package) as reader, PackageWriter(target) as writer:
+        for name in reader.names(""):
+            writer.add(name, reader.read(name))
+        writer.add(CHUNK + cid.hex(), ciphertext if kept is None else kept)
+        writer.finish()
+    row = (0, b64(cid), b64(key or made_key), length, 0, 100, b64(b"b" * 32))
+    deltas = DeltaSet(sha256="ab" * 32, length=100, rows=[row])
+    return target, artifact.model_copy(update={"deltas": [deltas]})
+
+
+def test_deltas_are_chunks_of_the_release(packed: tuple[Path, Artifact]) -> None:
+    """They are listed with their lengths, so that they are kept, published and counted."""
+    package, artifact = with_delta(packed)
+    chunks = check(package, listing(artifact, "a.sh", "c.py"))
+    (row,) = artifact.deltas[0].rows
+    assert chunks[base64.b64decode(row[1]).hex()] == len(BODY) + TAG_BYTES
+    assert len(chunks) == len({ref.cid for ref in artifact.chunk_refs()}) + 1
+
+
+@pytest.mark.parametrize(
+    ("kept", "key", "length", "why"),
+    [
+        (b"x" * (len(BODY) + TAG_BYTES), None, len(BODY), "damaged"),
+        (None, b"w" * 32, len(BODY), "tag"),
+        (None, None, len(BODY) + 1, "B expected"),
+        (None, None, len(BODY) - 1, "expected at most"),
+    ],
+)
+def test_a_delta_that_is_not_what_was_signed_is_refused(
+    packed: tuple[Path, Artifact], kept: bytes | None, key: bytes | None, length: int, why: str
+) -> None:
+    """By its name, its length and its key; what it would make can only be seen by a device that has the base."""
+    package, artifact = with_delta(packed, kept=kept, key=key, length=length)
+    with pytest.raises((ContentError, OperationError), match=why):
+        check(package, listing(artifact, "a.sh", "c.py"))
 
 
 def test_a_file_that_is_not_what_was_signed_is_named(packed: tuple[Path, Artifact]) -> None:
