@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import update
 
-from orchestrator.delivery.broker_set import BrokerSet
+from orchestrator.delivery.broker_set import LATE, BrokerSet
 from orchestrator.delivery.delivery import Delivery, Shared
 from orchestrator.delivery.signed_once import SignedOnce
 from orchestrator.delivery.signer_watch import SignerWatch
@@ -21,7 +21,7 @@ from orchestrator.storage import brokers, dirty, published, removals
 from orchestrator.storage.tables import assignments
 from orchestrator.storage.tables import published as published_table
 from protocol.clock import SystemClock
-from protocol.directives import ANNOUNCEMENT_TYPE, Action, Announcement
+from protocol.directives import ANNOUNCEMENT_TYPE, OFFER_TYPE, Action, Announcement, Offer
 from protocol.envelopes import decode, parse
 from protocol.status_messages import Sync
 from protocol.topics import RULES, Kind
@@ -90,7 +90,7 @@ class Two:
 async def two(lab: Lab, tmp_path: Path) -> AsyncIterator[Two]:
     """Two running brokers; a release and a rollout over two devices that nobody was told of yet."""
     other = SecondBroker(lab.home, tmp_path / "second", lab.settings.fleet)
-    timing = lab.settings.timing.model_copy(update={"barrier_wait_s": SOON_S, "publish_wait_s": 5.0})
+    timing = lab.settings.timing.model_copy(update={"barrier_wait_s": SOON_S, "publish_wait_s": SOON_S})
     lab.settings = lab.settings.model_copy(update={"brokers": [other.settings], "timing": timing})
     await other.start()
     await lab.add_release([os.urandom(5000) for _ in range(20)])
@@ -124,6 +124,11 @@ async def _close_and_expire(lab: Lab, device: str) -> str:
 def _action(raw: bytes | None) -> Action:
     assert raw
     return decode(parse(raw, RULES[Kind.ANNOUNCE].max_bytes, ANNOUNCEMENT_TYPE).payload, Announcement).action
+
+
+def _attempt(raw: bytes | None) -> int:
+    assert raw
+    return decode(parse(raw, RULES[Kind.OFFER].max_bytes, OFFER_TYPE).payload, Offer).attempt
 
 
 async def test_both_get_the_same_bytes_and_everything_is_signed_once(two: Two) -> None:
@@ -189,6 +194,11 @@ async def test_a_broker_with_an_old_file_forgets_what_was_cleared_and_halted_sin
         await two.other.start()
         await two.both_right()
         await delivery.publish_release(RELEASE)
+        async with two.lab.db.begin() as conn:
+            await conn.execute(update(assignments).where(assignments.c.device == "dev2").values(attempt=2))
+            await dirty.mark(conn, Kind.OFFER, ["dev2/r-1"], datetime.now(UTC))
+        delivery.wake()
+        await two.both_right()
         assert await _halt(two.lab, delivery) == []
         await two.both_right()
         gone = await _close_and_expire(two.lab, "dev1")
@@ -206,11 +216,14 @@ async def test_a_broker_with_an_old_file_forgets_what_was_cleared_and_halted_sin
     old = await two.signed(two.there)
     assert old[gone] is not None
     assert _action(old[two.lab.topics.build(Kind.ANNOUNCE, rollout="r-1")]) is Action.INSTALL
+    kept = two.lab.topics.build(Kind.OFFER, device="dev2", rollout="r-1")
+    assert _attempt(old[kept]) == 1
     async with two.delivering():
         await two.both_right()
         here, there = await two.signed(two.lab), await two.signed(two.there)
         assert _action(there[two.lab.topics.build(Kind.ANNOUNCE, rollout="r-1")]) is Action.HOLD
         assert there[gone] is None
+        assert _attempt(there[kept]) == 2
         announce = two.lab.topics.build(Kind.ANNOUNCE, rollout="r-1")
         assert here[announce] == there[announce]
         assert await two.there.retained(two.lab.topics.build(Kind.CHUNK, cid=await _some_chunk(two.lab)))
@@ -233,6 +246,17 @@ async def test_a_halt_does_not_wait_for_a_broker_that_hangs(two: Two) -> None:
         two.other.thaw()
         await two.both_right()
         assert await two.there.retained(announce) == await two.lab.retained(announce)
+
+
+async def test_a_publish_does_not_wait_for_a_broker_that_hangs(two: Two) -> None:
+    """It is named as late; when it goes on, it gets the release over the connection that it has."""
+    async with two.delivering() as delivery:
+        await two.both_right()
+        two.other.freeze()
+        assert (await delivery.publish_release(RELEASE)).behind == {NAME: LATE}
+        two.other.thaw()
+        await two.both_right()
+        assert await two.there.retained(two.lab.topics.build(Kind.CHUNK, cid=await _some_chunk(two.lab)))
 
 
 async def test_nobody_has_it_is_one_sentence_and_nothing_comes_later(two: Two) -> None:
