@@ -16,14 +16,15 @@ from orchestrator.delivery.delivery import Delivery, Shared
 from orchestrator.delivery.signed_once import SignedOnce
 from orchestrator.delivery.signer_watch import SignerWatch
 from orchestrator.errors import OperationError
+from orchestrator.model.rollout import RolloutState
 from orchestrator.rollouts import operations
 from orchestrator.storage import brokers, dirty, published, removals
 from orchestrator.storage.tables import assignments
 from orchestrator.storage.tables import published as published_table
 from protocol.clock import SystemClock
-from protocol.directives import ANNOUNCEMENT_TYPE, OFFER_TYPE, Action, Announcement, Offer
+from protocol.directives import ANNOUNCEMENT_TYPE, Action, Announcement
 from protocol.envelopes import decode, parse
-from protocol.status_messages import Sync
+from protocol.status_messages import RolloutStatus, Sync
 from protocol.topics import RULES, Kind
 from tests.orchestrator.delivery.lab import RELEASE, Lab, until
 from tests.orchestrator.delivery.second_broker import NAME, SecondBroker
@@ -126,9 +127,10 @@ def _action(raw: bytes | None) -> Action:
     return decode(parse(raw, RULES[Kind.ANNOUNCE].max_bytes, ANNOUNCEMENT_TYPE).payload, Announcement).action
 
 
-def _attempt(raw: bytes | None) -> int:
+async def _state(lab: Lab, topic: str) -> str:
+    raw = await lab.retained(topic, "viewer")
     assert raw
-    return decode(parse(raw, RULES[Kind.OFFER].max_bytes, OFFER_TYPE).payload, Offer).attempt
+    return decode(raw, RolloutStatus).state
 
 
 async def test_both_get_the_same_bytes_and_everything_is_signed_once(two: Two) -> None:
@@ -187,6 +189,8 @@ async def _some_chunk(lab: Lab) -> str:
 
 async def test_a_broker_with_an_old_file_forgets_what_was_cleared_and_halted_since(two: Two) -> None:
     """Its old announcement and offers are replaced by the newest bytes; topics that are known no more are cleared."""
+    async with two.lab.db.begin() as conn:
+        await dirty.mark(conn, Kind.STATUS_ROLLOUT, ["r-1"], datetime.now(UTC))
     async with two.delivering() as delivery:
         await two.both_right()
         await two.other.end()
@@ -194,11 +198,6 @@ async def test_a_broker_with_an_old_file_forgets_what_was_cleared_and_halted_sin
         await two.other.start()
         await two.both_right()
         await delivery.publish_release(RELEASE)
-        async with two.lab.db.begin() as conn:
-            await conn.execute(update(assignments).where(assignments.c.device == "dev2").values(attempt=2))
-            await dirty.mark(conn, Kind.OFFER, ["dev2/r-1"], datetime.now(UTC))
-        delivery.wake()
-        await two.both_right()
         assert await _halt(two.lab, delivery) == []
         await two.both_right()
         gone = await _close_and_expire(two.lab, "dev1")
@@ -216,14 +215,14 @@ async def test_a_broker_with_an_old_file_forgets_what_was_cleared_and_halted_sin
     old = await two.signed(two.there)
     assert old[gone] is not None
     assert _action(old[two.lab.topics.build(Kind.ANNOUNCE, rollout="r-1")]) is Action.INSTALL
-    kept = two.lab.topics.build(Kind.OFFER, device="dev2", rollout="r-1")
-    assert _attempt(old[kept]) == 1
+    status = two.lab.topics.build(Kind.STATUS_ROLLOUT, rollout="r-1")
+    assert await _state(two.there, status) == RolloutState.RUNNING
     async with two.delivering():
         await two.both_right()
         here, there = await two.signed(two.lab), await two.signed(two.there)
         assert _action(there[two.lab.topics.build(Kind.ANNOUNCE, rollout="r-1")]) is Action.HOLD
         assert there[gone] is None
-        assert _attempt(there[kept]) == 2
+        assert await _state(two.there, status) == RolloutState.HALTED
         announce = two.lab.topics.build(Kind.ANNOUNCE, rollout="r-1")
         assert here[announce] == there[announce]
         assert await two.there.retained(two.lab.topics.build(Kind.CHUNK, cid=await _some_chunk(two.lab)))
