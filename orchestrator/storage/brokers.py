@@ -33,22 +33,22 @@ async def names(conn: AsyncConnection) -> list[str]:
 async def use(db: Database, wanted: Sequence[str], of_topics: Topics, now: datetime) -> tuple[list[str], list[str]]:
     """From now on these are the brokers; returns those that joined and those that left.
 
-    What is cut off is done again by the next call: who left stays known until who joined has all its marks.
+    Before anything else is done with the database. What is cut off is done again by the next call.
     """
-    async with db.begin() as conn:
+    async with db.read() as conn:
         before = await names(conn)
-        joined, left = sorted(set(wanted) - set(before)), sorted(set(before) - set(wanted))
-        for name in joined:
-            await conn.execute(insert(brokers), {"name": name})
-            same = select(marks.c.kind, marks.c.key, literal(name), func.max(marks.c.since))
-            copied = same.group_by(marks.c.kind, marks.c.key)
-            columns = ["kind", "key", "broker", "since"]
-            await conn.execute(insert(marks).from_select(columns, copied))
-            await fall_behind(conn, [name], await _in_use(conn), now)
+    joined, left = sorted(set(wanted) - set(before)), sorted(set(before) - set(wanted))
     for name in joined:
         for other in before:
             await _mark_what_it_holds(db, name, other, of_topics, now)
     async with db.begin() as conn:
+        for name in joined:
+            same = select(marks.c.kind, marks.c.key, literal(name), func.max(marks.c.since))
+            copied = same.where(marks.c.broker.in_(before)).group_by(marks.c.kind, marks.c.key)
+            columns = ["kind", "key", "broker", "since"]
+            await conn.execute(upsert(marks).from_select(columns, copied).on_conflict_do_nothing())
+            await conn.execute(insert(brokers), {"name": name})
+            await fall_behind(conn, [name], await _in_use(conn), now)
         for name in left:
             await _forget(conn, name)
         await expelling.complete(conn, now)  # nobody waits for who left

@@ -265,7 +265,7 @@ async def test_nobody_has_it_is_one_sentence_and_nothing_comes_later(two: Two) -
     two.lab.settings = two.lab.settings.model_copy(update={"broker": small, "brokers": [full]})
     async with two.delivering() as delivery:
         await two.both_right()
-        with pytest.raises(OperationError, match="broker main: release gateway/1.1.0 needs"):
+        with pytest.raises(OperationError, match=r"broker main: release gateway/1\.1\.0 needs"):
             await delivery.publish_release(RELEASE)
         assert [broker.releases for broker in await delivery.standing()] == [[], []]
 
