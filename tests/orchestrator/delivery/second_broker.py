@@ -20,12 +20,12 @@ NAME = "second"
 class SecondBroker:
     """Somebody else's broker: this class starts and stops it, ``serve`` does not."""
 
-    def __init__(self, home: Home, directory: Path, fleet: str, **settings: object) -> None:
+    def __init__(self, home: Home, directory: Path, fleet: str, ports: tuple[int, int] | None = None) -> None:
         self.directory = directory
         self.process: asyncio.subprocess.Process | None = None
-        device_port, service_port = free_ports()
+        device_port, service_port = ports or free_ports()
         self.settings = FurtherBroker.model_validate(
-            {"name": NAME, "device_port": device_port, "service_port": service_port, **settings}
+            {"name": NAME, "device_port": device_port, "service_port": service_port}
         )
         certificate, key = home.certificate("broker")
         plan = BrokerPlan(

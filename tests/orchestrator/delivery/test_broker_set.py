@@ -73,12 +73,12 @@ class Two:
             last = await published.last_serial(conn, name)
         lab = self.lab if name == "main" else self.there
         raw = await lab.retained(lab.topics.build(Kind.STATUS_SYNC))
-        return bool(raw) and decode(raw, Sync).serial == last
+        return raw is not None and decode(raw, Sync).serial == last
 
     async def both_right(self) -> None:
         """Wait until both are."""
-        for name in ("main", NAME):
-            await until(lambda name=name: self.is_right(name), f"{name} is right")
+        await until(lambda: self.is_right("main"), "the first broker is right")
+        await until(lambda: self.is_right(NAME), "the second broker is right")
 
     async def signed(self, lab: Lab) -> dict[str, bytes | None]:
         """What a broker retains of the rollout's announcement and offers."""

@@ -35,9 +35,9 @@ async def _add_release(db: Database, version: str, state: str, *ended: bool) -> 
     async with db.begin() as conn:
         await conn.execute(insert(releases).values(id=f"g/{version}", **row))
         for number, over in enumerate(ended):
+            times = {"created_at": NOW, "ended_at": NOW if over else None}
             values = {"id": f"r-{version}-{number}", "release": f"g/{version}", "state": "running", "spec": {}}
-            values |= {"created_at": NOW, "ended_at": NOW if over else None}
-            await conn.execute(insert(rollouts).values(**values))
+            await conn.execute(insert(rollouts).values(**values, **times))
 
 
 async def test_a_mark_is_made_for_every_broker_and_removed_for_one(db: Database) -> None:
