@@ -150,7 +150,8 @@ class Delivery:
             try:
                 await self._connection
             except asyncio.CancelledError:
-                if not self._cut:
+                task = asyncio.current_task()
+                if not self._cut or (task is not None and task.cancelling()):  # this is meant for us
                     raise
             except (ConnectionLost, RequestRefused, OperationError) as error:
                 self._lost = str(error)

@@ -120,11 +120,11 @@ class DirectiveSending:
         now = self.clock.now()
         async with self.db.begin() as conn:
             cleared = await sweep(conn, self.broker, self.topics, now)
-            await removals.trim(conn, self.broker, now - timedelta(seconds=self.timing.removals_kept_s))
         if cleared:
             await send_all(session, [Outgoing(kind=i.kind, topic=i.topic, payload=b"") for i in cleared])
             async with self.db.begin() as conn:
                 await removals.cleared(conn, self.broker, cleared, now)
+                await removals.trim(conn, self.broker, now - timedelta(seconds=self.timing.removals_kept_s))
             log.info("topics cleared", broker=self.broker, topics=len(cleared))
 
     @property

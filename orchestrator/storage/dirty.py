@@ -24,9 +24,9 @@ _BATCH = 500
 _INSTANT = timedelta(microseconds=1)
 _WHAT = (dirty.c.kind, dirty.c.key, dirty.c.broker)
 _SINCE = (
-    select(dirty.c.kind, dirty.c.key, func.max(dirty.c.since).label("since"))
+    select(dirty.c.kind, dirty.c.key, dirty.c.since)
     .where(tuple_(dirty.c.kind, dirty.c.key).in_(bindparam("the_marks", expanding=True)))
-    .group_by(dirty.c.kind, dirty.c.key)
+    .order_by(dirty.c.since)  # of several brokers' marks the latest counts
 )
 _ROW: tuple[Any, ...] = (
     bindparam("the_kind"),

@@ -247,6 +247,19 @@ async def test_a_halt_does_not_wait_for_a_broker_that_hangs(two: Two) -> None:
         assert await two.there.retained(announce) == await two.lab.retained(announce)
 
 
+async def test_a_delivery_that_cut_its_connection_still_ends_when_it_is_told_to(two: Two) -> None:
+    """Two halts at once cut it twice; the end of serve is no third cut."""
+    async with asyncio.timeout(30), two.delivering() as delivery:
+        await two.both_right()
+        two.other.freeze()
+        async with two.lab.db.begin() as conn:
+            await dirty.mark(conn, Kind.OFFER, ["dev1/r-1"], datetime.now(UTC))
+        delivery.wake()
+        await until(lambda: two.is_right("main"), "the first broker")
+        assert await asyncio.gather(delivery.barrier(), delivery.barrier()) == [[NAME], [NAME]]
+        two.other.thaw()
+
+
 async def test_a_publish_does_not_wait_for_a_broker_that_hangs(two: Two) -> None:
     """It is named as late; when it goes on, it gets the release over the connection that it has."""
     async with two.delivering() as delivery:
