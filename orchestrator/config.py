@@ -15,9 +15,9 @@ broker/              generated mosquitto configuration, its data and log
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from orchestrator.errors import NotAllowedError, NotFoundError, UsageError
@@ -37,7 +37,12 @@ class ApiSettings(BaseModel):
 
 
 class BrokerSettings(BaseModel):
-    """One broker. Managed: serve starts mosquitto itself."""
+    """One broker. Managed: serve starts mosquitto itself.
+
+    Attributes:
+        certificate, key, ca: Files, relative to the home, of the orchestrator's sessions on a broker that somebody
+            else runs under a CA of their own; "" are the home's, from ``tls/`` and ``ca/``.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -49,6 +54,22 @@ class BrokerSettings(BaseModel):
     enrol_port: Port | None = None  # for devices that come with a claim certificate; None: no such listener
     advertised_host: str = ""  # what devices are told; "" means host
     max_retained_bytes: Annotated[int, Field(gt=0)] = 8 * 2**30
+    certificate: str = ""
+    key: str = ""
+    ca: str = ""
+
+    @model_validator(mode="after")
+    def _certificate_and_key(self) -> "BrokerSettings":
+        if bool(self.certificate) != bool(self.key):
+            raise ValueError(f"broker {self.name}: certificate and key belong together; name both or none")
+        return self
+
+
+class FurtherBroker(BrokerSettings):
+    """A broker beside the first one: it runs already."""
+
+    name: IdText
+    managed: Literal[False] = False
 
 
 class TimingSettings(BaseModel):
@@ -65,6 +86,9 @@ class TimingSettings(BaseModel):
     silent_after_s: Seconds = 2_700  # three times the level interval of devices
     expel_wait_s: Seconds = 5.0  # how long a revoke waits for the broker before it answers "pending"
     read_back_s: Seconds = 5.0
+    barrier_wait_s: Seconds = 5.0  # how long a halt waits for sends in flight before that broker's connection is cut
+    publish_wait_s: Seconds = 60.0  # how long a publish waits for the other brokers once one has everything
+    removals_kept_s: Seconds = 30 * 86_400  # how old a file a broker may come back with and still be cleared
 
 
 class SignerSettings(BaseModel):
@@ -123,9 +147,27 @@ class Settings(BaseSettings):
     product: IdText = "device"
     api: ApiSettings = ApiSettings()
     broker: BrokerSettings = BrokerSettings()
+    brokers: Annotated[list[FurtherBroker], Field(max_length=15)] = []
     timing: TimingSettings = TimingSettings()
     signer: SignerSettings = SignerSettings()
     certificates: CertificateSettings = CertificateSettings()
+
+    @property
+    def all_brokers(self) -> list[BrokerSettings]:
+        """In the order in which devices try them."""
+        return [self.broker, *self.brokers]
+
+    def for_broker(self, broker: BrokerSettings) -> "Settings":
+        """The settings as one of the brokers sees them: it is the only one."""
+        return self.model_copy(update={"broker": broker, "brokers": []})
+
+    @model_validator(mode="after")
+    def _names_once(self) -> "Settings":
+        names = [broker.name for broker in self.all_brokers]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two brokers are named {twice[0]}; give each a name of its own")
+        return self
 
     @classmethod
     def settings_customise_sources(

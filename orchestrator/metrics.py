@@ -23,6 +23,25 @@ class Metrics:
             registry=self.registry,
         )
 
+        self._connected = Gauge(
+            "flagship_broker_connected",
+            "Whether a broker is reached and what it holds is known: 0 or 1.",
+            ("broker",),
+            registry=self.registry,
+        )
+        self._behind = Gauge(
+            "flagship_broker_behind",
+            "What a broker does not have yet: topics that changed, releases that are not complete.",
+            ("broker", "what"),
+            registry=self.registry,
+        )
+
+    def set_broker(self, name: str, *, connected: bool, topics: int, releases: int) -> None:
+        """How one broker stands now."""
+        self._connected.labels(name).set(connected)
+        self._behind.labels(name, "topics").set(topics)
+        self._behind.labels(name, "releases").set(releases)
+
     def set_expiry(self, thing: Expiring, level: Level) -> None:
         """What is known now of one thing that runs out."""
         self._expires.labels(thing.kind, thing.name).set(thing.expires.timestamp())

@@ -17,16 +17,12 @@ from typing import Any
 import structlog
 import uvicorn
 
+from orchestrator.broker_rooms import check_files, open_deliveries, open_rooms, use_brokers
 from orchestrator.config import Home, Settings
 from orchestrator.delivery.broker import ManagedBroker
-from orchestrator.delivery.delivery import Delivery
-from orchestrator.delivery.keeping_out import KeepingOut
 from orchestrator.errors import ConflictError, OperationError
 from orchestrator.expiry_watch import ExpiryWatch
-from orchestrator.fleet.admission import Admission
 from orchestrator.fleet.credentials import check_credentials
-from orchestrator.ingest.desk import Desk
-from orchestrator.ingest.ingest import Ingest
 from orchestrator.metrics import Metrics
 from orchestrator.private_files import hold_lock
 from orchestrator.releases.importer import import_package
@@ -76,6 +72,7 @@ async def serve(home: Home) -> None:
 def _check_home(home: Home, settings: Settings, now: datetime) -> None:
     """What would fail later, once the broker runs or with nobody looking, is said now."""
     read_token(home.admin_token)
+    check_files(home, settings)
     issuers = {home.certificate(name)[0]: home.services_ca for name in (DELIVERY, INGEST)}
     if settings.broker.managed:
         issuers[home.certificate("broker")[0]] = home.devices_ca
@@ -88,23 +85,19 @@ async def _run(
     chunks = ChunkStore(home.chunks)
     broker, metrics = ManagedBroker(home, settings), Metrics()
     expiries = ExpiryWatch(home, metrics, clock)
+    await use_brokers(db, settings, clock)
     trust = TrustUpdates(
         fleet=settings.fleet,
-        broker=settings.broker.name,
         home=home,
         db=db,
         signer=signer,
         now=clock.now,
         wake=lambda: delivery.wake(),  # noqa: PLW0108 - delivery is made below
     )
-    delivery = Delivery(db, home, settings, signer, chunks, clock, trust.published)
+    delivery = open_deliveries(db, home, settings, signer, chunks, clock, trust)
     controller = Controller(db, clock, settings, delivery.wake)
-    ingest = Ingest(db, home, settings, clock, delivery.wake, controller.wake)
-    keeping_out = KeepingOut(db, home, settings, clock, broker.reload, signer.revoke)
+    rooms, admission = open_rooms(db, home, settings, signer, clock, broker, delivery, controller.wake)
     await trust.published()
-
-    admission = Admission(db, home, settings, clock, ingest.keys.forget)
-    desk = Desk(db, home, settings, clock, admission, delivery.wake, ingest.keys.forget)
 
     async def take_in(package: Path) -> str:
         return (await import_package(package, home, db, chunks, signer, clock.now())).id
@@ -117,14 +110,14 @@ async def _run(
         controller=controller,
         delivery=delivery,
         admission=admission,
-        keeping_out=keeping_out,
-        forget_keys=ingest.keys.forget,
+        keeping_out=rooms.doors,
+        forget_keys=rooms.heard.keys.forget,
         import_package=take_in,
         trust=trust,
         metrics=metrics,
-        dropped=ingest.rejects.of,
+        dropped=rooms.heard.rejects.of,
     )
-    await keeping_out.prepare()
+    await rooms.doors.prepare()
     told = asyncio.Event()
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(broker.run(), name="broker")]
@@ -132,18 +125,8 @@ async def _run(
             if settings.broker.managed:
                 await _unless(told, broker.ready(BROKER_WAIT_S))
             if not told.is_set():
-                tasks += [
-                    group.create_task(part.run(), name=name)
-                    for name, part in (
-                        ("keeping out", keeping_out),
-                        ("delivery", delivery),
-                        ("ingest", ingest),
-                        ("desk", desk),
-                        ("silence", ingest.silence),
-                        ("controller", controller),
-                        ("expiry", expiries),
-                    )
-                ]
+                parts = [*rooms.parts(), ("controller", controller.run), ("expiry", expiries.run)]
+                tasks += [group.create_task(run(), name=name) for name, run in parts]
                 tasks.append(group.create_task(_serve_api(services, listener), name="api"))
                 log.info("serving", home=str(home.path), api=settings.api.port, devices=settings.broker.device_port)
             await told.wait()

@@ -1,4 +1,4 @@
-"""``flagship broker``: is a broker fit to carry a fleet's content?"""
+"""``flagship broker``: how the fleet's brokers stand, and is a broker fit to carry a fleet's content?"""
 
 import contextlib
 import secrets
@@ -13,15 +13,17 @@ from orchestrator.broker_check.identities import passing_device
 from orchestrator.broker_check.judging import best_qos, best_window, judge, overall
 from orchestrator.broker_check.probe_client import Access
 from orchestrator.broker_check.probing import Bounds, check_broker
+from orchestrator.cli.client import ApiClient
 from orchestrator.cli.output import HERE, Format, FormatOption, HomeOption, show_json, show_rows
 from orchestrator.config import Home, Settings
 from orchestrator.delivery.broker_access import service_connection
 from orchestrator.errors import OperationError, UsageError
 from protocol.topics import DELIVERY, Topics
 
+WAITS = 7
 app = typer.Typer(
     name="broker",
-    help="See whether a broker is fit.",
+    help="See how brokers stand, and whether one is fit.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -30,7 +32,16 @@ app = typer.Typer(
 
 @app.callback()
 def _noun() -> None:
-    """See whether a broker is fit."""
+    """See how brokers stand, and whether one is fit."""
+
+
+@app.command("list")
+def list_brokers(output: FormatOption = Format.TABLE, home: HomeOption = HERE) -> None:
+    """List the fleet's brokers: reached or not, what each does not have yet, and why; exit code 7 if one is behind."""
+    found = ApiClient(home).get("/status")["brokers"]
+    show_rows(("name", "connected", "topics", "releases", "why"), found, output)
+    if any(not broker["connected"] or broker["releases"] for broker in found):
+        raise typer.Exit(WAITS)
 
 
 @app.command()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchestrator.cli.delta_progress import delta_progress
-from orchestrator.cli.output import HERE, Format, FormatOption, HomeOption, show_done, show_fields, show_rows
+from orchestrator.cli.output import HERE, Format, FormatOption, HomeOption, cell, show_done, show_fields, show_rows
 from orchestrator.cli.words import read_duration
 from orchestrator.errors import UsageError
 from orchestrator.package import PackageReader
@@ -110,7 +110,8 @@ def publish(
         name = ReleaseName(reader.header.product, reader.header.version)
     release = _client(home).upload("/releases", package)
     sent = release.get("published_bytes", 0)
-    show_done(f"published {name}: {_size(sent)} sent to the broker and read back", release, output)
+    late = "".join(f"; not on {broker} yet: {cell(why)}" for broker, why in release.get("behind", {}).items())
+    show_done(f"published {name}: {_size(sent)} sent to the broker and read back{late}", release, output)
 
 
 @app.command("list")

@@ -153,7 +153,8 @@ def watch(
 def _order(home: Any, rollout: str, verb: str, reason: str, output: Format) -> None:  # noqa: ANN401
     path = f"/rollouts/{read_id(rollout, 'rollout id')}/{verb}"
     now = ApiClient(home).post(path, {"reason": reason} if reason else {})
-    show_done(f"rollout {rollout}: {now['state']}", now, output)
+    cut = f"; cut off, as it did not answer: {', '.join(now['brokers_cut'])}" if now.get("brokers_cut") else ""
+    show_done(f"rollout {rollout}: {now['state']}{cut}", now, output)
 
 
 def _members(group: str | None, selector: str | None) -> Members:

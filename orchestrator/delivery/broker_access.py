@@ -28,7 +28,9 @@ def service_connection(
     max_queued: int = 1000,
     mqtt5: bool = True,
 ) -> ConnectionSettings:
-    """A connection under the certificate ``tls/NAME.pem``, verified against the devices' CA. Reads the key file.
+    """A connection under the certificate ``tls/NAME.pem``, verified against the devices' CA, or as the broker says.
+
+    Reads the key file.
 
     Args:
         purpose: Tells two sessions of one certificate apart.
@@ -39,12 +41,15 @@ def service_connection(
     Raises:
         NotFoundError: The home has no such certificate.
     """
+    broker = settings.broker
     certificate, key = home.certificate(name)
+    if broker.certificate:  # another CA's: one for all of our sessions there
+        certificate, key = home.path / broker.certificate, home.path / broker.key
     return ConnectionSettings(
         host=service_host(settings),
         port=settings.broker.service_port,
         client_id=client_id(name, key, purpose),
-        ca=home.devices_ca,
+        ca=home.path / broker.ca if broker.ca else home.devices_ca,
         certificate=certificate,
         key=key,
         max_inflight=max_inflight,

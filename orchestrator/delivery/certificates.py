@@ -5,10 +5,11 @@ import asyncio
 import structlog
 
 from orchestrator.delivery.publisher import Outgoing, send_all
-from orchestrator.storage import dirty, published, renewals
+from orchestrator.storage import dirty, published, removals, renewals
 from orchestrator.storage.database import Database
 from orchestrator.storage.dirty import Mark
 from orchestrator.storage.renewals import Renewed
+from protocol.clock import Clock
 from protocol.enrolment import IssuedCertificate
 from protocol.envelopes import encode
 from protocol.mqtt.connection import Session
@@ -22,8 +23,9 @@ BATCH = 100
 class CertificatePublishing:
     """One broker's certificates."""
 
-    def __init__(self, db: Database, broker: str, topics: Topics) -> None:
+    def __init__(self, db: Database, broker: str, topics: Topics, clock: Clock) -> None:
         self._db = db
+        self._clock = clock
         self._broker = broker
         self._topics = topics
 
@@ -44,7 +46,7 @@ class CertificatePublishing:
             ConnectionLost: The marks stay.
         """
         async with self._db.read() as conn:
-            marks = await dirty.take(conn, (Kind.CERT,), BATCH)
+            marks = await dirty.take(conn, self._broker, (Kind.CERT,), BATCH)
             rows = await renewals.get_many(conn, [device for _, device, _ in marks])
             topics = [self._topic(mark) for mark in marks]
             held = await published.get_many(conn, self._broker, topics)
@@ -55,8 +57,8 @@ class CertificatePublishing:
         await send_all(session, [*wanted, *gone])
         async with self._db.begin() as conn:
             await published.record(conn, self._broker, [item.publication(keep_payload=False) for item in wanted])
-            await published.forget(conn, self._broker, [item.topic for item in gone])
-            await dirty.done(conn, marks)
+            await removals.cleared(conn, self._broker, [held[item.topic] for item in gone], self._clock.now())
+            await dirty.done(conn, self._broker, marks)
         log.debug("certificates sent", sent=len(wanted), cleared=len(gone))
         return len(marks)
 

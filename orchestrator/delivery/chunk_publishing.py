@@ -77,10 +77,10 @@ class ChunkPublishing:
         marks, cids = await self._db.look(self._wanted)
         if marks:
             await self.publish_again(session, cids)
-            await self._db.write(partial(dirty.done, items=marks))
+            await self._db.write(partial(dirty.done, broker=self._broker.name, items=marks))
 
     async def _wanted(self, conn: AsyncConnection) -> tuple[list[Mark], list[str]]:
-        marks = await dirty.take(conn, (Kind.CHUNK,), WINDOW)
+        marks = await dirty.take(conn, self._broker.name, (Kind.CHUNK,), WINDOW)
         topics = {self._topics.build(Kind.CHUNK, cid=key): key for _, key, _ in marks}
         return marks, [topics[topic] for topic in await published.get_many(conn, self._broker.name, topics)]
 

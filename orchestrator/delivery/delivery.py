@@ -1,52 +1,56 @@
 """Keeps one broker in agreement with the database.
 
-    connect -> how far is it? -> heal -> (directives | status | chunks again | upkeep), until the connection ends
+    connect -> how far is it? -> clear, mark -> (directives | status | chunks | releases), until the connection ends
 
 Directives are rendered from rows at send time, one batch at a time under the latch, so nothing that was offered
-before a halt leaves after its barrier. Marks are removed only when the broker has acknowledged and the row is written.
+before a halt leaves after its barrier. Every broker has a delivery of its own, and none waits for another.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from random import Random
 
 import structlog
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.config import Home, Settings
 from orchestrator.delivery.broker_access import service_connection
+from orchestrator.delivery.catching_up import CatchingUp
 from orchestrator.delivery.certificates import CertificatePublishing
 from orchestrator.delivery.chunk_publishing import ChunkPublishing, Chunks
-from orchestrator.delivery.directives import Directives, Rows, SignedBatch
-from orchestrator.delivery.healing import TRUST, mark_later
+from orchestrator.delivery.directive_sending import DirectiveSending
+from orchestrator.delivery.directives import Directives
+from orchestrator.delivery.healing import clear_again, mark_later
 from orchestrator.delivery.latch import Latch
 from orchestrator.delivery.marker import published_up_to
-from orchestrator.delivery.publisher import Outgoing, send_all
 from orchestrator.delivery.readback import ReadBack
-from orchestrator.delivery.recording import record_batch
+from orchestrator.delivery.signed_once import SignedOnce
 from orchestrator.delivery.signer_watch import SignerWatch
 from orchestrator.delivery.status_topics import StatusTopics
 from orchestrator.delivery.trust_publishing import TrustPublishing
-from orchestrator.delivery.upkeep import sweep
-from orchestrator.errors import NotFoundError, OperationError, SignerAwayError, UnreachableError
+from orchestrator.errors import NotFoundError, OperationError, UnreachableError
 from orchestrator.signer.seam import SigningRoom
 from orchestrator.storage import dirty, published, releases
 from orchestrator.storage.database import Database
-from orchestrator.storage.dirty import Mark
 from protocol.clock import Clock
 from protocol.mqtt.connection import ConnectionLost, RequestRefused, Session, backoff, connect
 from protocol.topics import DELIVERY, Kind, Topics
 
 log = structlog.get_logger(__name__)
 
-BATCH = 100
-"""Directives under one latch: what a halt waits for at most."""
 CONNECT_WAIT_S = 60.0
 MARKER_WAIT_S = 1.0
-UPKEEP_S = 30.0
 PUBLISH_TRIES = 10
-DIRECTIVE_KINDS = (Kind.TRUST_ROOT, Kind.TRUST_BUNDLE, Kind.TRUST_TIMESTAMP, Kind.ANNOUNCE, Kind.OFFER)
-"""In this order: a hold leaves before offers."""
+CUT = "cut off: a halt waited for it"
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What the deliveries of one fleet have in common."""
+
+    watch: SignerWatch
+    once: SignedOnce
+    renewing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class Delivery:
@@ -54,26 +58,40 @@ class Delivery:
 
     def __init__(
         self, db: Database, home: Home, settings: Settings, signer: SigningRoom, chunk_store: Chunks, clock: Clock,
-        on_trust: Callable[[], Awaitable[None]] | None = None,
+        on_trust: Callable[[], Awaitable[None]] | None = None, shared: Shared | None = None,
     ) -> None:  # fmt: skip
+        """``shared`` is for one of several: ``settings`` then are those of its own broker."""
         self._db = db
         self._home = home
         self._settings = settings
         self._clock = clock
-        self._broker = settings.broker.name
-        self._topics = Topics(settings.fleet)
+        self.broker = settings.broker.name
+        self._topics = topics = Topics(settings.fleet)
         self._readback = ReadBack()
         self._latch = Latch()
-        self._watch = SignerWatch(db, home, signer, clock)
-        self._directives = Directives(self._topics, settings, signer)
-        self._chunks = ChunkPublishing(db, settings, chunk_store, self._topics, self._readback)
-        self._trust = TrustPublishing(db, home, settings, signer, self._topics, self._readback, clock, on_trust)
-        self._status = StatusTopics(db, settings, self._topics, clock, lambda: self.signer_trouble)
+        shared = shared or Shared(SignerWatch(db, home, signer, clock), SignedOnce([self.broker]))
+        self._watch = shared.watch
+        self._chunks = ChunkPublishing(db, settings, chunk_store, topics, self._readback)
+        self._trust = TrustPublishing(
+            db, home, settings, signer, topics, self._readback, clock, on_trust, shared.renewing
+        )
+        self._directives = DirectiveSending(
+            db=db, broker=self.broker, topics=topics, timing=settings.timing, clock=clock, latch=self._latch,
+            watch=self._watch, directives=Directives(topics, settings, signer, shared.once), trust=self._trust,
+        )  # fmt: skip
+        self._releases = CatchingUp(db, self.broker, self._chunks, self._trust)
+        self._status = StatusTopics(db, settings, topics, clock, lambda: self.signer_trouble)
         self._random = Random()
-        self._woken = asyncio.Event()
         self._connected = asyncio.Event()
-        self._publishing = asyncio.Lock()
         self._session: Session | None = None
+        self._connection: asyncio.Task[None] | None = None
+        self._cut = False
+        self._lost = ""
+
+    @property
+    def why(self) -> str:
+        """Why the broker is not reached, or lacks a release; "" when all is well."""
+        return self._lost or self._releases.why
 
     @property
     def connected(self) -> bool:
@@ -87,11 +105,34 @@ class Delivery:
 
     def wake(self) -> None:
         """There are new marks: look at once."""
-        self._woken.set()
+        self._directives.woken.set()
 
-    async def barrier(self) -> None:
-        """Wait until sends in flight have ended; what is rendered later sees what was written before this call."""
-        await self._latch.barrier()
+    def look_for_releases(self) -> None:
+        """It lacks a release: bring it."""
+        self._releases.woken.set()
+
+    async def barrier(self, timeout_s: float | None = None) -> bool:
+        """Wait until sends in flight have ended; what is rendered later sees what was written before this call.
+
+        Args:
+            timeout_s: After which the connection is cut, so that nothing of it is sent any more.
+
+        Returns:
+            Whether they ended by themselves.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._latch.barrier()
+                return True
+        except TimeoutError:
+            log.warning("connection cut", broker=self.broker, why="a halt waited for it")
+            self._lost, self._cut = CUT, True
+            if self._session is not None:
+                self._session.abort(CUT)
+            if self._connection is not None:
+                self._connection.cancel()
+            await self._latch.barrier()
+            return False
 
     async def run(self) -> None:
         """Connect, again and again, and keep the broker right until cancelled.
@@ -103,13 +144,24 @@ class Delivery:
         attempt = 0
         while True:
             connected_at = self._clock.monotonic()
+            # In a task of its own: a group that failed leaves its task marked as cancelled (Python 3.11.2), and no
+            # timeout in that task would be one any more.
+            self._connection = asyncio.create_task(self._run_once())
             try:
-                # In a task of its own: a group that failed leaves its task marked as cancelled (Python 3.11.2), and no
-                # timeout in that task would be one any more.
-                await asyncio.create_task(self._run_once())
-            except* (ConnectionLost, RequestRefused, OperationError) as group:
-                why = "; ".join(str(error) for error in _leaves(group))
-                log.warning("delivery interrupted", broker=self._broker, why=why[:500])
+                await self._connection
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if not self._cut or (task is not None and task.cancelling()):  # this is meant for us
+                    raise
+            except (ConnectionLost, RequestRefused, OperationError) as error:
+                self._lost = str(error)
+            except BaseExceptionGroup as group:
+                expected, others = group.split((ConnectionLost, RequestRefused, OperationError))
+                if others is not None or expected is None:
+                    raise
+                self._lost = "; ".join(str(error) for error in _leaves(expected))
+            log.warning("delivery interrupted", broker=self.broker, why=self._lost[:500])
+            self._cut = False
             attempt = 0 if self._clock.monotonic() - connected_at > 10 else attempt + 1
             await asyncio.sleep(backoff(attempt, self._random, base_s=0.2, cap_s=30.0))
 
@@ -123,24 +175,20 @@ class Delivery:
             OperationError: The broker is not reached, is full, or does not retain; calling again goes on from there.
         """
         sent = 0
-        async with self._publishing:
-            await self._require_release(release_id)
-            for _ in range(PUBLISH_TRIES):
-                session = await self._live_session()
-                try:
-                    sent += await self._chunks.publish_missing(session, release_id)
-                    await self._trust.publish(session)
-                    break
-                except (ConnectionLost, RequestRefused) as error:
-                    log.warning("publishing interrupted", release=release_id, why=str(error))
-                    await asyncio.sleep(0.2)
-            else:
-                raise UnreachableError(
-                    f"broker {self._broker}: lost {PUBLISH_TRIES} times while publishing {release_id}; publish it again"
-                )
-            async with self._db.begin() as conn:
-                await releases.release_published(conn, release_id, sent)
-        log.info("release published", release=release_id, sent_bytes=sent)
+        await self._require_release(release_id)
+        for _ in range(PUBLISH_TRIES):
+            session = await self._live_session()
+            try:
+                sent += await self._releases.bring(session, release_id)
+                break
+            except (ConnectionLost, RequestRefused) as error:
+                log.warning("publishing interrupted", broker=self.broker, release=release_id, why=str(error))
+                await asyncio.sleep(0.2)
+        else:
+            raise UnreachableError(
+                f"broker {self.broker}: lost {PUBLISH_TRIES} times while publishing {release_id}; publish it again"
+            )
+        log.info("release published", broker=self.broker, release=release_id, sent_bytes=sent)
         return sent
 
     async def _run_once(self) -> None:
@@ -159,101 +207,42 @@ class Delivery:
         topic = self._topics.build(Kind.STATUS_SYNC)
         marker = await self._readback.fetch(session, [topic], min(MARKER_WAIT_S, self._settings.timing.read_back_s))
         async with self._db.read() as conn:
-            last = await published.last_serial(conn, self._broker)
+            last = await published.last_serial(conn, self.broker)
         known = published_up_to(marker.get(topic), self._db.id, last)
-        log.info("broker reached", broker=self._broker, known_serial=known, last_serial=last)
+        log.info("broker reached", broker=self.broker, known_serial=known, last_serial=last)
         self._status.begin(known)
         cids = await self._mark_later(known, last)
+        cleared = await clear_again(self._db, session, self.broker, after=known)
+        if cleared:
+            log.info("topics cleared again", broker=self.broker, topics=cleared)
         self._session = session
+        self._lost = ""
         self._connected.set()
-        self._woken.set()
-        group.create_task(self._send_directives(session))
+        self.wake()
+        group.create_task(self._directives.run(session))
         group.create_task(self._send_status(session))
-        certificates = CertificatePublishing(self._db, self._broker, self._topics)
+        certificates = CertificatePublishing(self._db, self.broker, self._topics, self._clock)
         group.create_task(certificates.run(session, self._settings.timing.tick_s))
         group.create_task(self._send_chunks_again(session, cids))
+        group.create_task(self._releases.run(session))
 
     async def _mark_later(self, known: int, last: int) -> list[str]:
         """Mark what the broker may have lost; returns the cids among it."""
         cids: list[str] = []
-        after = known
+        after, now = known, self._clock.now()
         while after < last:
             async with self._db.begin() as conn:
-                more, after = await mark_later(
-                    conn, self._broker, self._topics, self._clock.now(), after=after, up_to=last
-                )
+                more, after = await mark_later(conn, self.broker, self._topics, now, after=after, up_to=last)
             cids += more
         if known == 0:
             async with self._db.begin() as conn:
-                await dirty.mark(conn, Kind.TRUST_BUNDLE, [""], self._clock.now())
-                await dirty.mark(conn, Kind.STATUS_FLEET, [""], self._clock.now())
+                for kind in (Kind.TRUST_BUNDLE, Kind.STATUS_FLEET):
+                    await dirty.mark(conn, kind, [""], now, only=self.broker)
         return cids
 
     async def _read(self, session: Session) -> None:
         async for message in session.messages():
             self._readback.deliver(message)
-
-    async def _send_directives(self, session: Session) -> None:
-        """Directives as they are marked, and upkeep between them."""
-        upkeep_at = 0.0
-        while True:
-            self._woken.clear()
-            await self._latch.take()
-            try:
-                more = await self._send_batch(session)
-                if self._clock.monotonic() >= upkeep_at:
-                    await self._keep_up(session)
-                    upkeep_at = self._clock.monotonic() + self._upkeep_s
-            except SignerAwayError as error:  # what is marked stays marked; nothing is on its way
-                await self._watch.away(error)
-                more = False
-            self._latch.settle()  # only here: after a failure it is held until the connection is closed
-            if not more:
-                try:
-                    async with asyncio.timeout(self._settings.timing.tick_s):
-                        await self._woken.wait()
-                except TimeoutError:
-                    pass
-
-    async def _send_batch(self, session: Session) -> bool:
-        """Render, sign, publish and record one batch; returns whether there may be more. Who marks later wakes us."""
-        marks, orders, rows = await self._db.look(self._take_marks)
-        if not marks:
-            return False
-        if len(orders) < len(marks):
-            await self._trust.publish(session, force=True)
-        batch = SignedBatch()
-        if drafted := self._directives.draft(orders, rows, self._clock.now()):
-            batch = await self._directives.sign(drafted)
-            await self._watch.answered(batch.refused, batch.announced)
-        await send_all(session, batch.messages)
-        done = [mark for mark in marks if mark not in set(batch.later)]
-        now = self._clock.now()
-        await self._db.write(lambda conn: record_batch(conn, self._broker, self._topics, batch, done, now))
-        if batch.later:
-            log.info("offers wait for the signer's limit", marks=len(batch.later), retry_s=round(batch.retry_s, 3))
-        log.debug("directives sent", marks=len(done), sent=len(batch.messages))
-        # An announcement marks offers that were kept back; what the signer kept back waits for the next tick.
-        return bool(done) and (len(marks) == BATCH or bool(batch.announced))
-
-    async def _take_marks(self, conn: AsyncConnection) -> tuple[list[Mark], list[Mark], Rows]:
-        """(all marks, those that are not of trust topics, what these are rendered from)."""
-        marks = await dirty.take(conn, DIRECTIVE_KINDS, BATCH)
-        orders = [mark for mark in marks if mark[0] not in TRUST]
-        return marks, orders, await self._directives.load(conn, self._broker, orders)
-
-    async def _keep_up(self, session: Session) -> None:
-        """Renew the timestamp before it runs out; clear topics when all that was signed for them has expired."""
-        await self._watch.try_again()
-        await self._trust.keep_fresh(session)
-        await self._watch.answered()
-        async with self._db.begin() as conn:
-            cleared = await sweep(conn, self._broker, self._topics, self._clock.now())
-        if cleared:
-            await send_all(session, [Outgoing(kind=i.kind, topic=i.topic, payload=b"") for i in cleared])
-            async with self._db.begin() as conn:
-                await published.forget(conn, self._broker, [item.topic for item in cleared])
-            log.info("topics cleared", topics=len(cleared))
 
     async def _send_status(self, session: Session) -> None:
         while True:
@@ -280,13 +269,9 @@ class Delivery:
                     await self._connected.wait()
         except TimeoutError:
             raise UnreachableError(
-                f"broker {self._broker}: no connection in {CONNECT_WAIT_S:g} s; see that it runs, then publish again"
+                f"broker {self.broker}: no connection in {CONNECT_WAIT_S:g} s; see that it runs, then publish again"
             ) from None
         return self._session
-
-    @property
-    def _upkeep_s(self) -> float:
-        return min(UPKEEP_S, self._settings.timing.lease_s / 4, self._settings.timing.timestamp_renew_s / 2)
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:

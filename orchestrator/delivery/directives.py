@@ -10,12 +10,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.config import Settings
 from orchestrator.delivery.publisher import Outgoing
-from orchestrator.delivery.renderers import announcement_draft, offer_draft
+from orchestrator.delivery.renderers import LATCHED, announcement_draft, offer_draft
+from orchestrator.delivery.signed_once import Drafted, SignedOnce
 from orchestrator.model.assignment import Assignment
 from orchestrator.model.rollout import Rollout
-from orchestrator.signer.seam import AnnouncementRequest, OfferRequest, Refusal, Refused, Request, Signed, SigningRoom
+from orchestrator.signer.seam import AnnouncementRequest, OfferRequest, Refusal, Refused, Signed, SigningRoom
 from orchestrator.storage import assignments, devices, published, releases, rollouts
 from orchestrator.storage.dirty import Mark
+from orchestrator.storage.published import Publication
 from orchestrator.storage.releases import ReleaseFacts
 from protocol.directives import Grant
 from protocol.topics import Kind, Topics
@@ -25,27 +27,21 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """What a batch of marks is rendered from: one snapshot of the database."""
+    """What a batch of marks is rendered from: one snapshot of the database.
+
+    Attributes:
+        held: Topics that this broker has.
+        signed: The newest that any broker has of a topic, where there are several brokers.
+        epoch: Under which the signer signs.
+    """
 
     rollouts: dict[str, Rollout]
     releases: dict[str, ReleaseFacts]
     assignments: dict[tuple[str, str], Assignment]
     content_keys: dict[str, str]
     held: set[str]
-
-
-@dataclass(frozen=True, slots=True)
-class Drafted:
-    """One message before it is signed: its mark, its topic, and what the signer is asked."""
-
-    mark: Mark
-    topic: str
-    request: Request
-
-    @property
-    def kind(self) -> Kind:
-        """Announcement or offer."""
-        return self.mark[0]
+    signed: dict[str, Publication] = field(default_factory=dict)
+    epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +53,7 @@ class SignedBatch:
         later: Marks whose turn has not come: the signer's limit is reached.
         retry_s: When it will have come; 0.0 when there are none.
         refused: Why the signer does not announce a rollout, by its id.
-        announced: Rollouts whose announcement was signed.
+        announced: Rollouts whose announcement is among the messages.
         lifted: Rollouts that go on after a halt.
     """
 
@@ -71,11 +67,12 @@ class SignedBatch:
 
 @dataclass
 class Directives:
-    """Renders announcements and offers, and has them signed."""
+    """Renders announcements and offers, and has them signed, once for all brokers."""
 
     topics: Topics
     settings: Settings
     signer: SigningRoom
+    once: SignedOnce = field(default_factory=SignedOnce)
 
     def topic_of(self, kind: Kind, key: str) -> str:
         """The topic of a mark; raises ValueError for a key that fits no topic."""
@@ -97,12 +94,20 @@ class Directives:
             rollout = await rollouts.get(conn, rollout_id)
             if rollout is not None:
                 found[rollout_id] = rollout
+        topics = [self.topic_of(kind, key) for kind, key, _ in marks]
+        elsewhere, epoch = {}, 0
+        if self.once.is_shared:
+            asked = [topic for topic in topics if not self.once.knows(topic)]
+            elsewhere = await published.signed(conn, self.once.brokers, asked)
+            epoch = (await published.highest_order(conn))[0]
         return Rows(
             rollouts=found,
             releases=await releases.release_facts(conn, {r.release for r in found.values()}),
             assignments=await assignments.get_many(conn, pairs),
             content_keys=await devices.content_keys(conn, {device for device, _ in offers}),
-            held=await published.held(conn, broker, [self.topic_of(kind, key) for kind, key, _ in marks]),
+            held=await published.held(conn, broker, topics),
+            signed=elsewhere,
+            epoch=epoch,
         )
 
     def draft(self, marks: Iterable[Mark], rows: Rows, now: datetime) -> list[Drafted]:
@@ -113,8 +118,10 @@ class Directives:
         )
         return [item for item in drafted if item is not None]
 
-    async def sign(self, drafted: Sequence[Drafted]) -> SignedBatch:
-        """Wrap and sign, in a thread and one request; what is refused for good is logged and left out.
+    async def sign(self, drafted: Sequence[Drafted], rows: Rows, now: datetime) -> SignedBatch:
+        """Wrap and sign what was not signed for another broker; in a thread and one request.
+
+        What is refused for good is logged and left out.
 
         Raises:
             SignerAwayError: The signer does not answer; nothing was lost.
@@ -122,8 +129,10 @@ class Directives:
         """
         if not drafted:
             return SignedBatch()
-        answers = await asyncio.to_thread(self.signer.sign, [item.request for item in drafted])
-        return _sorted(drafted, answers)
+        known = [self.once.find(item, rows.signed.get(item.topic), rows.epoch, now) for item in drafted]
+        asked = [item for item, found in zip(drafted, known, strict=True) if found is None]
+        answers = iter(await asyncio.to_thread(self.signer.sign, [item.request for item in asked]) if asked else [])
+        return self._sorted(drafted, [found or next(answers) for found in known])
 
     def _announcement(self, mark: Mark, rows: Rows, now: datetime) -> Drafted | None:
         rollout = rows.rollouts.get(mark[1])
@@ -154,37 +163,39 @@ class Directives:
         )
         if draft is None:
             return None
+        may_repeat = rollout.state not in LATCHED
         if draft["grant"] is Grant.CLOSED:
-            return Drafted(mark, topic, OfferRequest(draft))
+            return Drafted(mark, topic, OfferRequest(draft), may_repeat)
         content_key = rows.content_keys.get(device)
         if content_key is None:
             return None  # revoked, retired or two under one id: no key is wrapped, whatever the row says
-        return Drafted(mark, topic, OfferRequest(draft, release.wrapped_key, content_key))
+        return Drafted(mark, topic, OfferRequest(draft, release.wrapped_key, content_key), may_repeat)
+
+    def _sorted(self, drafted: Sequence[Drafted], answers: Sequence[Outgoing | Signed | Refusal]) -> SignedBatch:
+        batch, retry_s = SignedBatch(), 0.0
+        for item, answer in zip(drafted, answers, strict=True):
+            rollout = item.request.draft["rollout"]
+            match answer:
+                case Outgoing() | Signed():
+                    message = _outgoing(item, answer) if isinstance(answer, Signed) else answer
+                    self.once.keep(item, message)
+                    batch.messages.append(message)
+                    if item.kind is Kind.ANNOUNCE:
+                        batch.announced.append(rollout)
+                    if isinstance(answer, Signed) and answer.lifted:
+                        batch.lifted.append(rollout)
+                case Refusal(code=Refused.LATER):
+                    batch.later.append(item.mark)
+                    retry_s = max(retry_s, answer.retry_s)
+                case Refusal():
+                    log.error("directive not signed", topic=item.topic, code=answer.code, why=answer.why[:300])
+                    if item.kind is Kind.ANNOUNCE:
+                        batch.refused[rollout] = answer.why
+        return replace(batch, retry_s=retry_s)
 
     @property
     def _lease(self) -> timedelta:
         return timedelta(seconds=self.settings.timing.lease_s)
-
-
-def _sorted(drafted: Sequence[Drafted], answers: Sequence[Signed | Refusal]) -> SignedBatch:
-    batch, retry_s = SignedBatch(), 0.0
-    for item, answer in zip(drafted, answers, strict=True):
-        rollout = item.request.draft["rollout"]
-        match answer:
-            case Signed():
-                batch.messages.append(_outgoing(item, answer))
-                if item.kind is Kind.ANNOUNCE:
-                    batch.announced.append(rollout)
-                if answer.lifted:
-                    batch.lifted.append(rollout)
-            case Refusal(code=Refused.LATER):
-                batch.later.append(item.mark)
-                retry_s = max(retry_s, answer.retry_s)
-            case Refusal():
-                log.error("directive not signed", topic=item.topic, code=answer.code, why=answer.why[:300])
-                if item.kind is Kind.ANNOUNCE:
-                    batch.refused[rollout] = answer.why
-    return replace(batch, retry_s=retry_s)
 
 
 def _outgoing(item: Drafted, signed: Signed) -> Outgoing:
@@ -195,4 +206,5 @@ def _outgoing(item: Drafted, signed: Signed) -> Outgoing:
         epoch=signed.epoch,
         seq=signed.seq,
         expires=item.request.draft["expires"],
+        since=item.mark[2],
     )

@@ -16,13 +16,13 @@ from random import Random
 import structlog
 
 from orchestrator.config import Home, Settings
-from orchestrator.delivery.broker_access import service_connection
+from orchestrator.delivery.broker_access import service_connection, service_host
 from orchestrator.delivery.crl_probe import Answer, ask
-from orchestrator.delivery.revocation_lists import NotYetError, RevocationLists
+from orchestrator.delivery.revocation_lists import DEVICES, CaList, NotYetError, RevocationLists
 from orchestrator.errors import OperationError
 from orchestrator.fleet.crls import CRL_KEPT
 from orchestrator.model.device import DeviceState
-from orchestrator.storage import certificates, devices, dirty, events
+from orchestrator.storage import certificates, dirty, events, expelling
 from orchestrator.storage.database import Database
 from protocol.clock import Clock
 from protocol.mqtt.connection import ConnectionLost, backoff, connect
@@ -52,12 +52,14 @@ class KeepingOut:
         clock: Clock,
         reload_broker: Callable[[], bool],
         tell_signer: Callable[[Sequence[str], str], None],
+        lists: RevocationLists | None = None,
     ) -> None:
         """Make it.
 
         Args:
             reload_broker: Makes the broker load its lists; False where it does not run here.
             tell_signer: Names revoked devices, and why; blocking.
+            lists: Those of the home, where several brokers load them.
         """
         self._db = db
         self._home = home
@@ -65,7 +67,9 @@ class KeepingOut:
         self._clock = clock
         self._reload_broker = reload_broker
         self._tell_signer = tell_signer
-        self.lists = RevocationLists(db, home, settings, clock)
+        self.broker = settings.broker.name
+        self.lists = lists or RevocationLists(db, home, clock)
+        self._in_force: dict[str, int] = {}  # number of the list that this broker uses, by CA
         self._random = Random()
         self._woken = asyncio.Event()
         self._looked = asyncio.Condition()
@@ -114,7 +118,7 @@ class KeepingOut:
             ConnectionLost: The broker went away in between.
         """
         async with self._db.read() as conn:
-            closed = await devices.to_expel(conn, BATCH)
+            closed = await expelling.to_expel(conn, self.broker, BATCH)
             revoked = await certificates.revoked(conn, self._clock.now() - CRL_KEPT)
         revoked_now = [device for device, state in closed.items() if state == DeviceState.REVOKED]
         if revoked_now:  # it remembers by itself, so that an older database revives nobody
@@ -139,38 +143,47 @@ class KeepingOut:
                     await self._looked.wait()
             return None
         except TimeoutError:
-            return self.why or "the broker has not confirmed it yet"
+            return self.why or f"broker {self.broker} has not confirmed it yet"
 
     async def _is_out(self, device: str) -> bool:
         async with self._db.read() as conn:
-            found = await devices.get(conn, device)
-        return found is None or found.state == DeviceState.ENROLLED or found.session_ended_at is not None
+            return await expelling.is_out(conn, self.broker, device)
 
     async def _bring_into_force(self) -> None:
-        managed = self._settings.broker.managed
+        broker = self._settings.broker
         for one in self.lists.all:
-            if one.crl is None or one.in_force == one.crl.number:
+            if one.crl is None or self._in_force.get(one.name) == one.crl.number:
                 continue
-            if one.probe is None:  # a list from elsewhere has no probe of ours: loading it cannot be seen
+            number = one.crl.number
+            if one.probe is None or (broker.certificate and one.name != DEVICES):
+                # A list from elsewhere has no probe of ours, and services of another CA's broker are not ours to name.
                 self._reload_broker()
-                one.in_force = one.crl.number
+                self._in_force[one.name] = number
                 continue
             reloaded, answer = False, Answer.NO_ANSWER
+            ca = self._home.path / broker.ca if broker.ca else self._home.devices_ca
             for attempt in range(PROBE_TRIES):
-                answer = await ask(one.host, one.port, self._home.devices_ca, one.probe)
+                answer = await ask(*self._door(one), ca, one.probe)
                 if answer in (Answer.IN_FORCE, Answer.NO_ANSWER):
                     break
                 if attempt % RELOAD_EVERY == 0:
                     reloaded = self._reload_broker()
                 await asyncio.sleep(PROBE_WAIT_S)
             if answer is not Answer.IN_FORCE:
-                hint = "" if managed or reloaded else f"; copy {one.path} to the broker and make it reload it"
+                hint = "" if broker.managed or reloaded else f"; copy {one.path} to the broker and make it reload it"
                 raise NotYetError(
-                    f"broker {self._settings.broker.name}: list {one.crl.number} of {one.name} is not in force "
+                    f"broker {self.broker}: list {number} of {one.name} is not in force "
                     f"({answer}){hint}; it is tried again until the broker confirms it"
                 )
-            one.in_force = one.crl.number
-            log.info("revocation list in force", ca=one.name, number=one.crl.number)
+            self._in_force[one.name] = number
+            log.info("revocation list in force", broker=self.broker, ca=one.name, number=number)
+
+    def _door(self, one: CaList) -> tuple[str, int]:
+        """Where the clients whom a list judges come in."""
+        broker = self._settings.broker
+        if one.name == DEVICES:
+            return broker.host, broker.device_port
+        return service_host(self._settings), broker.service_port
 
     async def _end_sessions(self, closed: list[str]) -> None:
         """Take each client id for a moment: the broker ends the session that has it and forgets what it kept."""
@@ -180,10 +193,10 @@ class KeepingOut:
                 pass
         now = self._clock.now()
         async with self._db.begin() as conn:
-            await devices.expelled(conn, closed, now)
-            where = f"broker {self._settings.broker.name}: list {self.lists.number} in force, session ended"
+            await expelling.expelled(conn, self.broker, closed, now)
+            where = f"broker {self.broker}: list {self.lists.number} in force, session ended"
             for device in closed:
                 text = f"{device}: kept out of {where}"
                 await events.add(conn, "device_kept_out", text, now, device=device)
             await dirty.mark(conn, Kind.STATUS_DEVICE, closed, now)
-        log.info("sessions ended", devices=len(closed), first=closed[0])
+        log.info("sessions ended", broker=self.broker, devices=len(closed), first=closed[0])

@@ -32,6 +32,7 @@ class Outgoing:
     epoch: int = 0
     seq: int = 0
     expires: datetime | None = None
+    since: datetime | None = None
 
     def publication(self, *, keep_payload: bool) -> Publication:
         """What is recorded of it."""
@@ -43,6 +44,7 @@ class Outgoing:
             seq=self.seq,
             payload=self.payload if keep_payload else None,
             expires=self.expires,
+            since=self.since,
         )
 
 

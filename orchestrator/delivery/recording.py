@@ -6,7 +6,7 @@ from datetime import datetime
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.delivery.directives import SignedBatch
-from orchestrator.storage import assignments, dirty, published
+from orchestrator.storage import assignments, dirty, offered, published
 from orchestrator.storage.dirty import Mark
 from protocol.topics import Kind, Topics
 
@@ -16,7 +16,7 @@ async def record_batch(
 ) -> None:
     """Write it, in the caller's transaction."""
     await published.record(conn, broker, [item.publication(keep_payload=True) for item in batch.messages])
-    await dirty.done(conn, done)
+    await dirty.done(conn, broker, done)
     for rollout in batch.announced:
         await _mark_withheld(conn, broker, topics, rollout, now, lifted=rollout in batch.lifted)
 
@@ -24,12 +24,13 @@ async def record_batch(
 async def _mark_withheld(
     conn: AsyncConnection, broker: str, topics: Topics, rollout: str, now: datetime, *, lifted: bool
 ) -> None:
-    """Offers that a halt kept back are looked at again whenever the rollout is announced.
+    """Offers that a halt kept back are looked at again whenever the rollout is announced on this broker.
 
-    After a halt all open ones: those that were signed in it may lack the content key.
+    After a halt all open ones, on every broker: those that were signed in it may lack the content key.
     """
     if lifted:
         waiting = await assignments.granted(conn, rollout)
     else:
-        waiting = await published.unsent_offers(conn, broker, f"{topics.root}/offer/", rollout)
-    await dirty.mark(conn, Kind.OFFER, [dirty.offer_key(device, rollout) for device in waiting], now)
+        waiting = await offered.unsent_offers(conn, broker, f"{topics.root}/offer/", rollout)
+    keys = [dirty.offer_key(device, rollout) for device in waiting]
+    await dirty.mark(conn, Kind.OFFER, keys, now, only=None if lifted else broker)

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import structlog
 
-from orchestrator.config import Home, Settings
-from orchestrator.delivery.broker_access import service_host
+from orchestrator.config import Home
 from orchestrator.errors import NotFoundError, OperationError
 from orchestrator.fleet import closing, crls
 from orchestrator.fleet.authority import Authority
@@ -21,20 +20,18 @@ from protocol.clock import Clock
 
 log = structlog.get_logger(__name__)
 
+DEVICES, SERVICES = "devices-ca", "services-ca"
 NAMED = "named by the revocation list, but enrolled in a database that is older"
 
 
 @dataclass
 class CaList:
-    """One CA's list: where it is, which port's clients it judges, and what is known of it."""
+    """One CA's list: where it is and what is known of it."""
 
     name: str
     path: Path
-    port: int
-    host: str
     crl: Crl | None = None
     probe: Probe | None = None
-    in_force: int = 0
     alarmed: int = 0
 
 
@@ -43,16 +40,15 @@ class NotYetError(OperationError):
 
 
 class RevocationLists:
-    """Written here, loaded by a broker."""
+    """Written here, loaded by every broker."""
 
-    def __init__(self, db: Database, home: Home, settings: Settings, clock: Clock) -> None:
+    def __init__(self, db: Database, home: Home, clock: Clock) -> None:
         self._db = db
         self._home = home
         self._clock = clock
-        broker = settings.broker
-        self._devices = CaList("devices-ca", home.devices_crl, broker.device_port, broker.host)
-        services = CaList("services-ca", home.services_crl, broker.service_port, service_host(settings))
-        self.all = (self._devices, services)
+        self._devices = CaList(DEVICES, home.devices_crl)
+        self.all = (self._devices, CaList(SERVICES, home.services_crl))
+        self._one_at_a_time = asyncio.Lock()  # several brokers' doors ask
 
     @property
     def expiry(self) -> dict[str, datetime]:
@@ -85,10 +81,11 @@ class RevocationLists:
         Raises:
             OperationError: One could not be written; the others were.
         """
-        try:
-            await self._renew([one for one in self.all if self._is_due(one, revoked)])
-        finally:
-            await self._watch_age()
+        async with self._one_at_a_time:
+            try:
+                await self._renew([one for one in self.all if self._is_due(one, revoked)])
+            finally:
+                await self._watch_age()
 
     def _is_due(self, one: CaList, revoked: crls.Revoked) -> bool:
         now = self._clock.now()

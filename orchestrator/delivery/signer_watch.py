@@ -25,7 +25,7 @@ AGAIN = timedelta(seconds=30)
 
 
 class SignerWatch:
-    """One delivery's view of its signer."""
+    """How a fleet's deliveries see their signer."""
 
     def __init__(self, db: Database, home: Home, signer: SigningRoom, clock: Clock) -> None:
         self._db = db
@@ -35,6 +35,8 @@ class SignerWatch:
         self._refused: dict[str, str] = {}
         self._tried = clock.now()
         self._away = ""
+        self._beginning = asyncio.Lock()
+        self._begun = False
 
     @property
     def trouble(self) -> str:
@@ -45,13 +47,14 @@ class SignerWatch:
 
     async def until_begun(self, retry_s: float) -> None:
         """``begin``, waiting for a signer that is not there yet; raises what ``begin`` raises but for that."""
-        while True:
-            try:
-                await self.begin()
-                return
-            except SignerAwayError as error:
-                await self.away(error)
-                await asyncio.sleep(retry_s)
+        async with self._beginning:
+            while not self._begun:
+                try:
+                    await self.begin()
+                    self._begun = True
+                except SignerAwayError as error:
+                    await self.away(error)
+                    await asyncio.sleep(retry_s)
 
     async def begin(self) -> None:
         """Compare numbers, and tell it of revoked devices. Once, before anything is signed.

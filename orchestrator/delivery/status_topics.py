@@ -81,7 +81,7 @@ class StatusTopics:
         await self._send_marker(session, serial, news.generation)
 
     async def _take(self, conn: AsyncConnection) -> _News:
-        marks = await dirty.take(conn, STATUS_KINDS, BATCH)
+        marks = await dirty.take(conn, self._broker, STATUS_KINDS, BATCH)
         rendered = [await self._render(conn, kind, key) for kind, key, _ in marks if kind is not Kind.STATUS_DEVICE]
         shown = await self._render_devices(conn, [key for kind, key, _ in marks if kind is Kind.STATUS_DEVICE])
         happened = await self._new_events(conn)
@@ -96,7 +96,7 @@ class StatusTopics:
 
     async def _record(self, conn: AsyncConnection, news: _News) -> int:
         items = [item.publication(keep_payload=False) for item in news.items]
-        await dirty.done(conn, news.marks)
+        await dirty.done(conn, self._broker, news.marks)
         return await published.record(conn, self._broker, items)
 
     async def _render_devices(self, conn: AsyncConnection, ids: Sequence[str]) -> list[Outgoing]:

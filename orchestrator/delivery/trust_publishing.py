@@ -12,7 +12,7 @@ import structlog
 from orchestrator.config import Home, Settings
 from orchestrator.delivery.publisher import send_proven
 from orchestrator.delivery.readback import ReadBack, windows
-from orchestrator.delivery.trust_topics import renew_timestamp, trust_messages
+from orchestrator.delivery.trust_topics import TIMESTAMP_FILE, renew_timestamp, trust_messages
 from orchestrator.errors import OperationError
 from orchestrator.signer.seam import SigningRoom
 from orchestrator.storage import published
@@ -38,8 +38,14 @@ class TrustPublishing:
         readback: ReadBack,
         clock: Clock,
         on_published: Callable[[], Awaitable[None]] | None = None,
+        renewing: asyncio.Lock | None = None,
     ) -> None:
-        """``on_published`` is called when the broker has all of it, before any directive that is signed later."""
+        """Make it.
+
+        Args:
+            on_published: Called when the broker has all of it, before any directive that is signed later.
+            renewing: Held while the timestamp is looked at; one for all brokers of a home.
+        """
         self._db = db
         self._folder = home.trust
         self._broker = settings.broker.name
@@ -50,6 +56,8 @@ class TrustPublishing:
         self._clock = clock
         self._on_published = on_published
         self._lock = asyncio.Lock()
+        self._renewing = renewing or asyncio.Lock()
+        self._sent: tuple[int, int] | None = None  # what the timestamp's file was when all of it was sent
 
     async def publish(self, session: Session, *, force: bool = False) -> None:
         """Roots, bundle, then the timestamp over it; what is there already is passed over, unless ``force``.
@@ -72,13 +80,24 @@ class TrustPublishing:
         async with self._lock:
             if await self._renew():
                 log.info("timestamp renewed")
+            if await asyncio.to_thread(self._seen) != self._sent:  # renewed here, or for another broker
                 await self._publish(session, force=False)
 
     async def _renew(self) -> bool:
         renew = timedelta(seconds=self._timing.timestamp_renew_s)
-        return await asyncio.to_thread(renew_timestamp, self._folder, self._signer, self._clock.now(), renew)
+        async with self._renewing:
+            return await asyncio.to_thread(renew_timestamp, self._folder, self._signer, self._clock.now(), renew)
+
+    def _seen(self) -> tuple[int, int] | None:
+        """Which file the timestamp is; it is replaced by each renewal."""
+        try:
+            status = (self._folder / TIMESTAMP_FILE).stat()
+        except OSError:
+            return None  # publishing says what is missing
+        return status.st_ino, status.st_mtime_ns
 
     async def _publish(self, session: Session, *, force: bool) -> None:
+        seen = await asyncio.to_thread(self._seen)
         try:
             items = await asyncio.to_thread(trust_messages, self._folder, self._topics)
         except TrustError as error:
@@ -95,5 +114,6 @@ class TrustPublishing:
             await send_proven(session, self._readback, {item.topic: item for item in step}, self._timing.read_back_s)
         async with self._db.begin() as conn:
             await published.record(conn, self._broker, [item.publication(keep_payload=False) for item in news])
+        self._sent = seen
         if self._on_published is not None:
             await self._on_published()

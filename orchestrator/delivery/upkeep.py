@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.storage import dirty, published
+from orchestrator.storage import dirty, offered, published
 from orchestrator.storage.published import Publication
 from orchestrator.storage.tables import rollouts
 from protocol.topics import Kind, Topics
@@ -22,7 +22,7 @@ async def sweep(conn: AsyncConnection, broker: str, topics: Topics, now: datetim
     """
     items = [(item, topics.parse(item.topic)) for item in await published.run_out(conn, broker, now - MARGIN, LIMIT)]
     offers = {(topic.device, topic.rollout) for item, topic in items if item.kind is Kind.OFFER}
-    wanted_offers = await published.open_offers(conn, offers)
+    wanted_offers = await offered.open_offers(conn, offers)
     announced = {topic.rollout for item, topic in items if item.kind is Kind.ANNOUNCE}
     live = set(
         await conn.scalars(select(rollouts.c.id).where(rollouts.c.id.in_(announced), rollouts.c.ended_at.is_(None)))
@@ -30,9 +30,9 @@ async def sweep(conn: AsyncConnection, broker: str, topics: Topics, now: datetim
     cleared = []
     for item, topic in items:
         if item.kind is Kind.OFFER and (topic.device, topic.rollout) in wanted_offers:
-            await dirty.mark(conn, Kind.OFFER, [dirty.offer_key(topic.device, topic.rollout)], now)
+            await dirty.mark(conn, Kind.OFFER, [dirty.offer_key(topic.device, topic.rollout)], now, only=broker)
         elif item.kind is Kind.ANNOUNCE and topic.rollout in live:
-            await dirty.mark(conn, Kind.ANNOUNCE, [topic.rollout], now)
+            await dirty.mark(conn, Kind.ANNOUNCE, [topic.rollout], now, only=broker)
         elif item.kind in (Kind.OFFER, Kind.ANNOUNCE):
             cleared.append(item)
     return cleared

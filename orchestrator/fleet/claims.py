@@ -9,7 +9,7 @@ from datetime import timedelta
 from orchestrator.config import Home, Settings
 from orchestrator.errors import ConflictError, NotFoundError, OperationError, UsageError
 from orchestrator.fleet.authority import issue_device, load_authority
-from orchestrator.fleet.enrolment import newest_root
+from orchestrator.fleet.enrolment import device_addresses, newest_root
 from orchestrator.storage import claims, events
 from orchestrator.storage.claims import Claim, Expected
 from orchestrator.storage.database import Database
@@ -103,18 +103,16 @@ async def revoke(db: Database, clock: Clock, name: str) -> Claim:
 
 
 def _folder(settings: Settings, name: str) -> ClaimFolder:
-    broker = settings.broker
-    if broker.enrol_port is None:
+    doors = [
+        BrokerAddress(host=broker.advertised_host or broker.host, port=broker.enrol_port)
+        for broker in settings.all_brokers
+        if broker.enrol_port is not None
+    ]
+    if not doors:
         raise ConflictError(
             f"claim {name}: brokers do not listen for claims; set broker.enrol_port in config.toml and start serve anew"
         )
-    host = broker.advertised_host or broker.host
-    return ClaimFolder(
-        fleet=settings.fleet,
-        claim=name,
-        enrol=[BrokerAddress(host=host, port=broker.enrol_port)],
-        brokers=[BrokerAddress(host=host, port=broker.device_port)],
-    )
+    return ClaimFolder(fleet=settings.fleet, claim=name, enrol=doors, brokers=device_addresses(settings))
 
 
 def _check(plan: ClaimPlan) -> None:

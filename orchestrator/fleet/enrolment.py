@@ -58,8 +58,7 @@ class _Common:
         self.life = timedelta(seconds=settings.certificates.life_s)
         self.ca = ca
         self.root = root
-        host = settings.broker.advertised_host or settings.broker.host
-        self.brokers = [BrokerAddress(host=host, port=settings.broker.device_port)]
+        self.brokers = device_addresses(settings)
 
 
 def _load_common(home: Home, settings: Settings) -> _Common:
@@ -69,6 +68,14 @@ def _load_common(home: Home, settings: Settings) -> _Common:
         return _Common(settings, issuer, home.devices_ca.read_text(), root)
     except OSError as error:
         raise OperationError(f"{error.filename}: cannot be read: {error.strerror}") from error
+
+
+def device_addresses(settings: Settings) -> list[BrokerAddress]:
+    """Where devices reach the fleet's brokers, in the order in which they try them."""
+    return [
+        BrokerAddress(host=broker.advertised_host or broker.host, port=broker.device_port)
+        for broker in settings.all_brokers
+    ]
 
 
 def newest_root(home: Home) -> str:

@@ -51,22 +51,25 @@ class Desk:
         admission: Admission,
         wake_delivery: Callable[[], None],
         keys_changed: Callable[[str], None],
+        buckets: Buckets | None = None,
     ) -> None:
+        """``buckets`` are those of all desks of a fleet, where there are several."""
         self._db = db
         self._home = home
         self._settings = settings
+        self.broker = settings.broker.name
         self._clock = clock
         self._wake_delivery = wake_delivery
         self._keys_changed = keys_changed
         self._topics = Topics(settings.fleet)
         self._random = Random()
-        self._buckets = Buckets(clock)
+        self._buckets = buckets or Buckets(clock)
         self._admission = admission
         self.rejects = Rejects(clock)
 
     async def run(self) -> None:
         """Connect, again and again, and answer until cancelled."""
-        await read_for_ever(self._run_once, "desk", self._clock, self._random)
+        await read_for_ever(self._run_once, f"desk of {self.broker}", self._clock, self._random)
 
     async def _run_once(self) -> None:
         target = await asyncio.to_thread(

@@ -1,12 +1,13 @@
 """The reading session: collects what arrives for a moment, checks it in a thread, writes it in one transaction.
 
 Nothing that a device sends ends this: what is wrong is counted and dropped. When the session was away, reports may be
-lost; then a new generation is announced and devices say their level again.
+lost; then a new generation is announced on its broker, and the devices there say their level again.
 """
 
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from random import Random
@@ -41,6 +42,21 @@ _RETRY_S = 1.0
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What the reading sessions of one fleet have in common: a device may speak through any broker."""
+
+    keys: DeviceKeys
+    silence: SilenceWatch
+    rejects: Rejects
+
+    @classmethod
+    def of(cls, db: Database, settings: Settings, clock: Clock, wake_delivery: Callable[[], None]) -> "Heard":
+        """For a fleet."""
+        silence = SilenceWatch(db, settings.timing.silent_after_s, clock, wake_delivery)
+        return cls(DeviceKeys(db), silence, Rejects(clock))
+
+
 class Ingest:
     """One broker's reading session."""
 
@@ -52,25 +68,27 @@ class Ingest:
         clock: Clock,
         wake_delivery: Callable[[], None],
         wake_controller: Callable[[], None],
+        shared: Heard | None = None,
     ) -> None:
+        """``shared`` is for one of several: ``settings`` then are those of its own broker."""
         self._db = db
         self._home = home
         self._settings = settings
+        self.broker = settings.broker.name
         self._clock = clock
         self._wake_delivery = wake_delivery
         self._wake_controller = wake_controller
         self._topics = Topics(settings.fleet)
         self._random = Random()
-        self.keys = DeviceKeys(db)
         self._dropped = 0
         self._generation_at = 0.0
-        self.silence = SilenceWatch(db, settings.timing.silent_after_s, clock, wake_delivery)
-        self.rejects = Rejects(clock)
+        shared = shared or Heard.of(db, settings, clock, wake_delivery)
+        self.keys, self.silence, self.rejects = shared.keys, shared.silence, shared.rejects
         self.taken = 0
 
     async def run(self) -> None:
         """Connect, again and again, and take in reports until cancelled."""
-        await read_for_ever(self._run_once, "ingest", self._clock, self._random)
+        await read_for_ever(self._run_once, f"ingest of {self.broker}", self._clock, self._random)
 
     async def _run_once(self) -> None:
         target = await asyncio.to_thread(
@@ -90,9 +108,9 @@ class Ingest:
     async def _begin_generation(self) -> None:
         generation = secrets.token_hex(8)
         async with self._db.begin() as conn:
-            await published.set_ingest_generation(conn, generation)
-            await dirty.mark(conn, Kind.STATUS_SYNC, [""], self._clock.now())
-        log.info("ingest listens", generation=generation)
+            await published.set_ingest_generation(conn, self.broker, generation)
+            await dirty.mark(conn, Kind.STATUS_SYNC, [""], self._clock.now(), only=self.broker)
+        log.info("ingest listens", broker=self.broker, generation=generation)
         self._generation_at = self._clock.monotonic()
         self._wake_delivery()
 
@@ -197,4 +215,4 @@ class Ingest:
             else:
                 self.keys.forget(device)
                 self._wake_delivery()
-            del self.keys.heard_new[device]
+            self.keys.heard_new.pop(device, None)  # another session may have been here

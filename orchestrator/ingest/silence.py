@@ -61,14 +61,18 @@ class SilenceWatch:
         self._clock = clock
         self._wake_delivery = wake_delivery
         self._listening = Listening()
+        self._listeners = 0
 
     def listens(self) -> None:
-        """Ingest has subscribed."""
+        """Ingest has subscribed, at one of the brokers."""
+        self._listeners += 1
         self._listening.begin(self._clock.monotonic())
 
     def is_deaf(self) -> None:
-        """Ingest lost its session."""
-        self._listening.end(self._clock.monotonic())
+        """Ingest lost one of its sessions; the devices of that broker move to another."""
+        self._listeners -= 1
+        if self._listeners == 0:
+            self._listening.end(self._clock.monotonic())
 
     async def run(self) -> None:
         """Sweep until cancelled."""

@@ -39,7 +39,6 @@ class TrustUpdates:
     """Takes ceremonies' metadata in."""
 
     fleet: str
-    broker: str
     home: Home
     db: Database
     signer: Directors
@@ -110,7 +109,7 @@ class TrustUpdates:
         self.active = keyid
         marked, after, topics = 0, 0, Topics(self.fleet)
         async with self.db.read() as conn:
-            last = await published.last_serial(conn, self.broker)
+            last = await published.highest_serial(conn)
         while after < last:
             async with self.db.begin() as conn:
                 items, after = await signatures.signed_by_others(conn, keyid, self.now(), after=after, up_to=last)

@@ -14,7 +14,7 @@ from orchestrator.model.device import Device
 from orchestrator.model.rollout import Rollout, RolloutSpec, RolloutState
 from orchestrator.rollouts.members import Groups, Place, place_members, select_members
 from orchestrator.rollouts.rules import stage_counts
-from orchestrator.storage import assignments, devices, dirty, events, groups, published, releases, rollouts
+from orchestrator.storage import assignments, devices, dirty, events, groups, offered, releases, rollouts
 from orchestrator.storage.database import Database
 from orchestrator.storage.releases import PUBLISHED
 from protocol.clock import Clock
@@ -213,7 +213,7 @@ async def _cancel_unreached(conn: AsyncConnection, rollout_id: str, now: datetim
 
     One whose offer is on its way just now is among them; it hears of the abort, and its own outcome replaces this.
     """
-    reached = await published.reached(conn, rollout_id)
+    reached = await offered.reached(conn, rollout_id)
     after = ""
     while page := await assignments.of_rollout(conn, rollout_id, after=after, limit=_PAGE):
         after = page[-1].device

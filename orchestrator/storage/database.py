@@ -11,22 +11,18 @@ CPU: for what happens again and again.
 
 import asyncio
 import contextlib
-import secrets
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import create_engine, event, insert, inspect, select
+from sqlalchemy import create_engine, event
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.schema import CreateColumn
 
 from orchestrator.errors import ConflictError, OperationError
-from orchestrator.storage import certificate_tables, tables
+from orchestrator.storage.upgrade import bring_up_to_date
 
-SCHEMA = 1
-"""Rises when the tables change; a database with a higher one belongs to a newer Flagship."""
 BUSY_TIMEOUT_MS = 10_000
 _WRITE = "flagship_write"
 T = TypeVar("T")
@@ -59,7 +55,7 @@ class Database:
         async def upgrade(conn: AsyncConnection) -> str:
             if conn.sync_connection is None:
                 raise RuntimeError("no connection")
-            return _upgrade(conn.sync_connection, path)
+            return bring_up_to_date(conn.sync_connection, path)
 
         try:
             database.id = await database.write(upgrade)  # a file that cannot be used leaves no driver's thread behind
@@ -189,31 +185,3 @@ def _begin_directly(connection: Connection) -> None:
 
 def _beginning(connection: Connection) -> str:
     return "BEGIN IMMEDIATE" if connection.get_execution_options().get(_WRITE) else "BEGIN"
-
-
-def _add_columns(connection: Connection) -> None:
-    """Columns that a database of an earlier version lacks; each has a default that the server knows."""
-    inspector = inspect(connection)
-    for table in certificate_tables.metadata.sorted_tables:
-        present = {column["name"] for column in inspector.get_columns(table.name)}
-        for column in table.columns:
-            if column.name not in present:
-                made = CreateColumn(column).compile(dialect=connection.dialect)
-                connection.exec_driver_sql(f'ALTER TABLE "{table.name}" ADD COLUMN {made}')
-
-
-def _upgrade(connection: Connection, path: Path) -> str:
-    """Make the tables, check the schema's version; returns the database's id."""
-    certificate_tables.metadata.create_all(connection)  # that of tables, with these known to it too
-    _add_columns(connection)
-    found = {row.key: row.value for row in connection.execute(select(tables.settings))}
-    schema = int(found.get("schema", SCHEMA))
-    if schema > SCHEMA:
-        raise OperationError(
-            f"database {path}: schema {schema}, this Flagship knows up to {SCHEMA}; use the newer version"
-        )
-    wanted = {"schema": str(SCHEMA), "database": secrets.token_hex(8)}
-    missing = [{"key": key, "value": value} for key, value in wanted.items() if key not in found]
-    if missing:
-        connection.execute(insert(tables.settings), missing)
-    return str(found.get("database", wanted["database"]))

@@ -4,13 +4,14 @@ from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select, text, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy import insert as plain_insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.model.device import FIELDS, Device, DeviceState
 from orchestrator.model.duplicates import Instances
 from orchestrator.storage import certificates
+from orchestrator.storage.broker_tables import expelled
 from orchestrator.storage.tables import devices, group_members
 
 _COLUMNS = [devices.c[name] for name in FIELDS]
@@ -139,26 +140,7 @@ async def close(conn: AsyncConnection, device_id: str, state: DeviceState, reaso
             session_ended_at=None,
         )
     )
-
-
-async def to_expel(conn: AsyncConnection, limit: int) -> dict[str, str]:
-    """State by id of closed devices whose session may still be open, the longest closed first."""
-    rows = await conn.execute(
-        select(devices.c.id, devices.c.state)
-        .where(text("state <> 'enrolled' AND session_ended_at IS NULL"))
-        .order_by(devices.c.closed_at)
-        .limit(limit)
-    )
-    return {row.id: row.state for row in rows}
-
-
-async def expelled(conn: AsyncConnection, ids: Collection[str], now: datetime) -> None:
-    """Note that closed devices are kept out."""
-    await conn.execute(
-        update(devices)
-        .where(devices.c.id.in_(ids), devices.c.state != DeviceState.ENROLLED, devices.c.session_ended_at.is_(None))
-        .values(session_ended_at=now)
-    )
+    await conn.execute(delete(expelled).where(expelled.c.device == device_id))
 
 
 async def clear_duplicate(conn: AsyncConnection, device_id: str) -> None:

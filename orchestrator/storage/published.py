@@ -12,10 +12,10 @@ from sqlalchemy import String, bindparam, delete, exists, func, literal, select
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.storage.tables import assignments, devices, published, release_chunks, rollouts, settings
+from orchestrator.storage.tables import published, release_chunks, settings
 from protocol.topics import Kind
 
-INGEST_KEY = "ingest_generation"
+_INGEST_KEY = "ingest_generation:"
 _SERIAL_KEY = "serial:"
 _ORDER_KEY = "signed_order"
 _BATCH = 400
@@ -30,6 +30,7 @@ _RECORD = _NEW.on_conflict_do_update(
         "seq": _NEW.excluded.seq,
         "digest": _NEW.excluded.digest,
         "payload": _NEW.excluded.payload,
+        "since": _NEW.excluded.since,
         # Stored as sortable text: the later of the two; an empty text sorts first.
         "expires": func.nullif(
             func.max(func.coalesce(published.c.expires, _NONE), func.coalesce(_NEW.excluded.expires, _NONE)), _NONE
@@ -52,6 +53,7 @@ class Publication:
         digest: sha256 hex of the message.
         payload: The message itself, for directives.
         expires: When all that was ever signed for the topic has expired; None where nothing expires.
+        since: Of the mark that it was signed for; None for what is not signed.
     """
 
     kind: Kind
@@ -61,6 +63,7 @@ class Publication:
     seq: int = 0
     payload: bytes | None = None
     expires: datetime | None = None
+    since: datetime | None = None
 
 
 async def record(conn: AsyncConnection, broker: str, items: Sequence[Publication]) -> int:
@@ -80,6 +83,7 @@ async def record(conn: AsyncConnection, broker: str, items: Sequence[Publication
                 "digest": item.digest,
                 "payload": item.payload,
                 "expires": item.expires,
+                "since": item.since,
             }
         )
     if rows:
@@ -87,6 +91,38 @@ async def record(conn: AsyncConnection, broker: str, items: Sequence[Publication
         await _put(conn, _SERIAL_KEY + broker, str(serial))
         await note_order(conn, max((item.epoch, item.seq) for item in items))
     return serial
+
+
+async def take_serials(conn: AsyncConnection, broker: str, count: int) -> int:
+    """Use up the next serials of a broker; returns the first of them."""
+    last = await last_serial(conn, broker)
+    await _put(conn, _SERIAL_KEY + broker, str(last + count))
+    return last + 1
+
+
+async def forget_progress(conn: AsyncConnection, broker: str) -> None:
+    """Remove what is known of how far a broker is that is not used any more."""
+    keys = [_SERIAL_KEY + broker, _INGEST_KEY + broker]
+    await conn.execute(delete(settings).where(settings.c.key.in_(keys)))
+
+
+async def highest_serial(conn: AsyncConnection) -> int:
+    """The highest serial of what stands on any broker."""
+    return int(await conn.scalar(select(func.max(published.c.serial))) or 0)
+
+
+async def signed(conn: AsyncConnection, brokers: Collection[str], topics: Collection[str]) -> dict[str, Publication]:
+    """The newest by (epoch, seq) of what these brokers have of signed topics."""
+    found: dict[str, Publication] = {}
+    wanted = list(topics)
+    for start in range(0, len(wanted), _BATCH):
+        batch = wanted[start : start + _BATCH]
+        query = select(published).where(published.c.broker.in_(brokers), published.c.topic.in_(batch))
+        for item in map(publication, await conn.execute(query)):
+            known = found.get(item.topic)
+            if known is None or (item.epoch, item.seq) > (known.epoch, known.seq):
+                found[item.topic] = item
+    return found
 
 
 async def note_order(conn: AsyncConnection, order: tuple[int, int]) -> None:
@@ -193,72 +229,22 @@ async def retained_chunk_bytes(conn: AsyncConnection, broker: str, prefix: str) 
     return int(await conn.scalar(select(func.sum(held.c.length))) or 0)
 
 
-async def unsent_offers(conn: AsyncConnection, broker: str, prefix: str, rollout: str) -> list[str]:
-    """Devices of a rollout that have an open grant and whose offer never reached the broker.
-
-    Args:
-        prefix: The offer topic up to the device.
-    """
-    topic = literal(prefix) + assignments.c.device + literal("/") + assignments.c.rollout
-    rows = await conn.scalars(
-        select(assignments.c.device).where(
-            assignments.c.rollout == rollout,
-            assignments.c.grant.in_(["download", "activate"]),
-            ~exists().where(published.c.broker == broker, published.c.topic == topic),
-        )
-    )
-    return list(rows)
-
-
-async def reached(conn: AsyncConnection, rollout: str) -> set[str]:
-    """Devices whose offer of a rollout stands on some broker. Looks at every offer that does: for once a rollout."""
-    suffix = f"/{rollout}"
-    topics = await conn.scalars(
-        select(published.c.topic).where(
-            published.c.kind == Kind.OFFER.name, func.substr(published.c.topic, -len(suffix)) == suffix
-        )
-    )
-    return {topic.split("/")[-2] for topic in topics}
-
-
-async def open_offers(conn: AsyncConnection, keys: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
-    """Those of (device, rollout) whose offer is still needed: not closed, device enrolled, rollout not ended."""
-    found: set[tuple[str, str]] = set()
-    wanted = sorted({rollout for _, rollout in keys})
-    for rollout in wanted:
-        ids = [device for device, of in keys if of == rollout]
-        rows = await conn.scalars(
-            select(assignments.c.device)
-            .join(rollouts, rollouts.c.id == assignments.c.rollout)
-            .join(devices, devices.c.id == assignments.c.device)
-            .where(
-                devices.c.state == "enrolled",
-                assignments.c.rollout == rollout,
-                assignments.c.device.in_(ids),
-                assignments.c.grant.in_(["download", "activate"]),
-                rollouts.c.ended_at.is_(None),
-            )
-        )
-        found |= {(device, rollout) for device in rows}
-    return found
-
-
 async def progress(conn: AsyncConnection, broker: str) -> tuple[int, str]:
     """(``last_serial``, ``ingest_generation``)."""
-    names = (_SERIAL_KEY + broker, INGEST_KEY)
+    names = (_SERIAL_KEY + broker, _INGEST_KEY + broker)
     rows = await conn.execute(_SETTINGS, {"the_keys": names})
     found = {row.key: row.value for row in rows}
-    return int(found.get(names[0], 0)), found.get(INGEST_KEY, "")
+    return int(found.get(names[0], 0)), found.get(names[1], "")
 
 
-async def ingest_generation(conn: AsyncConnection) -> str:
-    """Which generation of ingest listens; empty before the first."""
-    return (await progress(conn, ""))[1]
+async def ingest_generation(conn: AsyncConnection, broker: str) -> str:
+    """Which generation of ingest listens at a broker; empty before the first."""
+    return (await progress(conn, broker))[1]
 
 
-async def set_ingest_generation(conn: AsyncConnection, generation: str) -> None:
-    """Begin a new generation: devices then say their level again. Mark ``Kind.STATUS_SYNC`` dirty with it."""
-    await _put(conn, INGEST_KEY, generation)
+async def set_ingest_generation(conn: AsyncConnection, broker: str, generation: str) -> None:
+    """Begin a new generation: the broker's devices then say their level again. Mark ``Kind.STATUS_SYNC`` with it."""
+    await _put(conn, _INGEST_KEY + broker, generation)
 
 
 async def _put(conn: AsyncConnection, key: str, value: str) -> None:
@@ -276,4 +262,5 @@ def publication(row: object) -> Publication:
         seq=values["seq"],
         payload=values["payload"],
         expires=values["expires"],
+        since=values["since"],
     )

@@ -232,11 +232,12 @@ counts = Table(
 dirty = Table(
     "dirty",
     metadata,
-    # A protocol.topics.Kind name and its values joined by "/": what must be rendered and published again.
+    # A protocol.topics.Kind name and its values joined by "/": what must be rendered and published again, and where.
     Column("kind", String(32), primary_key=True),
     Column("key", String(140), primary_key=True),
+    Column("broker", String(64), primary_key=True),
     Column("since", Instant, nullable=False),
-    Index("dirty_by_since", "kind", "since"),
+    Index("dirty_by_since", "broker", "kind", "since"),
 )
 
 published = Table(
@@ -251,6 +252,7 @@ published = Table(
     Column("digest", String(64), nullable=False),
     Column("payload", LargeBinary),  # verbatim; NULL for chunks, which stand in the chunk store
     Column("expires", Instant),  # when the topic may be cleared, once it is no longer wanted
+    Column("since", Instant),  # of the mark that it was signed for; NULL for what is not signed
     Index("published_by_serial", "broker", "serial"),
     Index("published_by_expiry", "broker", "expires"),
 )

@@ -111,7 +111,7 @@ async def _places(conn: AsyncConnection, device: str, rollout: str) -> list[Plac
 
 
 async def _close(services: Services, device: str, close: closing.Close, reason: str) -> dict[str, Any]:
-    """Rows, then ingest's keys, then sends in flight, then the broker: list before session."""
+    """Rows, then ingest's keys, then sends in flight, then the brokers: list before session."""
     closed = await close(services.db, services.clock, device, reason)
     services.forget_keys(device)
     services.controller.wake()

@@ -21,6 +21,10 @@ def metrics_routes(services: Services) -> APIRouter:
     @router.get(METRICS_PATH, include_in_schema=False)
     async def show_metrics() -> Response:
         """Gauges in Prometheus' text format."""
+        for broker in await services.delivery.standing():
+            services.metrics.set_broker(
+                broker.name, connected=broker.connected, topics=broker.topics, releases=len(broker.releases)
+            )
         return Response(services.metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
     return router

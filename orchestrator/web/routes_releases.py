@@ -37,15 +37,20 @@ def release_routes(services: Services) -> APIRouter:
     async def publish_release(request: Request) -> dict[str, Any]:
         """Import the package in the body as a device would check it, then publish its chunks once and read them back.
 
+        Done when one broker has all of it; ``behind`` says why others have not, and they are made right by themselves.
         The same package again goes on where it stopped.
         """
         if one_at_a_time.locked():
             raise ConflictError("a package is being taken in right now; publish this one when that is done")
         async with one_at_a_time, _upload(services.home.incoming, request) as package:
             release = await services.import_package(package)
-        sent = await services.delivery.publish_release(release)
+        published = await services.delivery.publish_release(release)
         services.controller.wake()
-        return {**_view(await _require(services, release)), "published_chunk_bytes": sent}
+        return {
+            **_view(await _require(services, release)),
+            "published_chunk_bytes": published.sent_bytes,
+            "behind": published.behind,
+        }
 
     @router.get("")
     async def list_releases(limit: Limit = 100, cursor: Cursor = "") -> Page:

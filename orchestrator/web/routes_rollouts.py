@@ -62,7 +62,15 @@ def rollout_routes(services: Services) -> APIRouter:
 
     @router.post("/{rollout}/{verb}")
     async def order(rollout: IdText, verb: Verb, body: Order) -> dict[str, Any]:
-        """Start, pause, resume, halt or abort; a halt answers when sends in flight have ended."""
+        """Start, pause, resume, halt or abort; a halt answers when sends in flight have ended.
+
+        ``brokers_cut`` names those that did not answer in time and were cut off: what they had received, they have.
+        """
+        cut: list[str] = []
+
+        async def barrier() -> None:
+            cut.extend(await delivery.barrier())
+
         match verb:
             case Verb.START:
                 await operations.start(db, clock, rollout)
@@ -71,10 +79,10 @@ def rollout_routes(services: Services) -> APIRouter:
             case Verb.RESUME:
                 await operations.resume(db, clock, rollout, body.reason)
             case Verb.HALT:
-                await operations.halt(db, clock, rollout, body.reason, barrier=delivery.barrier)
+                await operations.halt(db, clock, rollout, body.reason, barrier=barrier)
             case Verb.ABORT:
-                await operations.abort(db, clock, rollout, body.reason, barrier=delivery.barrier)
+                await operations.abort(db, clock, rollout, body.reason, barrier=barrier)
         wake()
-        return await shown(rollout)
+        return {**await shown(rollout), "brokers_cut": cut}
 
     return router

@@ -1,5 +1,6 @@
 """The fleet in figures, and what happened."""
 
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
@@ -22,7 +23,7 @@ def status_routes(services: Services) -> APIRouter:
 
     @router.get("/status")
     async def show_status() -> dict[str, Any]:
-        """The fleet as its status topic shows it, and whether the broker is reached."""
+        """The fleet as its status topic shows it, and how each broker stands."""
         async with services.db.read() as conn:
             status = fleet_status(
                 services.settings.fleet,
@@ -37,6 +38,7 @@ def status_routes(services: Services) -> APIRouter:
         return {
             **status.model_dump(mode="json"),
             "broker_connected": services.delivery.connected,
+            "brokers": [asdict(broker) for broker in await services.delivery.standing()],
             "revocation_lists_expire": lists,
         }
 

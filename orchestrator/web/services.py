@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from orchestrator.config import Home, Settings
+from orchestrator.delivery.broker_set import Published, Standing
 from orchestrator.fleet.admission import Admission
 from orchestrator.metrics import Metrics
 from orchestrator.model.device import Dropped
@@ -23,11 +24,11 @@ class Wakes(Protocol):
 
 
 class Delivers(Wakes, Protocol):
-    """The part of ``orchestrator.delivery`` that the API needs."""
+    """The part of ``orchestrator.delivery.broker_set`` that the API needs."""
 
     @property
     def connected(self) -> bool:
-        """Whether the broker is reached."""
+        """Whether some broker is reached."""
         ...
 
     @property
@@ -35,12 +36,16 @@ class Delivers(Wakes, Protocol):
         """What keeps the signer from signing; "" for nothing."""
         ...
 
-    async def barrier(self) -> None:
-        """Return when sends in flight have ended."""
+    async def barrier(self) -> list[str]:
+        """Return when sends in flight have ended, with the brokers whose connection was cut for it."""
         ...
 
-    async def publish_release(self, release_id: str) -> int:
-        """Bring a release to the broker; returns the ciphertext bytes that were sent."""
+    async def publish_release(self, release: str) -> Published:
+        """Bring a release to every broker; done when one has it."""
+        ...
+
+    async def standing(self) -> list[Standing]:
+        """How each broker stands."""
         ...
 
 
@@ -57,7 +62,7 @@ class TakesTrust(Protocol):
 
 
 class KeepsOut(Protocol):
-    """The part of ``orchestrator.delivery.keeping_out`` that the API needs."""
+    """The part of ``orchestrator.delivery.doors`` that the API needs."""
 
     @property
     def expiry(self) -> dict[str, datetime]:

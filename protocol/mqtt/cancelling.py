@@ -1,6 +1,9 @@
 """Cancelling what waits in aiomqtt: it neither loses the cancellation nor leaves a socket behind."""
 
 import asyncio
+import contextlib
+import socket
+import struct
 from collections.abc import Awaitable
 from typing import TypeVar
 
@@ -38,3 +41,12 @@ def leave_off(client: Client) -> None:
         paho.on_socket_open = lambda _client, _userdata, opened: opened.close()
         paho.on_socket_register_write = None
     paho.disconnect()
+
+
+def reset(client: Client) -> None:
+    """Cut a connection: paho sees its end at once, and closing it throws away what waits to be sent."""
+    opened = client._client.socket()  # noqa: SLF001
+    if isinstance(opened, socket.socket):
+        with contextlib.suppress(OSError):
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            socket.socket.shutdown(opened, socket.SHUT_RDWR)  # that of SSLSocket would go on in the clear

@@ -1,8 +1,7 @@
 """One MQTT session over aiomqtt: TLS with certificates, will, bounded queues, checked answers, TCP_NODELAY.
 
-aiomqtt does not reconnect, does not raise on a refused SUBACK or PUBACK and leaves a socket behind after a failed
-CONNACK; all of that is handled here and nowhere else. A session is for one connection: after ``ConnectionLost`` the
-caller waits (``backoff``) and makes a new one.
+aiomqtt does not reconnect, does not raise on a refused SUBACK or PUBACK and leaves sockets behind; all of that is
+handled here and nowhere else. After ``ConnectionLost`` the caller waits (``backoff``) and makes a new session.
 """
 
 import asyncio
@@ -16,13 +15,12 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import structlog
 from aiomqtt import Client, MqttError, ProtocolVersion, Will
 from paho.mqtt.reasoncodes import ReasonCode
 
 from protocol.errors import FlagshipError
 from protocol.mqtt.arrivals import Arrivals, Message
-from protocol.mqtt.cancelling import leave_off, whole
+from protocol.mqtt.cancelling import leave_off, reset, whole
 from protocol.mqtt.tls import TlsFilesError, tls_context
 
 __all__ = [
@@ -37,7 +35,7 @@ __all__ = [
     "connect",
 ]
 
-log = structlog.get_logger(__name__)
+_ERRNO = re.compile(r"^\[Errno -?\d+\] ")
 
 
 class ConnectionLost(FlagshipError):  # noqa: N818 - it is a fact, not a mistake
@@ -110,9 +108,9 @@ class Session:
             PublishRefused: The broker said so.
         """
         self._check()
+        wait_s = timeout_s or self._settings.timeout_s
         try:
-            timeout_s = timeout_s or self._settings.timeout_s
-            await whole(self._client.publish(topic, payload, qos=qos, retain=retain, timeout=timeout_s))
+            await whole(self._client.publish(topic, payload, qos=qos, retain=retain, timeout=wait_s))
         except (MqttError, ValueError) as error:
             raise ConnectionLost(f"publish to {topic}: {error}") from error
         self._check()
@@ -195,6 +193,11 @@ class Session:
         for waiting in self._client._pending_publishes.values():  # noqa: SLF001 - aiomqtt lets them time out
             waiting.set()
 
+    def abort(self, why: str) -> None:
+        """End it here and now: what this machine has not sent yet is thrown away, and no answer is waited for."""
+        reset(self._client)
+        self.end(why)
+
     def _watch_pubacks(self) -> None:
         # aiomqtt drops the PUBACK's reason code: "Not authorized" would look like success.
         paho = self._client._client  # noqa: SLF001
@@ -244,10 +247,8 @@ async def connect(settings: ConnectionSettings) -> AsyncIterator[Session]:
     try:
         await whole(client.__aenter__())
     except (MqttError, OSError, ssl.SSLError, ValueError) as error:
-        # A failed CONNACK wait would keep socket and task for the keepalive time.
-        client._client.disconnect()  # noqa: SLF001
-        why = re.sub(r"^\[Errno -?\d+\] ", "", str(error))
-        raise ConnectionLost(f"broker {settings.host}:{settings.port}: {why}") from error
+        client._client.disconnect()  # noqa: SLF001 - a failed CONNACK wait would keep socket and task
+        raise ConnectionLost(f"broker {settings.host}:{settings.port}: {_ERRNO.sub('', str(error))}") from error
     except asyncio.CancelledError:
         leave_off(client)
         raise

@@ -64,3 +64,11 @@ def test_what_cannot_be_is_one_sentence(run: Run, words: tuple[str, ...], code: 
     assert (found, out) == (code, "")
     assert says in err
     assert_sentence(err)
+
+
+def test_the_brokers_of_a_fleet_are_listed_with_what_they_lack(run: Run) -> None:
+    """Reached, and nothing is missing."""
+    code, out, err = run("broker", "list", "-o", "json")
+    assert (code, err) == (0, "")
+    (broker,) = json.loads(out)
+    assert (broker["name"], broker["connected"], broker["releases"], broker["why"]) == ("main", True, [], "")

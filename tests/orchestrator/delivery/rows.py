@@ -38,8 +38,8 @@ async def add_published(db: Database, kind: Kind, expires: datetime | None = Non
 async def take_marks(db: Database) -> set[tuple[Kind, str]]:
     """What is marked; the marks are taken away."""
     async with db.begin() as conn:
-        found = await dirty.take(conn, list(Kind), 10_000)
-        await dirty.done(conn, found)
+        found = await dirty.take(conn, "main", list(Kind), 10_000)
+        await dirty.done(conn, "main", found)
     return {(kind, key) for kind, key, _ in found}
 
 

@@ -61,7 +61,7 @@ async def test_two_devices_with_one_content_key_get_each_its_own_wrap(lab: Lab) 
     """
     directives = Directives(lab.topics, lab.settings, lab.signer)
     found = await rows(lab, "dev1", "dev2")
-    signed = await directives.sign(directives.draft(offer_marks("dev1", "dev2"), found, NOW))
+    signed = await directives.sign(directives.draft(offer_marks("dev1", "dev2"), found, NOW), found, NOW)
     offers = [opened(lab, item.payload) for item in signed.messages]
     assert [offer.device for offer in offers] == ["dev1", "dev2"]
     for offer in offers:
@@ -73,7 +73,7 @@ async def test_a_wrap_is_made_once(lab: Lab) -> None:
     """The second offer of a device carries the same wrap: HPKE is what costs."""
     directives = Directives(lab.topics, lab.settings, lab.signer)
     found = await rows(lab, "dev1")
-    batches = [await directives.sign(directives.draft(offer_marks("dev1"), found, NOW)) for _ in range(2)]
+    batches = [await directives.sign(directives.draft(offer_marks("dev1"), found, NOW), found, NOW) for _ in range(2)]
     twice = [opened(lab, batch.messages[0].payload) for batch in batches]
     assert twice[0].key_wrap == twice[1].key_wrap
     assert twice[0].order < twice[1].order
@@ -85,7 +85,7 @@ async def test_a_closed_offer_carries_no_key(lab: Lab) -> None:
     found = await rows(lab, "dev1")
     closed = replace(found.assignments["r-1", "dev1"], grant="closed", state="failed", nonce="n" * 8)
     found.assignments["r-1", "dev1"] = closed
-    (signed,) = (await directives.sign(directives.draft(offer_marks("dev1"), found, NOW))).messages
+    (signed,) = (await directives.sign(directives.draft(offer_marks("dev1"), found, NOW), found, NOW)).messages
     offer = opened(lab, signed.payload)
     assert (offer.grant, offer.key_wrap) == (Grant.CLOSED, None)
     assert signed.expires == offer.expires
@@ -109,7 +109,7 @@ async def test_one_that_cannot_be_signed_keeps_nobody_waiting(lab: Lab) -> None:
     found = await rows(lab, "dev1", "dev2")
     found.content_keys["dev1"] = "not a key"
     with capture_logs() as lines:
-        signed = await directives.sign(directives.draft(offer_marks("dev1", "dev2"), found, NOW))
+        signed = await directives.sign(directives.draft(offer_marks("dev1", "dev2"), found, NOW), found, NOW)
     assert [item.topic for item in signed.messages] == [lab.topics.build(Kind.OFFER, device="dev2", rollout="r-1")]
     assert "dev1" in lines[0]["why"]
     assert "not a key" not in str(lines)
@@ -121,7 +121,7 @@ async def test_a_foreign_content_key_of_a_release_is_one_line(lab: Lab) -> None:
     ref = ReleaseRef(path=f"{RELEASE}/manifest", length=1, sha256="1" * 64, counter=1)
     found = await rows(lab, "dev1", releases={RELEASE: ReleaseFacts(ref, b"garbage", "published")})
     marks = [(Kind.ANNOUNCE, "r-1", NOW), *offer_marks("dev1")]
-    (signed,) = (await directives.sign(directives.draft(marks, found, NOW))).messages
+    (signed,) = (await directives.sign(directives.draft(marks, found, NOW), found, NOW)).messages
     verify = verify_with(load_signer(lab.home.signer / "director.key").public_key)
     message, _ = open_envelope(signed.payload, RULES[Kind.ANNOUNCE].max_bytes, ANNOUNCEMENT_TYPE, verify, Announcement)
     assert (message.rollout, message.fleet) == ("r-1", FLEET)

@@ -44,7 +44,7 @@ async def mark(lab: Lab, kind: Kind, key: str) -> None:
 async def marks(lab: Lab) -> set[str]:
     """Keys that are marked."""
     async with lab.db.read() as conn:
-        return {key for _, key, _ in await dirty.take(conn, list(Kind), 100)}
+        return {key for _, key, _ in await dirty.take(conn, "main", list(Kind), 100)}
 
 
 async def test_the_marker_stays_where_the_broker_surely_is_until_it_is_healed(lab: Lab) -> None:
@@ -73,7 +73,7 @@ async def test_a_new_generation_of_ingest_shows_in_the_marker(lab: Lab) -> None:
         await status.send(session)
         before = await marker(lab)
         async with lab.db.begin() as conn:
-            await published.set_ingest_generation(conn, "another")
+            await published.set_ingest_generation(conn, "main", "another")
         await status.send(session)
     after = await marker(lab)
     assert before is not None and after is not None

@@ -12,7 +12,7 @@ from orchestrator.fleet.closing import MAX_REASON_CHARS
 from orchestrator.model.assignment import EXCLUDED, Assignment
 from orchestrator.model.device import Device, DeviceState
 from orchestrator.model.rollout import RolloutSpec, RolloutState, StageSpec
-from orchestrator.storage import assignments, certificates, devices, dirty, events, rollouts
+from orchestrator.storage import assignments, certificates, devices, dirty, events, expelling, rollouts
 from orchestrator.storage.database import Database
 from orchestrator.storage.reports import Incoming, apply_batch
 from protocol.clock import ManualClock
@@ -53,7 +53,7 @@ async def db(tmp_path: Path) -> AsyncIterator[Database]:
 async def marks(db: Database) -> set[tuple[Kind, str]]:
     """What is to be published again."""
     async with db.read() as conn:
-        return {(kind, key) for kind, key, _ in await dirty.take(conn, list(Kind), 100)}
+        return {(kind, key) for kind, key, _ in await dirty.take(conn, "main", list(Kind), 100)}
 
 
 @pytest.mark.parametrize("close", [closing.revoke, closing.retire])
@@ -67,7 +67,7 @@ async def test_closing_is_one_operation(db: Database, close: closing.Close) -> N
     assert (device.online, device.session_ended_at) == (False, None)
     async with db.read() as conn:
         assert await certificates.revoked(conn, LONG_AGO) == {0x1F0: NOW, 0x2E0: NOW}
-        assert await devices.to_expel(conn, 10) == {"d1": state}
+        assert await expelling.to_expel(conn, "main", 10) == {"d1": state}
         assert await devices.keys(conn, ["d1", "d2"]) == {"d2": ({}, "key of d2")}
         assert await devices.content_keys(conn, ["d1", "d2"]) == {"d2": "key of d2"}
         rows = {row.rollout: row for row in await assignments.of_device(conn, "d1")}

@@ -110,7 +110,7 @@ async def test_what_is_kept_of_a_device(office: Office) -> None:
     async with office.db.begin() as conn:
         device = await devices.get(conn, "d1")
         report_key, content_key = (await devices.keys(conn, ["d1"]))["d1"]
-        marks = {(kind, name) for kind, name, _ in await dirty.take(conn, list(Kind), 10)}
+        marks = {(kind, name) for kind, name, _ in await dirty.take(conn, "main", list(Kind), 10)}
         kinds = [event["kind"] for event in await events.page(conn, device="d1")]
     assert device is not None
     assert (device.product, device.hardware, device.labels) == ("gateway", "rev-a", {"site": "lab"})

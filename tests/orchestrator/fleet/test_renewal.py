@@ -147,7 +147,7 @@ async def test_a_device_revoked_meanwhile_keeps_no_way_in(bureau: Office) -> Non
     async with bureau.db.read() as conn:
         device = await devices.get(conn, "d1")
         assert await devices.keys(conn, ["d1"]) == {}
-        assert await dirty.take(conn, [Kind.CERT], 5) != []
+        assert await dirty.take(conn, "main", [Kind.CERT], 5) != []
     assert device is not None and device.certificate_serial == "1"
 
 

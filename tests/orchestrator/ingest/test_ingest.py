@@ -148,7 +148,7 @@ async def test_hints_are_taken_for_what_they_are(desk: Desk) -> None:
     ])  # fmt: skip
     assert (await row(desk.db, "dev1")).percent == 12
     async with desk.db.read() as conn:
-        assert [key for _, key, _ in await dirty.take(conn, [Kind.CHUNK], 10)] == ["a" * 64]
+        assert [key for _, key, _ in await dirty.take(conn, "main", [Kind.CHUNK], 10)] == ["a" * 64]
         device = await devices.get(conn, "dev1")
     assert device is not None and device.online
 
@@ -213,7 +213,7 @@ async def test_what_overflowed_is_asked_for_again(desk: Desk) -> None:
 
     async def generation() -> str:
         async with desk.db.read() as conn:
-            return await published.ingest_generation(conn)
+            return await published.ingest_generation(conn, "main")
 
     await desk.ingest._begin_generation()
     first, flood = await generation(), Flood(dropped=3)
@@ -329,7 +329,7 @@ async def test_it_listens_again_after_the_broker_died(lab: Lab) -> None:
 
     async def generation() -> str:
         async with lab.db.read() as conn:
-            return await published.ingest_generation(conn)
+            return await published.ingest_generation(conn, "main")
 
     async def say(report: Message) -> None:
         async with connect(device) as session:

@@ -93,7 +93,7 @@ async def test_a_device_falls_silent_and_is_heard_again(db: Database) -> None:
     async with db.read() as conn:
         device = await devices.get(conn, "gone")
         happened = await events.page(conn)
-        marked = await dirty.take(conn, (Kind.STATUS_FLEET, Kind.STATUS_DEVICE), 10)
+        marked = await dirty.take(conn, "main", (Kind.STATUS_FLEET, Kind.STATUS_DEVICE), 10)
     assert device is not None and device.silent_since == NOW
     assert [(event["kind"], event["device"]) for event in happened] == [("devices_silent", "gone")]
     assert {kind for kind, _, _ in marked} == {Kind.STATUS_FLEET, Kind.STATUS_DEVICE}

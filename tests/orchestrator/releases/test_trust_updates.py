@@ -42,7 +42,6 @@ class Lab:
         self.workspace = Workspace(depot.home.publisher)
         self.updates = TrustUpdates(
             fleet=FLEET,
-            broker="main",
             home=depot.home,
             db=depot.db,
             signer=depot.signer,
@@ -80,7 +79,7 @@ class Lab:
     async def marks(self) -> set[tuple[Kind, str]]:
         """What is to be published again."""
         async with self.depot.db.read() as conn:
-            return {(kind, key) for kind, key, _ in await dirty.take(conn, tuple(Kind), 100)}
+            return {(kind, key) for kind, key, _ in await dirty.take(conn, "main", tuple(Kind), 100)}
 
     @property
     def director(self) -> str:

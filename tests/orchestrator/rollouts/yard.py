@@ -168,8 +168,8 @@ class Yard:
     async def marks(self, kind: Kind) -> set[str]:
         """Keys of this kind that are marked; takes the marks away."""
         async with self.db.begin() as conn:
-            found = await dirty.take(conn, [kind], 1000)
-            await dirty.done(conn, found)
+            found = await dirty.take(conn, "main", [kind], 1000)
+            await dirty.done(conn, "main", found)
         return {key for _, key, _ in found}
 
     async def happenings(self, rollout: str) -> list[str]:

@@ -12,7 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.errors import ConflictError, OperationError
 from orchestrator.storage import assignments, groups
-from orchestrator.storage.database import SCHEMA, Database
+from orchestrator.storage.database import Database
+from orchestrator.storage.upgrade import SCHEMA
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 

@@ -16,8 +16,8 @@ async def test_ten_changes_are_one_mark(db: Database) -> None:
         for _ in range(10):
             await dirty.mark(conn, Kind.OFFER, ["d1/r-1", "d1/r-1"], NOW)
         await dirty.mark(conn, Kind.ANNOUNCE, ["r-1"], NOW)
-        assert [key for _, key, _ in await dirty.take(conn, [Kind.OFFER], 10)] == [dirty.offer_key("d1", "r-1")]
-        assert [(kind, key) for kind, key, _ in await dirty.take(conn, [Kind.ANNOUNCE, Kind.OFFER], 10)] == [
+        assert [key for _, key, _ in await dirty.take(conn, "main", [Kind.OFFER], 10)] == [dirty.offer_key("d1", "r-1")]
+        assert [(kind, key) for kind, key, _ in await dirty.take(conn, "main", [Kind.ANNOUNCE, Kind.OFFER], 10)] == [
             (Kind.ANNOUNCE, "r-1"),
             (Kind.OFFER, "d1/r-1"),
         ]
@@ -28,13 +28,13 @@ async def test_a_change_while_it_is_published_stays_marked(db: Database) -> None
     for now in (NOW, NOW + SECOND, NOW - SECOND):
         async with db.begin() as conn:
             await dirty.mark(conn, Kind.ANNOUNCE, ["r-1"], NOW)
-            taken = await dirty.take(conn, [Kind.ANNOUNCE], 10)
+            taken = await dirty.take(conn, "main", [Kind.ANNOUNCE], 10)
             await dirty.mark(conn, Kind.ANNOUNCE, ["r-1"], now)
-            await dirty.done(conn, taken)
-            again = await dirty.take(conn, [Kind.ANNOUNCE], 10)
+            await dirty.done(conn, "main", taken)
+            again = await dirty.take(conn, "main", [Kind.ANNOUNCE], 10)
             assert [key for _, key, _ in again] == ["r-1"]
-            await dirty.done(conn, again)
-            assert await dirty.take(conn, [Kind.ANNOUNCE], 10) == []
+            await dirty.done(conn, "main", again)
+            assert await dirty.take(conn, "main", [Kind.ANNOUNCE], 10) == []
 
 
 async def test_the_oldest_come_first_and_no_more_than_asked(db: Database) -> None:
@@ -43,7 +43,7 @@ async def test_the_oldest_come_first_and_no_more_than_asked(db: Database) -> Non
         for number in range(5):
             await dirty.mark(conn, Kind.OFFER, [f"d{number}/r-1"], NOW - number * SECOND)
         await dirty.mark(conn, Kind.ANNOUNCE, ["r-1"], NOW + SECOND)
-        taken = await dirty.take(conn, [Kind.ANNOUNCE, Kind.OFFER], 3)
+        taken = await dirty.take(conn, "main", [Kind.ANNOUNCE, Kind.OFFER], 3)
     assert [key for _, key, _ in taken] == ["r-1", "d4/r-1", "d3/r-1"]
 
 
@@ -54,8 +54,8 @@ async def test_many_at_once(db: Database) -> None:
         await dirty.mark(conn, Kind.OFFER, keys, NOW)
         await dirty.mark(conn, Kind.OFFER, keys, NOW)
         await dirty.mark(conn, Kind.OFFER, [], NOW)
-        await dirty.done(conn, [])
-        taken = await dirty.take(conn, [Kind.OFFER], 2000)
+        await dirty.done(conn, "main", [])
+        taken = await dirty.take(conn, "main", [Kind.OFFER], 2000)
         assert len(taken) == len(keys)
-        await dirty.done(conn, taken)
-        assert await dirty.take(conn, [Kind.OFFER], 10) == []
+        await dirty.done(conn, "main", taken)
+        assert await dirty.take(conn, "main", [Kind.OFFER], 10) == []

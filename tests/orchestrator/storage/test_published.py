@@ -44,9 +44,9 @@ async def test_how_far_a_broker_is(db: Database) -> None:
     async with db.begin() as conn:
         assert await published.progress(conn, "main") == (0, "")
         await published.record(conn, "main", [_item("a"), _item("b")])
-        await published.set_ingest_generation(conn, "g")
+        await published.set_ingest_generation(conn, "main", "g")
         assert await published.progress(conn, "main") == (2, "g")
-        assert await published.progress(conn, "other") == (0, "g")
+        assert await published.progress(conn, "other") == (0, "")
         assert await published.held(conn, "main", ["a", "c"]) == {"a"}
         assert await published.held(conn, "other", ["a"]) == set()
 
@@ -96,7 +96,7 @@ async def test_chunks_that_a_broker_lacks(db: Database) -> None:
 async def test_the_ingest_generation_is_kept(db: Database) -> None:
     """Empty before the first, then what was set last."""
     async with db.begin() as conn:
-        assert await published.ingest_generation(conn) == ""
-        await published.set_ingest_generation(conn, "one")
-        await published.set_ingest_generation(conn, "two")
-        assert await published.ingest_generation(conn) == "two"
+        assert await published.ingest_generation(conn, "main") == ""
+        await published.set_ingest_generation(conn, "main", "one")
+        await published.set_ingest_generation(conn, "main", "two")
+        assert await published.ingest_generation(conn, "main") == "two"

@@ -75,8 +75,8 @@ async def take(db: Database, *batch: Incoming) -> Applied:
 async def marks(db: Database) -> set[tuple[Kind, str]]:
     """What was marked; the marks are taken away."""
     async with db.begin() as conn:
-        found = await dirty.take(conn, list(Kind), 1000)
-        await dirty.done(conn, found)
+        found = await dirty.take(conn, "main", list(Kind), 1000)
+        await dirty.done(conn, "main", found)
     return {(kind, key) for kind, key, _ in found}
 
 

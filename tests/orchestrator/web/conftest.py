@@ -11,6 +11,7 @@ import pytest
 
 from orchestrator.cli.init import HomePlan, initialise
 from orchestrator.config import Home
+from orchestrator.delivery.broker_set import Published, Standing
 from orchestrator.errors import ConflictError
 from orchestrator.fleet.admission import Admission
 from orchestrator.metrics import Metrics
@@ -36,6 +37,8 @@ class Seen:
     signer_trouble: str = ""
     woken: int = 0
     barriers: int = 0
+    cut: list[str] = field(default_factory=list)
+    behind: dict[str, str] = field(default_factory=dict)
     packages: list[bytes] = field(default_factory=list)
     trust: list[tuple[dict[str, bytes], bool, bool]] = field(default_factory=list)
     paths: list[Path] = field(default_factory=list)
@@ -60,16 +63,21 @@ class Seen:
         """Count."""
         self.woken += 1
 
-    async def barrier(self) -> None:
+    async def barrier(self) -> list[str]:
         """Count."""
         self.barriers += 1
+        return self.cut
 
-    async def publish_release(self, release_id: str) -> int:
+    async def publish_release(self, release: str) -> Published:
         """Remember."""
-        self.published.append(release_id)
+        self.published.append(release)
         async with self.db.begin() as conn:
-            await releases.set_state(conn, release_id, PUBLISHED)
-        return 4711
+            await releases.set_state(conn, release, PUBLISHED)
+        return Published(4711, self.behind)
+
+    async def standing(self) -> list[Standing]:
+        """One broker, as it is set."""
+        return [Standing("main", self.connected, 3, ["gateway/1.1.0"], "")]
 
     async def take_in(self, files: Mapping[str, bytes], *, stolen: bool, check_only: bool) -> dict[str, int]:
         """Remember."""

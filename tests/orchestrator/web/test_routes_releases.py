@@ -18,6 +18,13 @@ def incoming(api: Api) -> list[Path]:
     return list(api.services.home.incoming.iterdir())
 
 
+async def test_brokers_that_lack_a_release_are_named(api: Api) -> None:
+    """It is published all the same."""
+    api.seen.behind = {"second": "it is down"}
+    body = (await api.http.post("/api/v1/releases", content=PACKAGE)).json()
+    assert (body["state"], body["behind"]) == ("published", {"second": "it is down"})
+
+
 async def test_a_package_is_imported_and_published(api: Api) -> None:
     """Every byte reaches the importer, the answer says what was sent, and the file is gone."""
     answer = await api.http.post("/api/v1/releases", content=PACKAGE)

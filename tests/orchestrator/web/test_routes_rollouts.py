@@ -78,6 +78,15 @@ async def test_a_halt_is_answered_when_sends_have_ended(api: Api) -> None:
     assert api.seen.barriers == 2
 
 
+async def test_a_halt_names_the_brokers_that_were_cut_off_for_it(api: Api) -> None:
+    """They did not answer; all else is told as ever."""
+    await make(api)
+    await order(api, "start")
+    api.seen.cut = ["second"]
+    answer = await api.http.post("/api/v1/rollouts/r-1/halt", json={})
+    assert (answer.json()["state"], answer.json()["brokers_cut"]) == ("halted", ["second"])
+
+
 async def test_orders_out_of_place_are_conflicts(api: Api) -> None:
     """A verb that the state does not allow changes nothing; a halt is not undone without a reason."""
     await make(api)

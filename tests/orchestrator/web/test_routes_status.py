@@ -7,12 +7,14 @@ from tests.orchestrator.web.test_routes_devices import enrol
 
 
 async def test_status_counts_the_fleet(api: Api) -> None:
-    """The same figures as the status topic, and whether the broker is reached."""
+    """The same figures as the status topic, and how each broker stands."""
     await enrol(api, "a", "b")
     api.seen.connected = False
     body = (await api.http.get("/api/v1/status")).json()
     assert (body["fleet"], body["devices"], body["online"]) == ("harbour", 2, 0)
     assert (body["halted"], body["broker_connected"]) == (False, False)
+    standing = {"name": "main", "connected": False, "topics": 3, "releases": ["gateway/1.1.0"], "why": ""}
+    assert body["brokers"] == [standing]
 
 
 async def test_events_come_in_order_and_pages(api: Api) -> None:
