@@ -20,7 +20,7 @@ from orchestrator.model.device import Device
 from orchestrator.storage import devices, dirty, events
 from orchestrator.storage.database import Database
 from protocol.clock import Clock
-from protocol.enrolment import BrokerAddress, EnrolmentAnswer, EnrolmentAnswers, EnrolmentRequest
+from protocol.enrolment import BrokerAddress, EnrolmentAnswer, EnrolmentAnswers, EnrolmentRequest, MirrorAddress
 from protocol.topics import Kind
 
 
@@ -60,6 +60,7 @@ class _Common:
         self.root = root
         host = settings.broker.advertised_host or settings.broker.host
         self.brokers = [BrokerAddress(host=host, port=settings.broker.device_port)]
+        self.mirrors = [MirrorAddress(url=url, ca=settings.mirror.advertised_ca) for url in settings.mirror.advertised]
 
 
 def _load_common(home: Home, settings: Settings) -> _Common:
@@ -121,6 +122,7 @@ def _admit(
         ca=common.ca,
         root=common.root,
         brokers=common.brokers,
+        mirrors=common.mirrors,
     )
     return request, answer, key, issued.serial
 
