@@ -57,17 +57,27 @@ class MeteredSource:
     @property
     def is_ready(self) -> bool:
         """Whether there is any use in asking now, and asking is allowed."""
-        return not self._barred() and self._source.is_ready
+        return not self.barred and self._source.is_ready
 
     @property
     def trouble(self) -> str:
         """Why it is not asked, in one sentence; empty when it may be."""
-        return self._barred() or self._trouble()
+        return self.barred or self._trouble()
+
+    @property
+    def barred(self) -> str:
+        """Why the owner's word forbids to ask it now; empty when it does not."""
+        metered = self._links.metered(self._interface)
+        if not metered:
+            return ""
+        if not self._allow_metered:
+            return f"interface {metered} is metered, and this source may not be used over it"
+        return f"interface {metered} is metered: {self._allowance.says}" if self._allowance.is_used_up else ""
 
     async def ready(self) -> None:
         """Wait until there is any use in asking and asking is allowed."""
         while True:
-            while barred := self._barred():
+            while barred := self.barred:
                 self._say(barred)
                 await asyncio.sleep(self._look_again_s)
             await self._source.ready()
@@ -78,7 +88,7 @@ class MeteredSource:
 
     async def collect(self, cids: Sequence[str], silence_s: float) -> Collected:
         """As the source; where its link may not be used now, it counts as gone."""
-        if barred := self._barred():
+        if barred := self.barred:
             self._say(barred)
             return Collected({}, gone=True)
         metered = self._links.metered(self._interface)
@@ -104,14 +114,6 @@ class MeteredSource:
             size, self._counted = received - self._counted, received
         if spend:
             self._allowance.spend(size)
-
-    def _barred(self) -> str:
-        metered = self._links.metered(self._interface)
-        if not metered:
-            return ""
-        if not self._allow_metered:
-            return f"interface {metered} is metered, and this source may not be used over it"
-        return f"interface {metered} is metered: {self._allowance.says}" if self._allowance.is_used_up else ""
 
     def _say(self, barred: str) -> None:
         if barred != self._said:
