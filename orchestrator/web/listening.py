@@ -54,6 +54,7 @@ async def run_app(
         log_config=None,
         access_log=False,
         lifespan="off",
+        ws="none",
         timeout_graceful_shutdown=STOP_S,
         timeout_keep_alive=keep_alive_s,
         limit_concurrency=connections,
