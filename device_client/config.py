@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AfterValidator, Field, StringConstraints, ValidationError, field_validator
+from pydantic import AfterValidator, Field, StringConstraints, ValidationError
 
 from device_client.config_network import NetworkSection, Section, Sources
 from device_client.durable import make_directory, read_capped, switch_link, write_durably
@@ -111,14 +111,6 @@ class DownloadSection(Section):
     slow_window_s: Seconds = 60
     return_after_s: Seconds = 60
     sources: Sources = ()
-
-    @field_validator("sources")
-    @classmethod
-    def _each_once(cls, sources: Sources) -> Sources:
-        places = [(one.kind, one.url or one.path) for one in sources]
-        if len(set(places)) < len(places):
-            raise ValueError("two sources are the same; name each once")
-        return sources
 
 
 def _zone(name: str) -> str:

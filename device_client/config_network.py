@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from protocol.enrolment import HttpsUrl
 
@@ -54,7 +54,14 @@ class SourceSection(Section):
         return self
 
 
-Sources = Annotated[tuple[SourceSection, ...], Field(max_length=MAX_SOURCES)]
+def _each_once(sources: tuple[SourceSection, ...]) -> tuple[SourceSection, ...]:
+    places = [(one.kind, one.url or one.path) for one in sources]
+    if len(set(places)) < len(places):
+        raise ValueError("two sources are the same; name each once")
+    return sources
+
+
+Sources = Annotated[tuple[SourceSection, ...], Field(max_length=MAX_SOURCES), AfterValidator(_each_once)]
 
 
 class NetworkSection(Section):
