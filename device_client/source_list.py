@@ -10,7 +10,8 @@ from device_client.clock import FlooredClock
 from device_client.config import DeviceHome, DeviceSettings
 from device_client.config_network import NetworkSection, SourceSection
 from device_client.download.directory_source import DirectorySource
-from device_client.download.https_source import HttpsSettings, HttpsSource
+from device_client.download.https_lines import HttpsSettings
+from device_client.download.https_source import HttpsSource
 from device_client.download.metered_source import MeteredSource
 from device_client.download.sources import ChunkSource
 from device_client.identity_files import IdentityFiles

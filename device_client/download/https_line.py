@@ -26,7 +26,20 @@ _READ_BYTES = 2**18
 
 
 class LineLostError(FlagshipError):
-    """A mirror is not reached, went away in the middle, or does not speak HTTP."""
+    """A mirror is not reached, went away in the middle, or does not speak HTTP.
+
+    Attributes:
+        begun: Some of the answer that was waited for had come.
+        too_slow: It took longer than an answer may.
+        line: The connection that it was asked on.
+    """
+
+    line: "Line | None" = None
+
+    def __init__(self, why: str, *, begun: bool = False, too_slow: bool = False) -> None:
+        super().__init__(why)
+        self.begun = begun
+        self.too_slow = too_slow
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +69,19 @@ class Answer:
     body: bytes
 
 
+@dataclass(slots=True)
+class _Asked:
+    exchange: h11.Connection
+    answer: "asyncio.Future[Answer]"
+
+
 class Line:
-    """One connection. Made by ``connect``.
+    """One connection, of a mirror and of whoever asks. Made by ``connect``.
 
     Attributes:
         answered: Requests so far that were answered whole.
-        broke_off: Whether some of the answer that is waited for has come.
+        deepest: The most requests that were on their way at once.
+        is_excused: Its end is no failure of the mirror.
     """
 
     def __init__(
@@ -69,67 +89,103 @@ class Line:
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         origin: Origin,
+        request_timeout_s: float,
         heard: Callable[[int], None],
     ) -> None:
         """Take over a connection; ``heard`` is told of all bytes that come."""
         self.origin = origin
-        self.answered = 0
-        self.broke_off = False
+        self.answered = self.deepest = 0
+        self.is_excused = False
         self._reader = reader
         self._writer = writer
+        self._request_timeout_s = request_timeout_s
         self._heard = heard
-        self._open: deque[h11.Connection] = deque()
+        self._asked: deque[_Asked] = deque()
         self._left = b""
-        self._is_open = True
-
-    @property
-    def is_over(self) -> bool:
-        """Whether no further answer comes: the server said so, or it was closed here."""
-        return not self._is_open
+        self._is_over = False
+        self._begun = False
+        self._reading: asyncio.Task[None] | None = None
+        self._rests = asyncio.Event()
 
     @property
     def may_ask(self) -> bool:
         """Whether another request may go out."""
-        return self._is_open and not self._writer.is_closing() and not self._reader.at_eof()
+        return not (self._is_over or self._writer.is_closing() or self._reader.at_eof())
 
     @property
-    def may_rest(self) -> bool:
-        """Whether it can be kept for later: nothing is on its way that nobody asked for."""
-        return self.may_ask and not self._open and not self._left
+    def waiting(self) -> int:
+        """Requests that have no answer yet."""
+        return len(self._asked)
 
-    def ask(self, path: str) -> None:
-        """Send a GET; its answer comes after those of the requests before it.
+    async def ask(self, path: str) -> Answer:
+        """Send a GET and wait for its answer, which comes after those of the requests before it.
+
+        Who is cancelled ends the connection: the answer would have to be read for nobody.
 
         Raises:
-            LineLostError: The path is none that a request can carry.
+            LineLostError: The connection ended before the answer was whole, or what came is no HTTP.
         """
         exchange = h11.Connection(h11.CLIENT)
         headers = [("Host", str(self.origin)), ("User-Agent", USER_AGENT), ("Accept-Encoding", "identity")]
         try:
             request = exchange.send(h11.Request(method="GET", target=path, headers=headers)) or b""
         except h11.LocalProtocolError as error:
-            raise LineLostError(f"{self.origin}: a path that no request can carry") from error
+            raise LineLostError(f"{self.origin}: a path that no request can carry", begun=True) from error
         self._writer.write(request + (exchange.send(h11.EndOfMessage()) or b""))
-        self._open.append(exchange)
-
-    async def answer(self) -> Answer:
-        """The answer to the oldest request that has none yet.
-
-        Raises:
-            LineLostError: The connection ended before it was whole, or what came is no HTTP.
-        """
-        exchange, self.broke_off = self._open.popleft(), bool(self._left)
+        asked = _Asked(exchange, asyncio.get_running_loop().create_future())
+        self._asked.append(asked)
+        self._rests.clear()
+        self.deepest = max(self.deepest, len(self._asked))
+        if self._reading is None:
+            self._reading = asyncio.ensure_future(self._read_all())
         try:
-            answer = await self._read(exchange)
-        except (OSError, h11.RemoteProtocolError) as error:
-            raise LineLostError(f"{self.origin}: {_why(error)}") from error
-        self.answered += 1
-        return answer
+            return await asked.answer
+        except asyncio.CancelledError:
+            self.close()
+            raise
+
+    async def rests(self) -> None:
+        """Wait until everything that was asked for is answered, or it is over."""
+        if self._asked:
+            await self._rests.wait()
 
     def close(self) -> None:
         """End it at once; what was asked for is not answered."""
-        self._is_open = False
+        self.is_excused = True
+        self._end(LineLostError(f"{self.origin}: it was closed here"))
+        if self._reading:
+            self._reading.cancel()
+
+    async def _read_all(self) -> None:
+        """Hand out answers while there are requests; the next request begins it anew."""
+        try:
+            while self._asked and not self._is_over:
+                self._begun = bool(self._left)
+                async with asyncio.timeout(self._request_timeout_s):
+                    answer = await self._read(self._asked[0].exchange)
+                asked = self._asked.popleft()
+                self.answered += 1
+                if not asked.answer.done():
+                    asked.answer.set_result(answer)
+            if self._is_over or self._left:  # it said that it closes, or it sends what nobody asked for
+                self._end(LineLostError(f"{self.origin}: it closed the connection"))
+        except TimeoutError:
+            self._end(LineLostError(f"{self.origin}: a chunk took too long", begun=True, too_slow=True))
+        except LineLostError as error:
+            self._end(LineLostError(str(error), begun=self._begun))
+        except (OSError, h11.RemoteProtocolError) as error:
+            self._end(LineLostError(f"{self.origin}: {_why(error)}", begun=self._begun))
+        finally:
+            self._reading = None
+            self._rests.set()
+
+    def _end(self, why: LineLostError) -> None:
+        self._is_over = True
         self._writer.transport.abort()
+        asked, self._asked = self._asked, deque()
+        for number, one in enumerate(asked):
+            if not one.answer.done():
+                one.answer.set_exception(why if number == 0 else LineLostError(str(why)))
 
     async def _read(self, exchange: h11.Connection) -> Answer:
         if self._left:
@@ -143,7 +199,7 @@ class Line:
             if event is h11.NEED_DATA:
                 data = await self._reader.read(_READ_BYTES)
                 if data:
-                    self.broke_off = True
+                    self._begun = True
                     self._heard(len(data))
                 exchange.receive_data(data)  # empty: the end, which h11 judges
             elif isinstance(event, h11.Response):
@@ -160,26 +216,32 @@ class Line:
             elif not isinstance(event, h11.InformationalResponse):
                 raise LineLostError(f"{self.origin}: it closed the connection")
         self._left = exchange.trailing_data[0]
-        self._is_open &= exchange.their_state is h11.DONE
+        self._is_over |= exchange.their_state is not h11.DONE
         assert head is not None
         plain = _header(head, b"content-encoding").lower() in {"", "identity"}
         return _answer(head, b"".join(blocks) if head.status_code == 200 and plain else b"")
 
     def _too_large(self, head: h11.Response | None) -> Answer:
         """Nothing more is read of it, so nothing more can come on this connection."""
-        self.close()
+        self._is_over = True
         assert head is not None
         return _answer(head, b"")
 
 
 async def connect(
-    origin: Origin, context: ssl.SSLContext, interface: str, timeout_s: float, heard: Callable[[int], None]
+    origin: Origin,
+    context: ssl.SSLContext,
+    interface: str,
+    timeout_s: float,
+    request_timeout_s: float,
+    heard: Callable[[int], None],
 ) -> Line:
     """Connect over TLS.
 
     Args:
         interface: The only one to go by; empty: as the system routes.
         timeout_s: The longest that each step may take: the name, and each address.
+        request_timeout_s: The longest that one answer may take, from when it is its turn.
 
     Raises:
         LineLostError: None of its addresses answers as it must; says why the last one did not.
@@ -202,7 +264,7 @@ async def connect(
                 reader, writer = await asyncio.open_connection(
                     sock=sock, ssl=context, server_hostname=origin.host, limit=_READ_BYTES
                 )
-            return Line(reader, writer, origin, heard)
+            return Line(reader, writer, origin, request_timeout_s, heard)
         except (OSError, TimeoutError) as error:
             sock.close()
             failure = _why(error)

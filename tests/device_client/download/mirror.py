@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
-from device_client.download.https_source import HttpsSettings, HttpsSource
+from device_client.download.https_lines import HttpsSettings
+from device_client.download.https_source import HttpsSource
 from protocol.clock import SystemClock
 from protocol.mqtt.tls import mirror_context
 from tests.certificates import Authority
@@ -48,6 +49,7 @@ class Mirror:
     connections: int = 0
     at_once: int = 0
     port: int = 0
+    writers: list[asyncio.StreamWriter] = field(default_factory=list)
     client_names: set[str] = field(default_factory=set)
 
     @property
@@ -64,30 +66,38 @@ class Mirror:
 
         self.tricks[f"/ota/chunks/{cid}"] = answer
 
+    def hang_up(self) -> None:
+        """End every connection."""
+        for writer in self.writers:
+            writer.transport.abort()
+
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection."""
         self.connections += 1
         if certificate := writer.get_extra_info("peercert"):
             self.client_names.add(str(certificate["subject"]))
-        answered = 0
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-            while True:
-                head = await reader.readuntil(b"\r\n\r\n")
-                self.at_once = max(self.at_once, 1 + bytes(reader._buffer).count(b"\r\n\r\n"))  # type: ignore[attr-defined]
-                path = head.split(b" ", 2)[1].decode()
-                self.asked.append(path)
-                self.heads.append(head)
-                if path in self.tricks:
-                    await self.tricks[path](writer)
-                elif path.startswith("/ota/chunks/") and (cid := path.rpartition("/")[2]) in self.chunks:
-                    writer.write(response("200 OK", self.chunks[cid]))
-                else:
-                    writer.write(response("404 Not Found", b"no such chunk"))
-                await writer.drain()
-                answered += 1
-                if answered == self.per_connection:
-                    break
-        writer.transport.abort()
+            try:
+                await self._answer_all(reader, writer)
+            finally:
+                writer.transport.abort()
+
+    async def _answer_all(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        answered = 0
+        while answered != self.per_connection or not answered:
+            head = await reader.readuntil(b"\r\n\r\n")
+            self.at_once = max(self.at_once, 1 + bytes(reader._buffer).count(b"\r\n\r\n"))  # type: ignore[attr-defined]
+            path = head.split(b" ", 2)[1].decode()
+            self.asked.append(path)
+            self.heads.append(head)
+            if path in self.tricks:
+                await self.tricks[path](writer)
+            elif path.startswith("/ota/chunks/") and (cid := path.rpartition("/")[2]) in self.chunks:
+                writer.write(response("200 OK", self.chunks[cid]))
+            else:
+                writer.write(response("404 Not Found", b"no such chunk"))
+            await writer.drain()
+            answered += 1
 
 
 @contextlib.asynccontextmanager
@@ -103,6 +113,7 @@ async def serving(
     tasks: set[asyncio.Task[None]] = set()
 
     def begin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        mirror.writers.append(writer)
         tasks.add(asyncio.create_task(mirror.serve(reader, writer)))
 
     server = await asyncio.start_server(begin, "127.0.0.1", 0, ssl=context)
@@ -111,6 +122,7 @@ async def serving(
         yield mirror
     finally:
         server.close()
+        mirror.hang_up()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -80,8 +80,8 @@ async def test_a_kept_connection_that_ended_meanwhile(mirror: Mirror, source: Ht
     """The server's patience with silent clients is over: another connection, and no failure."""
     cids = list(mirror.chunks)
     await source.collect(cids[:4], SILENCE_S)
-    for line in source._idle:
-        line._writer.transport.abort()
+    mirror.hang_up()
+    await asyncio.sleep(0.05)
     assert set((await source.collect(cids[4:8], SILENCE_S)).chunks) == set(cids[4:8])
     assert source.is_ready
 
@@ -302,6 +302,6 @@ async def test_a_cancelled_window_leaves_nothing_open(mirror: Mirror, source: Ht
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert source._idle == []
+    assert [line for line in source._lines._servers[source._origin].lines if line.may_ask] == []
     hold.set()
     assert len((await source.collect(cids[1:3], SILENCE_S)).chunks) == 2

@@ -7,7 +7,7 @@ import pytest
 
 from device_client.download.https_line import Origin
 from device_client.download.https_source import HttpsSource
-from device_client.download.https_window import MAX_HOPS, Ask, redirected
+from device_client.download.redirects import MAX_HOPS, Ask, redirected
 from device_client.download.sources import Collected
 from protocol.clock import SystemClock
 from protocol.mqtt.tls import mirror_context
