@@ -10,7 +10,7 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import h11
 
@@ -60,6 +60,7 @@ class Answer:
 
     Attributes:
         location, retry_after: Headers, empty where absent.
+        delay_s: From asking until the first of it came.
         body: Of a 200 that is no larger than a chunk can be; else empty.
     """
 
@@ -67,11 +68,13 @@ class Answer:
     location: str
     retry_after: str
     body: bytes
+    delay_s: float = 0.0
 
 
 @dataclass(slots=True)
 class _Asked:
     exchange: h11.Connection
+    at: float
     answer: "asyncio.Future[Answer]"
 
 
@@ -103,7 +106,7 @@ class Line:
         self._asked: deque[_Asked] = deque()
         self._left = b""
         self._is_over = False
-        self._begun = False
+        self._begun_at: float | None = None
         self._reading: asyncio.Task[None] | None = None
         self._rests = asyncio.Event()
 
@@ -132,7 +135,8 @@ class Line:
         except h11.LocalProtocolError as error:
             raise LineLostError(f"{self.origin}: a path that no request can carry", begun=True) from error
         self._writer.write(request + (exchange.send(h11.EndOfMessage()) or b""))
-        asked = _Asked(exchange, asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        asked = _Asked(exchange, loop.time(), loop.create_future())
         self._asked.append(asked)
         self._rests.clear()
         self.deepest = max(self.deepest, len(self._asked))
@@ -158,23 +162,25 @@ class Line:
 
     async def _read_all(self) -> None:
         """Hand out answers while there are requests; the next request begins it anew."""
+        now = asyncio.get_running_loop().time
         try:
             while self._asked and not self._is_over:
-                self._begun = bool(self._left)
+                self._begun_at = now() if self._left else None
                 async with asyncio.timeout(self._request_timeout_s):
                     answer = await self._read(self._asked[0].exchange)
                 asked = self._asked.popleft()
                 self.answered += 1
                 if not asked.answer.done():
-                    asked.answer.set_result(answer)
+                    delay_s = (self._begun_at or now()) - asked.at
+                    asked.answer.set_result(replace(answer, delay_s=delay_s))
             if self._is_over or self._left:  # it said that it closes, or it sends what nobody asked for
                 self._end(LineLostError(f"{self.origin}: it closed the connection"))
         except TimeoutError:
             self._end(LineLostError(f"{self.origin}: a chunk took too long", begun=True, too_slow=True))
         except LineLostError as error:
-            self._end(LineLostError(str(error), begun=self._begun))
+            self._end(LineLostError(str(error), begun=self._begun_at is not None))
         except (OSError, h11.RemoteProtocolError) as error:
-            self._end(LineLostError(f"{self.origin}: {_why(error)}", begun=self._begun))
+            self._end(LineLostError(f"{self.origin}: {_why(error)}", begun=self._begun_at is not None))
         finally:
             self._reading = None
             self._rests.set()
@@ -199,7 +205,7 @@ class Line:
             if event is h11.NEED_DATA:
                 data = await self._reader.read(_READ_BYTES)
                 if data:
-                    self._begun = True
+                    self._begun_at = self._begun_at or asyncio.get_running_loop().time()
                     self._heard(len(data))
                 exchange.receive_data(data)  # empty: the end, which h11 judges
             elif isinstance(event, h11.Response):
