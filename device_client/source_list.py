@@ -4,6 +4,7 @@ import ssl
 from collections.abc import Callable, Sequence
 from functools import partial
 from random import Random
+from typing import Protocol
 
 from device_client import connection_sets
 from device_client.clock import FlooredClock
@@ -30,6 +31,19 @@ def sections(settings: DeviceSettings, mirrors: Sequence[MirrorAddress]) -> tupl
     return settings.download.sources or (BROKER, *signed)
 
 
+class MeasuredSource(ChunkSource, Protocol):
+    """A source that comes over a link."""
+
+    @property
+    def received_bytes(self) -> int:
+        """Bytes that it read since it was made, of use or not."""
+        ...
+
+    def interrupt(self) -> None:
+        """End its windows with what came so far."""
+        ...
+
+
 class SourceMaker:
     """Makes sources out of their sections. What they share: the links, and one allowance of the day."""
 
@@ -37,8 +51,7 @@ class SourceMaker:
         self,
         home: DeviceHome,
         settings: DeviceSettings,
-        broker: ChunkSource,
-        broker_received: Callable[[], int] | None,
+        broker: MeasuredSource,
         clock: FlooredClock,
         random: Random,
     ) -> None:
@@ -46,13 +59,11 @@ class SourceMaker:
 
         Args:
             broker: The chunk topics of the agent's connection.
-            broker_received: Bytes of chunks that it read since it was made.
             clock: By which days begin and certificates are judged.
         """
         self._home = home
         self._settings = settings
         self._broker = broker
-        self._broker_received = broker_received
         self._clock = clock
         self._random = random
         self._links = Links(settings.network)
@@ -62,22 +73,19 @@ class SourceMaker:
         """The source of a section."""
         match section.kind:
             case "mqtt":
-                return self._watched(section, self._broker, received=self._broker_received)
+                return self._watched(section, self._broker)
             case "directory":
                 assert section.path is not None
                 medium = DirectorySource(section.path)
                 return MeteredSource(medium, Links(_NO_LINKS), self._allowance, trouble=lambda: medium.trouble)
             case "https":
                 mirror = self._mirror(section)
-                return self._watched(
-                    section, mirror, received=lambda: mirror.received_bytes, trouble=lambda: mirror.trouble
-                )
+                return self._watched(section, mirror, trouble=lambda: mirror.trouble)
 
     def _watched(
         self,
         section: SourceSection,
-        source: ChunkSource,
-        received: Callable[[], int] | None,
+        source: MeasuredSource,
         trouble: Callable[[], str] = lambda: "",
     ) -> MeteredSource:
         return MeteredSource(
@@ -88,7 +96,8 @@ class SourceMaker:
             allow_metered=section.allow_metered,
             look_again_s=self._settings.timing.gate_interval_s,
             trouble=trouble,
-            received=received,
+            received=lambda: source.received_bytes,
+            interrupt=source.interrupt,
         )
 
     def _mirror(self, section: SourceSection) -> HttpsSource:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
+from typing import Protocol
 
 import structlog
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -18,7 +19,6 @@ from device_client.config import DeviceSettings
 from device_client.download.downloader import DownloadSettings, Listeners, Transfer, fetch_artifact, fetch_pieces
 from device_client.download.progress import DownloadProgress, Standing
 from device_client.download.source_set import SourceSet
-from device_client.download.sources import ChunkSource
 from device_client.download.store import PieceStore, clear_staging, stream_path
 from device_client.reporter import Reporter
 from device_client.verification.release import Verifier
@@ -28,6 +28,14 @@ from protocol.manifest import Artifact, Manifest
 from protocol.trust.trusted import ReleaseTarget
 
 log = structlog.get_logger(__name__)
+
+
+class Sources(Protocol):
+    """Where chunks come from."""
+
+    async def present(self) -> SourceSet:
+        """The set for a download that begins now."""
+        ...
 
 
 class Fetcher:
@@ -40,7 +48,7 @@ class Fetcher:
         device: str,
         content_keys: Callable[[], Sequence[X25519PrivateKey]],
         verifier: Verifier,
-        source: ChunkSource | SourceSet,
+        sources: Sources,
         reporter: Reporter,
         refused: Callable[[ErrorCode, str], None],
         random: Random,
@@ -50,7 +58,7 @@ class Fetcher:
         self._device = device
         self._content_keys = content_keys
         self._verifier = verifier
-        self._source = source
+        self._sources = sources
         self._reporter = reporter
         self._refused = refused
         self._random = random
@@ -77,24 +85,25 @@ class Fetcher:
         target = await asyncio.to_thread(self._verifier.check, update.offer.release, update.offer.attempt)
         settings = DownloadSettings.of(self._settings.download, self._settings.timing)
         self._begin_progress(update)
-        info = target.info
+        info, source = target.info, await self._sources.present()
         try:
             sealed, _ = await fetch_pieces(
                 self._staging,
                 info.pieces,
                 target.length,
                 target.sha256,
-                self._source,
+                source,
                 settings,
                 self._listeners(update, self.progress.listed),
                 self._random,
             )
             artifact = await asyncio.to_thread(self._open, sealed, update, target)
             listeners = self._listeners(update, self.progress.moved)
-            await fetch_artifact(self._staging, artifact, self._source, settings, listeners, self._random)
+            await fetch_artifact(self._staging, artifact, source, settings, listeners, self._random)
         finally:
             if self._hint:
                 self._hint.cancel()
+            await source.release()  # also where the download was cancelled
         await self._say_progress(update, self.progress.standing)
         return self.progress.standing.fetched_bytes
 

@@ -28,11 +28,22 @@ _REDIRECTS, _NOT_THERE, _BUSY = frozenset({301, 302, 303, 307, 308}), frozenset(
 
 
 class _Window:
-    """What came of one window so far, and whether the mirror is to be left alone."""
+    """What came of one window so far, who is at work on it, and whether the mirror is to be left alone."""
 
     def __init__(self) -> None:
         self.arrived: dict[str, bytes] = {}
+        self.at_work: set[asyncio.Future[None]] = set()
+        self.delay_s: float | None = None
         self.is_gone = False
+
+    def answered_after(self, delay_s: float) -> None:
+        """An answer began so long after it was asked for; the least of them is the link's."""
+        self.delay_s = delay_s if self.delay_s is None else min(self.delay_s, delay_s)
+
+    def end(self) -> None:
+        """What has not come by now did not come."""
+        for one in self.at_work:
+            one.cancel()
 
 
 class HttpsSource:
@@ -64,6 +75,7 @@ class HttpsSource:
         self._not_before = 0.0
         self._why = ""
         self._heard_at = 0.0
+        self._windows: set[_Window] = set()
         self.received_bytes = 0
 
     @property
@@ -95,23 +107,31 @@ class HttpsSource:
             return Collected({}, gone=True)
         window, began = _Window(), self._clock.monotonic()
         asks = (Ask(cid, self._origin, self._prefix + cid) for cid in cids)
-        at_work = {asyncio.ensure_future(self._fetch(ask, window)) for ask in asks}
+        window.at_work = {asyncio.ensure_future(self._fetch(ask, window)) for ask in asks}
+        self._windows.add(window)
         try:
-            while at_work:
+            while window.at_work:
                 left = max(began, self._heard_at) + silence_s - self._clock.monotonic()
                 if left <= 0:
                     break
-                done, at_work = await asyncio.wait(at_work, timeout=left)
+                done, window.at_work = await asyncio.wait(window.at_work, timeout=left)
                 for one in done:
-                    one.result()
-            if at_work and self._heard_at < began:
+                    if not one.cancelled():
+                        one.result()
+            if window.at_work and self._heard_at < began:
                 self._failed(f"{self._origin}: no answer in time")
                 window.is_gone = True
         finally:
-            for one in at_work:
-                one.cancel()
-            await asyncio.gather(*at_work, return_exceptions=True)
-        return Collected(window.arrived, gone=window.is_gone and len(window.arrived) < len(cids))
+            self._windows.discard(window)
+            window.end()
+            await asyncio.gather(*window.at_work, return_exceptions=True)
+        is_gone = window.is_gone and len(window.arrived) < len(cids)
+        return Collected(window.arrived, gone=is_gone, delay_s=window.delay_s)
+
+    def interrupt(self) -> None:
+        """End every window with what came so far."""
+        for window in self._windows:
+            window.end()
 
     async def release(self) -> None:
         """Close what is open; CA files may be others when it is asked again."""
@@ -139,6 +159,7 @@ class HttpsSource:
                         continue
                 self._failed(str(error))
             else:
+                window.answered_after(answer.delay_s)
                 onward = self._settle(onward, answer, window)
 
     def _settle(self, ask: Ask, answer: Answer, window: _Window) -> Ask | None:

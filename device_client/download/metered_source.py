@@ -29,6 +29,7 @@ class MeteredSource:
         look_again_s: float = 5.0,
         trouble: Callable[[], str] = lambda: "",
         received: Callable[[], int] | None = None,
+        interrupt: Callable[[], None] | None = None,
     ) -> None:
         """Watch over ``source``.
 
@@ -37,6 +38,7 @@ class MeteredSource:
             look_again_s: How often a link that may not be used is looked at.
             trouble: Why the source itself is not ready, if it knows.
             received: Bytes that it read since it was made, of use or not; without, what it hands out is counted.
+            interrupt: Ends the source's windows with what came so far, if it can.
         """
         self._source = source
         self._links = links
@@ -45,7 +47,8 @@ class MeteredSource:
         self._allow_metered = allow_metered
         self._look_again_s = look_again_s
         self._trouble = trouble
-        self._received = received
+        self.received = received
+        self.interrupt = interrupt
         self._counted = 0
         self._said = ""
 
@@ -107,10 +110,10 @@ class MeteredSource:
         await self._allowance.keep(exactly=True)
 
     def _count(self, collected: Collected, *, spend: bool) -> None:
-        if self._received is None:
+        if self.received is None:
             size = sum(len(chunk) for chunk in collected.chunks.values())
         else:
-            received = self._received()
+            received = self.received()
             size, self._counted = received - self._counted, received
         if spend:
             self._allowance.spend(size)

@@ -33,7 +33,7 @@ def settings(**download: Any) -> DeviceSettings:
 def maker(home: DeviceHome, found: DeviceSettings, shelf: Shelf | None = None) -> SourceMaker:
     """Makes sources for a home."""
     clock = FlooredClock(SystemClock())
-    return SourceMaker(home, found, shelf or Shelf(), None, clock, Random(1))
+    return SourceMaker(home, found, shelf or Shelf(), clock, Random(1))
 
 
 def test_without_a_word_the_broker_and_then_what_the_fleet_signed() -> None:

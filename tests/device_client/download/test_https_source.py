@@ -51,6 +51,30 @@ async def test_a_window_comes_whole_over_kept_connections(mirror: Mirror, source
     assert (source.name, source.trouble) == (mirror.url, "")
 
 
+async def test_the_delay_of_the_link_is_measured(mirror: Mirror, source: HttpsSource) -> None:
+    """From asking to the first sign of an answer, without the time that connecting takes; None where none came."""
+    assert (await source.collect([], SILENCE_S)).delay_s is None
+    delay_s = (await source.collect(list(mirror.chunks), SILENCE_S)).delay_s
+    assert delay_s is not None and delay_s > 0
+
+
+async def test_an_interrupted_window_hands_out_what_came(mirror: Mirror, source: HttpsSource) -> None:
+    """A source that is left for another is not waited for any more."""
+    cids = list(mirror.chunks)[:6]
+
+    async def never(_writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(60)
+
+    mirror.tricks[f"/ota/chunks/{cids[5]}"] = never
+    task = asyncio.create_task(source.collect(cids, 60))
+    async with asyncio.timeout(SILENCE_S):
+        while len(mirror.asked) < 6:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        source.interrupt()
+        assert set((await task).chunks) == set(cids[:5])
+
+
 async def test_a_request_says_nothing_of_the_device(mirror: Mirror, source: HttpsSource) -> None:
     """Host, a general name, and that nothing is to be compressed; no cookie, no id."""
     await source.collect(list(mirror.chunks)[:1], SILENCE_S)
