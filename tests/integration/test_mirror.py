@@ -1,6 +1,7 @@
 """Updates that come from elsewhere than the broker: the orchestrator's own listener over TLS, and an exported tree."""
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,16 @@ from device_client.identity_files import IdentityFiles
 from orchestrator.cli.main import main as flagship
 from tests.certificates import Authority, free_ports
 from tests.device_client.download.mirror import Mirror, serving, source_of
-from tests.integration.small_fleet import PRODUCT, SmallFleet, installed, make_package, make_tree, small_fleet
+from tests.device_client.test_network import HEAD, RADIO, WIRED
+from tests.integration.small_fleet import (
+    DEADLINE_S,
+    PRODUCT,
+    SmallFleet,
+    installed,
+    make_package,
+    make_tree,
+    small_fleet,
+)
 
 SILENCE_S = 10.0
 
@@ -37,7 +47,7 @@ async def test_devices_update_from_the_listener_and_from_a_medium() -> None:
     """The listener and the exported tree have the same chunks; a device of each comes to the new version.
 
     Neither asks the broker for a chunk. The third has a mirror that lies first in its list, and the listener behind it:
-    what the liar gives is refused, named, and fetched again.
+    what the liar gives is refused, named, and fetched again. The fourth waits for a wire, for its radio link is dear.
     """
     port, _ = free_ports()
     async with small_fleet(FLAGSHIP_MIRROR__PORT=str(port)) as fleet:
@@ -62,12 +72,18 @@ async def test_devices_update_from_the_listener_and_from_a_medium() -> None:
             await fleet.enrol(["d3"], factory, download=without_broker(lying, mirror))
             for name in ("d1", "d2", "d3"):
                 trust_too(fleet, name, authority)
-            names = ["d1", "d2", "d3"]
+            routes = Routes(fleet.place / "proc")
+            metered = {"metered_interfaces": ["wwan*"], "proc": str(routes.proc)}
+            dear = {**mirror, "allow_metered": False}
+            await fleet.enrol(["d4"], factory, download=without_broker(dear), network=metered)
+            names = ["d1", "d2", "d3", "d4"]
             fleet.start_agents(names)
             asked = forbid_chunks(fleet, names)
             await fleet.roll_out("r-1", "1.1.0")
+            await until_told(fleet, "d4", "interface wwan0 is metered")
+            routes.plug_in()
             await fleet.until_state("r-1", "completed")
-            assert [installed(fleet.devices[name]) for name in names] == ["1.1.0"] * 3
+            assert [installed(fleet.devices[name]) for name in names] == ["1.1.0"] * 4
             assert asked == []
             assert liar.asked
             assert fleet.agents["d3"]._refusals.counts["E_CHUNK"] > 0
@@ -92,3 +108,27 @@ def forbid_chunks(fleet: SmallFleet, names: list[str]) -> list[str]:
 
         source.collect = collect  # type: ignore[method-assign]
     return asked
+
+
+class Routes:
+    """The kernel's view of a device that has a radio link and may get a wire."""
+
+    def __init__(self, proc: Path) -> None:
+        self.proc = proc
+        (proc / "net").mkdir(parents=True)
+        self._file = proc / "net" / "route"
+        self._file.write_text(HEAD + RADIO)
+
+    def plug_in(self) -> None:
+        """The wire is there, and is preferred."""
+        self._file.write_text(HEAD + RADIO + WIRED)
+
+
+async def until_told(fleet: SmallFleet, device: str, reason: str) -> None:
+    """Wait until the operator is told why a device waits."""
+    async with asyncio.timeout(DEADLINE_S):
+        while True:
+            said = await fleet.call("get", f"/devices/{device}/explain")
+            if reason in json.dumps(said):
+                return
+            await asyncio.sleep(0.1)
