@@ -145,6 +145,7 @@ class Line:
         try:
             return await asked.answer
         except asyncio.CancelledError:
+            self.is_excused |= not self._is_over
             self.close()
             raise
 
@@ -155,7 +156,6 @@ class Line:
 
     def close(self) -> None:
         """End it at once; what was asked for is not answered."""
-        self.is_excused = True
         self._end(LineLostError(f"{self.origin}: it was closed here"))
         if self._reading:
             self._reading.cancel()
@@ -188,6 +188,7 @@ class Line:
     def _end(self, why: LineLostError) -> None:
         self._is_over = True
         self._writer.transport.abort()
+        self._rests.set()
         asked, self._asked = self._asked, deque()
         for number, one in enumerate(asked):
             if not one.answer.done():

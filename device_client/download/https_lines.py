@@ -19,6 +19,10 @@ log = structlog.get_logger(__name__)
 
 CONNECTIONS = 2
 """To one server: one that loses a packet does not hold up everything."""
+MAX_STRIKES = 2
+"""As many connections that ended with several requests on them after at most one answer: it stands one at a time."""
+GOOD_ANSWERS = 4
+"""A connection that gave as many shows that it stands several."""
 MAX_ORIGINS = 4
 """Servers that a mirror may send a device to, itself included."""
 
@@ -73,6 +77,7 @@ class Lines:
         self._is_left_alone = is_left_alone
         self._servers: dict[Origin, _Server] = {own: _Server()}
         self._pipelines = True
+        self._strikes = 0
 
     def knows(self, origin: Origin) -> bool:
         """Whether a server may be asked: one that was asked before, or one of a few more."""
@@ -89,7 +94,10 @@ class Lines:
         """
         line = await self._line(origin)
         try:
-            return await line.ask(path)
+            answer = await line.ask(path)
+            if line.answered >= GOOD_ANSWERS:
+                self._strikes = 0
+            return answer
         except LineLostError as error:
             error.line = line
             raise
@@ -99,21 +107,23 @@ class Lines:
         line = error.line
         if line is None:
             return False
-        if line.answered == 0 and line.deepest > 1 and self._pipelines:
-            self._pipelines = False
+        if line.answered <= 1 and line.deepest > 1 and not line.is_excused:
+            self._strikes += 1
+            self._pipelines = self._strikes < MAX_STRIKES
             line.is_excused = True  # those who asked behind are told the same a moment later
         return line.answered > 0 or line.is_excused
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """End every connection and forget what was learned."""
-        for server in self._servers.values():
-            if server.growing:
-                server.growing.cancel()
-            for line in server.lines:
-                line.close()
-        self._servers = {self._own: _Server()}
+        servers, self._servers = self._servers, {self._own: _Server()}
         self._contexts.clear()
-        self._pipelines = True
+        self._pipelines, self._strikes = True, 0
+        growing = [server.growing for server in servers.values() if server.growing]
+        for one in growing:
+            one.cancel()
+        await asyncio.gather(*growing, return_exceptions=True)
+        for line in (line for server in servers.values() for line in server.lines):
+            line.close()
 
     async def _line(self, origin: Origin) -> Line:
         """One that is free, or the least busy one while another is made. Who comes first asks first."""
@@ -122,7 +132,7 @@ class Lines:
             while True:
                 if self._is_left_alone():
                     raise LineLostError(f"{origin}: is left alone")
-                server.lines = [line for line in server.lines if line.may_ask]
+                _drop_ended(server)
                 if not server.lines:
                     made = await self._connect(origin)
                     server.lines.append(made)
@@ -159,3 +169,12 @@ class Lines:
         except LineLostError:
             self._contexts.clear()
             raise
+
+
+def _drop_ended(server: _Server) -> None:
+    """Forget the connections that the server ended; those that still have an answer to give end by themselves."""
+    ended = [line for line in server.lines if not line.may_ask]
+    server.lines = [line for line in server.lines if line.may_ask]
+    for line in ended:
+        if not line.waiting:
+            line.close()

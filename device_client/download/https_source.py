@@ -120,7 +120,6 @@ class HttpsSource:
                         one.result()
             if window.at_work and self._heard_at < began:
                 self._failed(f"{self._origin}: no answer in time")
-                window.is_gone = True
         finally:
             self._windows.discard(window)
             window.end()
@@ -135,25 +134,21 @@ class HttpsSource:
 
     async def release(self) -> None:
         """Close what is open; CA files may be others when it is asked again."""
-        self._lines.close()
+        await self._lines.close()
         await asyncio.sleep(0)  # so that the sockets are closed when this returns
 
     async def _fetch(self, ask: Ask, window: _Window) -> None:
         """One chunk: asked for until it came, is lost, or the mirror is to be left alone."""
         onward: Ask | None = ask
         broke_off = 0
-        while onward is not None:
-            if self._is_left_alone():
-                window.is_gone = True
-                return
+        while onward is not None and not window.is_gone:
             try:
                 answer = await self._lines.ask(onward.origin, onward.path)
             except FlagshipError as error:
-                if self._is_left_alone():
-                    continue  # another one found that out before
                 if isinstance(error, LineLostError):
                     broke_off += error.begun
-                    if error.too_slow or broke_off > 1:
+                    was_good = error.line is not None and error.line.answered > 0
+                    if error.too_slow or (broke_off > 1 and was_good):
                         return  # it drips, or breaks off each time: that chunk is lost
                     if self._lines.may_try_again(error):
                         continue
@@ -207,6 +202,9 @@ class HttpsSource:
         self._why = why
         self._failures += 1
         self._not_before = self._clock.monotonic() + pause_s
+        for window in self._windows:
+            window.is_gone = True
+            window.end()
 
     def _absent_interface(self) -> str:
         interface = self._settings.interface

@@ -39,11 +39,13 @@ class Mirror:
 
     Attributes:
         per_connection: Answers after which a connection is closed without a word; 0: never.
+        one_at_a_time: A request behind another one makes it hang up.
     """
 
     chunks: dict[str, bytes] = field(default_factory=dict)
     tricks: dict[str, Trick] = field(default_factory=dict)
     per_connection: int = 0
+    one_at_a_time: bool = False
     asked: list[str] = field(default_factory=list)
     heads: list[bytes] = field(default_factory=list)
     connections: int = 0
@@ -87,6 +89,10 @@ class Mirror:
         while answered != self.per_connection or not answered:
             head = await reader.readuntil(b"\r\n\r\n")
             self.at_once = max(self.at_once, 1 + bytes(reader._buffer).count(b"\r\n\r\n"))  # type: ignore[attr-defined]
+            if self.one_at_a_time:
+                await asyncio.sleep(0.01)  # time for another one to come
+                if reader._buffer:  # type: ignore[attr-defined]
+                    return
             path = head.split(b" ", 2)[1].decode()
             self.asked.append(path)
             self.heads.append(head)
