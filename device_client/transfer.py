@@ -59,6 +59,7 @@ class Fetcher:
         self._content_keys = content_keys
         self._verifier = verifier
         self._sources = sources
+        self._asked: SourceSet | None = None
         self._reporter = reporter
         self._refused = refused
         self._random = random
@@ -71,7 +72,7 @@ class Fetcher:
     @property
     def source(self) -> str:
         """Where chunks come from and why, for people; empty before the first."""
-        return self._source.says if isinstance(self._source, SourceSet) else self._source.name
+        return self._asked.says if self._asked else ""
 
     async def fetch(self, update: Update) -> int:
         """Stage everything that the offered release consists of.
@@ -85,7 +86,8 @@ class Fetcher:
         target = await asyncio.to_thread(self._verifier.check, update.offer.release, update.offer.attempt)
         settings = DownloadSettings.of(self._settings.download, self._settings.timing)
         self._begin_progress(update)
-        info, source = target.info, await self._sources.present()
+        info, self._asked = target.info, await self._sources.present()
+        source = self._asked
         try:
             sealed, _ = await fetch_pieces(
                 self._staging,

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import h11
 
 from device_client import network
+from device_client.download.https_answer import Answer, announced_bytes, answer_of, header
 from protocol.chunks import MAX_CIPHERTEXT_BYTES
 from protocol.errors import FlagshipError
 
@@ -52,23 +53,6 @@ class Origin:
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == 443 else f"{host}:{self.port}"
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What came for one request.
-
-    Attributes:
-        location, retry_after: Headers, empty where absent.
-        delay_s: From asking until the first of it came.
-        body: Of a 200 that is no larger than a chunk can be; else empty.
-    """
-
-    status: int
-    location: str
-    retry_after: str
-    body: bytes
-    delay_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -211,7 +195,7 @@ class Line:
                 exchange.receive_data(data)  # empty: the end, which h11 judges
             elif isinstance(event, h11.Response):
                 head = event
-                if _length(head) > MAX_CIPHERTEXT_BYTES:
+                if announced_bytes(head) > MAX_CIPHERTEXT_BYTES:
                     return self._too_large(head)
             elif isinstance(event, h11.Data):
                 size += len(event.data)
@@ -225,14 +209,14 @@ class Line:
         self._left = exchange.trailing_data[0]
         self._is_over |= exchange.their_state is not h11.DONE
         assert head is not None
-        plain = _header(head, b"content-encoding").lower() in {"", "identity"}
-        return _answer(head, b"".join(blocks) if head.status_code == 200 and plain else b"")
+        plain = header(head, b"content-encoding").lower() in {"", "identity"}
+        return answer_of(head, b"".join(blocks) if head.status_code == 200 and plain else b"")
 
     def _too_large(self, head: h11.Response | None) -> Answer:
         """Nothing more is read of it, so nothing more can come on this connection."""
         self._is_over = True
         assert head is not None
-        return _answer(head, b"")
+        return answer_of(head, b"")
 
 
 async def connect(
@@ -279,19 +263,6 @@ async def connect(
             sock.close()
             raise
     raise LineLostError(f"{origin}: {failure}")
-
-
-def _answer(head: h11.Response, body: bytes) -> Answer:
-    return Answer(head.status_code, _header(head, b"location"), _header(head, b"retry-after"), body)
-
-
-def _header(head: h11.Response, name: bytes) -> str:
-    return next((value.decode("latin-1") for key, value in head.headers if key == name), "")
-
-
-def _length(head: h11.Response) -> int:
-    text = _header(head, b"content-length")
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else 0
 
 
 def _why(error: BaseException) -> str:

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from device_client.download.https_line import Answer, Line, LineLostError, Origin, connect
+from device_client.download.https_answer import Answer
+from device_client.download.https_line import Line, LineLostError, Origin, connect
 from protocol.errors import FlagshipError
 
 log = structlog.get_logger(__name__)

@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 import structlog
 
 from device_client import network
-from device_client.download.https_line import Answer, LineLostError, Origin
+from device_client.download.https_answer import Answer
+from device_client.download.https_line import LineLostError, Origin
 from device_client.download.https_lines import HttpsSettings, Lines
 from device_client.download.redirects import Ask, redirected
 from device_client.download.sources import Collected
