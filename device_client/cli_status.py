@@ -8,6 +8,9 @@ def show_status(answer: dict[str, Any]) -> None:
     running = ", ".join(f"{name} {version}" for name, version in answer["running"].items()) or "nothing"
     link = "connected" if answer["connected"] else "not connected"
     print(f"{answer['device']}: {link}, runs {running}")
+    for source in answer["sources"]:
+        if source["trouble"]:
+            print(f"  {'source' if source['is_ready'] else 'not asked'}: {source['name']}: {source['trouble']}")
     update = answer["update"]
     if update is None:
         print("no update is open")

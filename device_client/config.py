@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, Field, StringConstraints, ValidationError
 
+from device_client.config_network import NetworkSection, Section, Sources
 from device_client.durable import make_directory, read_capped, switch_link, write_durably
 from device_client.errors import NotFoundError, UsageError
 from protocol.chunks import MAX_CIPHERTEXT_BYTES, MAX_WINDOW
@@ -31,11 +32,7 @@ MAX_SETTINGS_BYTES = 65_536
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class DeviceSection(_Section):
+class DeviceSection(Section):
     """Who this device is.
 
     Attributes:
@@ -51,7 +48,7 @@ class DeviceSection(_Section):
     labels: dict[IdText, Annotated[str, StringConstraints(max_length=64)]] = {}
 
 
-class BrokerSection(_Section):
+class BrokerSection(Section):
     """How a connection is kept; the brokers' addresses come with enrolment."""
 
     keepalive_s: Annotated[int, Field(ge=5, le=3600)] = 30
@@ -59,7 +56,7 @@ class BrokerSection(_Section):
     protocol: Literal["5", "3.1.1"] = "5"
 
 
-class TimingSection(_Section):
+class TimingSection(Section):
     """All times, so that tests and the demo shorten them.
 
     Attributes:
@@ -70,6 +67,7 @@ class TimingSection(_Section):
         gate_interval_s: How often closed gates are judged again.
         refusal_interval_s: The least time between two reports of what was refused.
         chunk_timeout_s: Silence after which chunks that were asked for count as lost.
+        request_timeout_s: The longest that a mirror may take for one chunk, however steadily it drips.
         renew_at_ratio: Share of a certificate's life after which a new one is asked for.
         former_key_s: How long a former content key is kept at least; longer while an update is open.
         connection_retry_s: How often a new way to the fleet is tried while the old one works.
@@ -83,6 +81,7 @@ class TimingSection(_Section):
     progress_interval_s: Seconds = 1
     refusal_interval_s: Seconds = 60
     chunk_timeout_s: Seconds = 5
+    request_timeout_s: Seconds = 120
     connect_backoff_s: Seconds = 1
     connect_backoff_cap_s: Seconds = 60
     renew_at_ratio: Annotated[float, Field(gt=0, lt=1)] = 2 / 3
@@ -90,7 +89,7 @@ class TimingSection(_Section):
     connection_retry_s: Seconds = 900
 
 
-class DownloadSection(_Section):
+class DownloadSection(Section):
     """How chunks are asked for.
 
     Attributes:
@@ -101,6 +100,7 @@ class DownloadSection(_Section):
         min_rate_bytes_s: A broker whose chunks come slower is left for another source or broker (E_SLOW); 0: never.
         slow_window_s: What that is averaged over, of time in which chunks were waited for.
         return_after_s: How long a source that was left is not asked, first; longer each time that it fails again.
+        sources: Where chunks come from, the preferred first; none: the broker, then the mirrors that the fleet signed.
     """
 
     window: Annotated[int, Field(ge=1, le=MAX_WINDOW)] = 16
@@ -110,6 +110,7 @@ class DownloadSection(_Section):
     min_rate_bytes_s: Annotated[int, Field(ge=0)] = 0
     slow_window_s: Seconds = 60
     return_after_s: Seconds = 60
+    sources: Sources = ()
 
 
 def _zone(name: str) -> str:
@@ -120,7 +121,7 @@ def _zone(name: str) -> str:
     return name
 
 
-class WindowSection(_Section):
+class WindowSection(Section):
     """When the device may be changed, every week.
 
     Attributes:
@@ -135,7 +136,7 @@ class WindowSection(_Section):
     timezone: Annotated[str, AfterValidator(_zone)] = "UTC"
 
 
-class GatesSection(_Section):
+class GatesSection(Section):
     """What this device's owner demands before it acts; an announcement can only ask for more.
 
     Attributes:
@@ -151,7 +152,7 @@ class GatesSection(_Section):
     windows: Annotated[tuple[WindowSection, ...], Field(max_length=32)] = ()
 
 
-class InstallerSection(_Section):
+class InstallerSection(Section):
     """How a release is put in place and proven.
 
     Attributes:
@@ -165,13 +166,14 @@ class InstallerSection(_Section):
     min_interval_s: Annotated[int, Field(ge=0)] = 0
 
 
-class DeviceSettings(_Section):
+class DeviceSettings(Section):
     """``device.toml``."""
 
     device: DeviceSection
     broker: BrokerSection = BrokerSection()
     timing: TimingSection = TimingSection()
     download: DownloadSection = DownloadSection()
+    network: NetworkSection = NetworkSection()
     gates: GatesSection = GatesSection()
     installer: InstallerSection = InstallerSection()
 
@@ -200,6 +202,7 @@ class DeviceHome:
         self.state = path / "state"
         self.journal = self.state / "journal.json"
         self.session = self.state / "session"
+        self.metered = self.state / "metered.json"
         self.lock = self.state / "lock"
         self.installer = self.state / "installer.json"
         self.staging = path / "staging"

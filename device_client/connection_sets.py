@@ -21,7 +21,7 @@ from device_client.durable import explained, make_directory, read_capped, switch
 from device_client.errors import StorageError
 from device_client.identity import load_enrolment
 from device_client.identity_files import IdentityFiles
-from protocol.enrolment import BrokerAddress, ConnectionTarget
+from protocol.enrolment import BrokerAddress, ConnectionTarget, MirrorAddress
 from protocol.envelopes import encode
 
 MAX_BYTES = 65_536
@@ -34,11 +34,13 @@ class ConnectionSet:
 
     Attributes:
         name: Of its folder; empty for what enrolment brought.
+        mirrors: Where chunks are to be had beside the brokers.
     """
 
     name: str
     brokers: Sequence[BrokerAddress]
     ca: Path
+    mirrors: Sequence[MirrorAddress] = ()
 
 
 def present(home: DeviceHome) -> ConnectionSet:
@@ -48,7 +50,10 @@ def present(home: DeviceHome) -> ConnectionSet:
         StorageError: It is damaged.
     """
     found = _linked(home, CURRENT)
-    return found or ConnectionSet("", load_enrolment(home).brokers, IdentityFiles(home).ca)
+    if found is not None:
+        return found
+    enrolment = load_enrolment(home)
+    return ConnectionSet("", enrolment.brokers, IdentityFiles(home).ca, enrolment.mirrors)
 
 
 def on_trial(home: DeviceHome) -> ConnectionSet | None:
@@ -104,4 +109,4 @@ def _linked(home: DeviceHome, link: str) -> ConnectionSet | None:
         target = ConnectionTarget.model_validate_json(read_capped(directory / "connection.json", MAX_BYTES))
     except ValidationError as error:
         raise StorageError(f"{directory}: damaged ({first_mistake(error)}); remove it and its links") from error
-    return ConnectionSet(name, target.brokers, directory / "ca.pem")
+    return ConnectionSet(name, target.brokers, directory / "ca.pem", target.mirrors)

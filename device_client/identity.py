@@ -27,7 +27,7 @@ from device_client.identity_files import (
     public_halves,
     read_certificate,
 )
-from protocol.enrolment import BrokerAddress, EnrolmentAnswer, EnrolmentAnswers, EnrolmentRequest
+from protocol.enrolment import BrokerAddress, EnrolmentAnswer, EnrolmentAnswers, EnrolmentRequest, Mirrors
 from protocol.identifiers import IdText
 
 MAX_ANSWERS_BYTES = 64 * 2**20
@@ -46,6 +46,7 @@ class Enrolment(BaseModel):
     fleet: IdText
     device: IdText
     brokers: list[BrokerAddress]
+    mirrors: Mirrors = []
     since: AwareDatetime | None = None
 
 
@@ -96,7 +97,7 @@ def accept(home: DeviceHome, answers_file: Path) -> Enrolment:
         write_durably(files.root, answer.root.encode(), 0o644)
     write_durably(files.ca, answer.ca.encode(), 0o644)
     write_durably(files.certificate, answer.certificate.encode(), 0o644)
-    enrolment = Enrolment(fleet=answer.fleet, device=answer.device, brokers=answer.brokers)
+    enrolment = Enrolment(fleet=answer.fleet, device=answer.device, brokers=answer.brokers, mirrors=answer.mirrors)
     write_durably(files.enrolment, enrolment.model_dump_json().encode(), 0o644)
     return enrolment
 

@@ -1,6 +1,7 @@
 """What the local socket's verbs do: status, approve, defer, decline."""
 
 import asyncio
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
@@ -9,6 +10,7 @@ import structlog
 
 from device_client.agent.runner import Runner
 from device_client.approval import Answer, ApprovalBook, Decision
+from device_client.chunk_sources import SourceStanding
 from device_client.config import DeviceSettings
 from device_client.errors import ConflictError, NotFoundError, UsageError
 from device_client.freshness import Freshness
@@ -39,6 +41,7 @@ class LocalVerbs:
         refusals: Refusals,
         book: ApprovalBook,
         clock: Clock,
+        sources: Callable[[], Sequence[SourceStanding]] = lambda: (),
     ) -> None:
         self._settings = settings
         self._runner = runner
@@ -50,6 +53,7 @@ class LocalVerbs:
         self._refusals = refusals
         self._book = book
         self._clock = clock
+        self._sources = sources
 
     async def answer(self, verb: str, arguments: dict[str, Any], who: str) -> dict[str, Any]:
         """The local socket's verbs."""
@@ -99,6 +103,7 @@ class LocalVerbs:
             "update": update.model_dump(mode="json", exclude={"offer": {"key_wrap"}}) if update else None,
             "transfer": asdict(standing) if update and (standing.total_bytes or standing.fetched_bytes) else None,
             "source": self._fetcher.source if update else "",
+            "sources": [asdict(standing) for standing in self._sources()],
             "announcements": {r: a.action.value for r, a in self._runner.announcements.items()},
             "refused": dict(self._refusals.counts),
             "floors": self._verifier.floors.counters,

@@ -14,7 +14,7 @@ from device_client.announcement_answers import AnnouncementAnswers
 from device_client.approval import ApprovalBook
 from device_client.availability import Availability
 from device_client.changes import Changes
-from device_client.chunk_sources import make_sources
+from device_client.chunk_sources import ChunkSources
 from device_client.clock import FlooredClock
 from device_client.config import DeviceHome, DeviceSettings
 from device_client.download.mqtt_source import MqttSource
@@ -28,6 +28,7 @@ from device_client.gates.disk import DiskGate
 from device_client.gates.gate import Gate
 from device_client.gates.in_use import InUseGate
 from device_client.gates.interval import IntervalGate
+from device_client.gates.network import NetworkGate
 from device_client.gates.power import PowerGate
 from device_client.gates.way_back import WayBackGate
 from device_client.gates.window import WindowGate
@@ -110,8 +111,8 @@ class Agent:
             clock,
             timing.gate_interval_s,
         )
-        self._sources = make_sources(
-            settings, self._source, self._leave_broker, self._chunk_refused, clock, self._random
+        self._sources = ChunkSources(
+            home, settings, self._source, self._leave_broker, self._chunk_refused, believed, self._random
         )
         self._fetcher = Fetcher(
             home.staging,
@@ -135,6 +136,7 @@ class Agent:
             self._refusals,
             book,
             believed,
+            self._sources.standings,
         )
         self._returning = Returning(home, settings, believed, self._random)
         self._uplink = Uplink(
@@ -247,6 +249,7 @@ class Agent:
             WayBackGate(self._installer.way_back),
             IntervalGate(self._last_update, clock),
             WindowGate(self.settings.gates.windows, clock),
+            NetworkGate(lambda: self._sources.barred(), self.settings.timing.gate_interval_s),  # noqa: PLW0108 - made later
         )
 
     def _leave_broker(self, why: str) -> bool:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
+from typing import Protocol
 
 import structlog
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -20,7 +21,6 @@ from device_client.download.downloader import DownloadSettings, Listeners, Trans
 from device_client.download.pieces import PieceStore
 from device_client.download.progress import DownloadProgress, Standing
 from device_client.download.source_set import SourceSet
-from device_client.download.sources import ChunkSource
 from device_client.download.store import clear_staging, stream_path
 from device_client.installed_stream import InstalledStream
 from device_client.reporter import Reporter
@@ -33,6 +33,14 @@ from protocol.trust.trusted import ReleaseTarget
 log = structlog.get_logger(__name__)
 
 
+class Sources(Protocol):
+    """Where chunks come from."""
+
+    async def present(self) -> SourceSet:
+        """The set for a download that begins now."""
+        ...
+
+
 class Fetcher:
     """One device's staging area."""
 
@@ -43,7 +51,7 @@ class Fetcher:
         device: str,
         content_keys: Callable[[], Sequence[X25519PrivateKey]],
         verifier: Verifier,
-        source: ChunkSource | SourceSet,
+        sources: Sources,
         reporter: Reporter,
         refused: Callable[[ErrorCode, str], None],
         random: Random,
@@ -55,7 +63,8 @@ class Fetcher:
         self._device = device
         self._content_keys = content_keys
         self._verifier = verifier
-        self._source = source
+        self._sources = sources
+        self._asked: SourceSet | None = None
         self._reporter = reporter
         self._refused = refused
         self._random = random
@@ -69,7 +78,7 @@ class Fetcher:
     @property
     def source(self) -> str:
         """Where chunks come from and why, for people; empty before the first."""
-        return self._source.says if isinstance(self._source, SourceSet) else self._source.name
+        return self._asked.says if self._asked else ""
 
     async def fetch(self, update: Update) -> int:
         """Stage everything that the offered release consists of.
@@ -83,14 +92,15 @@ class Fetcher:
         target = await asyncio.to_thread(self._verifier.check, update.offer.release, update.offer.attempt)
         settings = DownloadSettings.of(self._settings.download, self._settings.timing)
         self._begin_progress(update)
-        info = target.info
+        info, self._asked = target.info, await self._sources.present()
+        source = self._asked
         try:
             sealed, _ = await fetch_pieces(
                 self._staging,
                 info.pieces,
                 target.length,
                 target.sha256,
-                self._source,
+                source,
                 settings,
                 self._listeners(update, self.progress.listed),
                 self._random,
@@ -98,10 +108,11 @@ class Fetcher:
             artifact = await asyncio.to_thread(self._open, sealed, update, target)
             base = await asyncio.to_thread(self._base)
             listeners = self._listeners(update, self.progress.moved)
-            await fetch_artifact(self._staging, artifact, self._source, settings, listeners, self._random, base)
+            await fetch_artifact(self._staging, artifact, source, settings, listeners, self._random, base)
         finally:
             if self._hint:
                 self._hint.cancel()
+            await source.release()  # also where the download was cancelled
         await self._say_progress(update, self.progress.standing)
         return self.progress.standing.fetched_bytes
 

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from orchestrator.errors import NotAllowedError, NotFoundError, UsageError
+from protocol.enrolment import MAX_MIRRORS, HttpsUrl
 from protocol.identifiers import IdText
 
 Seconds = Annotated[float, Field(gt=0)]
@@ -34,6 +35,26 @@ class ApiSettings(BaseModel):
 
     host: str = "127.0.0.1"
     port: Port = 8420
+
+
+class MirrorSettings(BaseModel):
+    """``/chunks/{cid}`` for devices, over TLS and nothing else. Off without a port.
+
+    Attributes:
+        certificate: NAME of ``tls/NAME.pem`` and its key; by the devices' CA, as the broker's is.
+        connections: The most clients at once.
+        advertised: Base addresses of mirrors that devices are told at enrolment, such as https://mirror.example/ota.
+        advertised_ca: By whom their certificates are: the fleet's own CA, or those that the device's system trusts.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    host: str = "127.0.0.1"
+    port: Port | None = None
+    certificate: IdText = "broker"
+    connections: Annotated[int, Field(ge=1, le=10_000)] = 500
+    advertised: Annotated[tuple[HttpsUrl, ...], Field(max_length=MAX_MIRRORS)] = ()
+    advertised_ca: Literal["fleet", "system"] = "fleet"
 
 
 class BrokerSettings(BaseModel):
@@ -146,6 +167,7 @@ class Settings(BaseSettings):
     fleet: IdText = "fleet"
     product: IdText = "device"
     api: ApiSettings = ApiSettings()
+    mirror: MirrorSettings = MirrorSettings()
     broker: BrokerSettings = BrokerSettings()
     brokers: Annotated[list[FurtherBroker], Field(max_length=15)] = []
     timing: TimingSettings = TimingSettings()

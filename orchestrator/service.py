@@ -1,12 +1,11 @@
 """``serve``: owns the database, keeps the broker, runs engine, delivery, ingest and the API in one task group.
 
-Order: lock, API port, signer, database, broker, then everything else. Whatever ends by an error ends all with its
+Order: lock, ports, signer, database, broker, then everything else. Whatever ends by an error ends all with its
 sentence; SIGTERM and SIGINT end all in order.
 """
 
 import asyncio
 import contextlib
-import os
 import signal
 import socket
 from collections.abc import Coroutine, Iterator
@@ -15,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-import uvicorn
 
 from orchestrator.broker_rooms import check_files, open_deliveries, open_rooms, use_brokers
 from orchestrator.config import Home, Settings
 from orchestrator.delivery.broker import ManagedBroker
-from orchestrator.errors import ConflictError, OperationError
+from orchestrator.errors import OperationError
 from orchestrator.expiry_watch import ExpiryWatch
 from orchestrator.fleet.credentials import check_credentials
 from orchestrator.metrics import Metrics
@@ -34,6 +32,8 @@ from orchestrator.storage.chunk_store import ChunkStore
 from orchestrator.storage.database import Database
 from orchestrator.web.app import create_app
 from orchestrator.web.auth import read_token
+from orchestrator.web.listening import listening, run_app
+from orchestrator.web.routes_chunks import ChunksOnly
 from orchestrator.web.services import Services
 from protocol.clock import Clock, SystemClock
 from protocol.errors import FlagshipError
@@ -42,7 +42,9 @@ from protocol.topics import DELIVERY, INGEST
 log = structlog.get_logger(__name__)
 
 BROKER_WAIT_S = 30.0
-API_STOP_S = 5
+MIRROR_KEEP_ALIVE_S = 60
+Doors = tuple[socket.socket, socket.socket | None]
+"""Where clients of the API come in, and where devices fetch chunks by HTTPS."""
 
 
 async def serve(home: Home) -> None:
@@ -55,10 +57,10 @@ async def serve(home: Home) -> None:
     """
     settings, clock = home.load(), SystemClock()
     await asyncio.to_thread(_check_home, home, settings, clock.now())
-    with _lock(home), _api_socket(settings) as listener, open_room(home, settings) as signer:
+    with _lock(home), _doors(settings) as doors, open_room(home, settings) as signer:
         database = await Database.open(home.database)
         try:
-            await _run(home, settings, database, signer, listener, clock)
+            await _run(home, settings, database, signer, doors, clock)
         except BaseExceptionGroup as errors:
             first = _first(errors)
             if isinstance(first, FlagshipError | asyncio.CancelledError):
@@ -76,12 +78,12 @@ def _check_home(home: Home, settings: Settings, now: datetime) -> None:
     issuers = {home.certificate(name)[0]: home.services_ca for name in (DELIVERY, INGEST)}
     if settings.broker.managed:
         issuers[home.certificate("broker")[0]] = home.devices_ca
+    if settings.mirror.port is not None:
+        issuers[home.certificate(settings.mirror.certificate)[0]] = home.devices_ca
     check_credentials(issuers, now)
 
 
-async def _run(
-    home: Home, settings: Settings, db: Database, signer: SigningRoom, listener: socket.socket, clock: Clock
-) -> None:
+async def _run(home: Home, settings: Settings, db: Database, signer: SigningRoom, doors: Doors, clock: Clock) -> None:
     chunks = ChunkStore(home.chunks)
     broker, metrics = ManagedBroker(home, settings), Metrics()
     expiries = ExpiryWatch(home, metrics, clock)
@@ -127,7 +129,18 @@ async def _run(
             if not told.is_set():
                 parts = [*rooms.parts(), ("controller", controller.run), ("expiry", expiries.run)]
                 tasks += [group.create_task(run(), name=name) for name, run in parts]
-                tasks.append(group.create_task(_serve_api(services, listener), name="api"))
+                api, mirror = doors
+                tasks.append(group.create_task(run_app(create_app(services), api), name="api"))
+                if mirror is not None:
+                    shelf, pair = ChunksOnly(db, chunks), home.certificate(settings.mirror.certificate)
+                    serving = run_app(
+                        shelf,
+                        mirror,
+                        certificate=pair,
+                        connections=settings.mirror.connections,
+                        keep_alive_s=MIRROR_KEEP_ALIVE_S,
+                    )
+                    tasks.append(group.create_task(serving, name="mirror"))
                 log.info("serving", home=str(home.path), api=settings.api.port, devices=settings.broker.device_port)
             await told.wait()
             log.info("stopping")
@@ -151,29 +164,6 @@ async def _unless(told: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
         doing.result()
 
 
-async def _serve_api(services: Services, listener: socket.socket) -> None:
-    config = uvicorn.Config(
-        create_app(services),
-        log_config=None,
-        access_log=False,
-        lifespan="off",
-        timeout_graceful_shutdown=API_STOP_S,
-        timeout_keep_alive=5,
-        limit_concurrency=100,
-        h11_max_incomplete_event_size=65_536,
-        server_header=False,
-    )
-    server = uvicorn.Server(config)
-    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
-    try:
-        await server._serve([listener])  # noqa: SLF001 - serve() takes the signal handlers, which are ours
-    except asyncio.CancelledError:
-        server.should_exit = True
-        with contextlib.suppress(Exception):
-            await server.shutdown([listener])
-        raise
-
-
 @contextlib.contextmanager
 def _signals(told: asyncio.Event) -> Iterator[None]:
     loop = asyncio.get_running_loop()
@@ -195,18 +185,15 @@ def _lock(home: Home) -> contextlib.AbstractContextManager[None]:
 
 
 @contextlib.contextmanager
-def _api_socket(settings: Settings) -> Iterator[socket.socket]:
-    where = f"{settings.api.host}:{settings.api.port}"
-    try:
-        listener = socket.create_server((settings.api.host, settings.api.port), backlog=128)
-    except OSError as error:
-        raise ConflictError(
-            f"api: cannot listen on {where}: {os.strerror(error.errno or 0)}; "
-            "stop what listens there, or set api.port in config.toml"
-        ) from error
-    with listener:
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        yield listener
+def _doors(settings: Settings) -> Iterator[Doors]:
+    """The API's socket, and the mirror's where one is configured."""
+    api, mirror = settings.api, settings.mirror
+    with contextlib.ExitStack() as open_until_the_end:
+        first = open_until_the_end.enter_context(listening("api", api.host, api.port))
+        if mirror.port is None:
+            yield first, None
+        else:
+            yield first, open_until_the_end.enter_context(listening("mirror", mirror.host, mirror.port))
 
 
 def _first(errors: BaseExceptionGroup[Any]) -> BaseException:

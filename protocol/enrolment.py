@@ -5,15 +5,56 @@ certificate. Private keys are in none of them.
 """
 
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
 from protocol.identifiers import ClaimText, DigestText, IdText, SerialText
 
 MAX_REQUEST_BYTES = 16_384
 MAX_ANSWER_BYTES = 131_072
 ENROLMENT_TYPE = "application/vnd.flagship.enrolment+json"
+MAX_MIRRORS = 8
+MAX_URL = 500
 Pem = Annotated[str, StringConstraints(min_length=40, max_length=16_384)]
+
+
+def check_mirror_url(text: str) -> str:
+    """The base address of a mirror, without a slash at the end; raises ValueError unless it is plain https."""
+    expected = "expected https://HOST[:PORT][/PATH]"
+    if len(text) > MAX_URL or not text.isascii() or not text.isprintable() or " " in text:
+        raise ValueError(f"{expected}, at most {MAX_URL} printable ASCII characters")
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError as error:
+        raise ValueError(f"{expected}, found no address") from error
+    if parts.scheme != "https" or not parts.hostname or port == 0:
+        raise ValueError(f"{expected}, found {parts.scheme or 'no scheme'}")
+    if "@" in parts.netloc or "?" in text or "#" in text:
+        raise ValueError(f"{expected}, without user, query or fragment")
+    return text.rstrip("/")
+
+
+HttpsUrl = Annotated[str, AfterValidator(check_mirror_url)]
+
+
+class MirrorAddress(BaseModel):
+    """Where ``/chunks/{cid}`` is served over HTTPS.
+
+    Attributes:
+        url: Base address; a chunk is at ``{url}/chunks/{cid}``.
+        ca: By whom its certificate is: the fleet's own CA, or any that the device's system trusts.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    url: HttpsUrl
+    ca: Literal["fleet", "system"] = "fleet"
+
+
+# Left out where there are none: what was written before there were mirrors has the same bytes today.
+Mirrors = Annotated[list[MirrorAddress], Field(max_length=MAX_MIRRORS, exclude_if=lambda mirrors: not mirrors)]
 
 
 class BrokerAddress(BaseModel):
@@ -61,6 +102,7 @@ class EnrolmentAnswer(BaseModel):
     ca: Pem
     root: Annotated[str, StringConstraints(max_length=16_384)]
     brokers: Annotated[list[BrokerAddress], Field(min_length=1, max_length=16)]
+    mirrors: Mirrors = []
 
 
 class EnrolmentAnswers(BaseModel):
@@ -161,6 +203,8 @@ class ConnectionTarget(BaseModel):
     Attributes:
         version: Rises with each.
         ca: Certificates that a broker's and a device's certificate must chain to, PEM.
+        mirrors: Where chunks are to be had beside the brokers. Only what the offline keys signed names a host: an
+            order of the director never does, so that who stole its key cannot point devices anywhere.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -170,3 +214,4 @@ class ConnectionTarget(BaseModel):
     version: Annotated[int, Field(ge=1, le=999_999_999)]
     ca: Pem
     brokers: Annotated[list[BrokerAddress], Field(min_length=1, max_length=16)]
+    mirrors: Mirrors = []

@@ -1,4 +1,4 @@
-"""``flagship release``: create (holds keys, works offline), publish, list, show (clients of ``flagship serve``)."""
+"""``flagship release``: create (holds keys, works offline); publish, list, show, export (clients of ``serve``)."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from orchestrator.cli import release_export
 from orchestrator.cli.delta_progress import delta_progress
 from orchestrator.cli.output import HERE, Format, FormatOption, HomeOption, cell, show_done, show_fields, show_rows
 from orchestrator.cli.words import read_duration
@@ -31,6 +32,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+release_export.add_to(app)
 
 COLUMNS = ("id", "component", "counter", "state", "image_bytes", "chunk_bytes", "published_bytes", "imported_at")
 MAX_HARDWARE = 256

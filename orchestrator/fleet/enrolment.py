@@ -20,7 +20,7 @@ from orchestrator.model.device import Device
 from orchestrator.storage import devices, dirty, events
 from orchestrator.storage.database import Database
 from protocol.clock import Clock
-from protocol.enrolment import BrokerAddress, EnrolmentAnswer, EnrolmentAnswers, EnrolmentRequest
+from protocol.enrolment import BrokerAddress, EnrolmentAnswer, EnrolmentAnswers, EnrolmentRequest, MirrorAddress
 from protocol.topics import Kind
 
 
@@ -59,6 +59,7 @@ class _Common:
         self.ca = ca
         self.root = root
         self.brokers = device_addresses(settings)
+        self.mirrors = [MirrorAddress(url=url, ca=settings.mirror.advertised_ca) for url in settings.mirror.advertised]
 
 
 def _load_common(home: Home, settings: Settings) -> _Common:
@@ -128,6 +129,7 @@ def _admit(
         ca=common.ca,
         root=common.root,
         brokers=common.brokers,
+        mirrors=common.mirrors,
     )
     return request, answer, key, issued.serial
 

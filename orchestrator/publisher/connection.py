@@ -19,7 +19,7 @@ from orchestrator.errors import NotFoundError, OperationError, UsageError
 from orchestrator.expiry import SNAPSHOT_LIFE, TARGETS_LIFE
 from orchestrator.publisher.signing import Repository, sign_role, whole_seconds
 from orchestrator.publisher.working_copy import check_fits
-from protocol.enrolment import BrokerAddress, ConnectionTarget
+from protocol.enrolment import BrokerAddress, ConnectionTarget, MirrorAddress
 from protocol.envelopes import encode
 from protocol.trust.trusted import CONNECTION
 
@@ -41,11 +41,13 @@ def present_connection(repository: Repository) -> ConnectionTarget | None:
         raise OperationError("release keys: the connection target is damaged; restore the working copy") from error
 
 
-def next_connection(repository: Repository, brokers: Sequence[BrokerAddress], ca: str) -> ConnectionTarget:
-    """What devices are to be told, one version higher than before.
+def next_connection(
+    repository: Repository, brokers: Sequence[BrokerAddress], ca: str, mirrors: Sequence[MirrorAddress] = ()
+) -> ConnectionTarget:
+    """What devices are to be told, one version higher than before; mirrors that are not named again are gone.
 
     Raises:
-        UsageError: There is no broker, or too many.
+        UsageError: There is no broker, or too many of them or of mirrors.
     """
     former = present_connection(repository)
     try:
@@ -54,6 +56,7 @@ def next_connection(repository: Repository, brokers: Sequence[BrokerAddress], ca
             version=former.version + 1 if former else 1,
             ca=ca,
             brokers=list(brokers),
+            mirrors=list(mirrors),
         )
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]

@@ -66,6 +66,30 @@ async def chunks(conn: AsyncConnection, release_id: str) -> dict[str, int]:
     return {row.cid: row.length for row in await conn.execute(query)}
 
 
+async def is_published_chunk(conn: AsyncConnection, cid: str) -> bool:
+    """Whether a chunk belongs to a release that is published and not withdrawn."""
+    query = (
+        select(release_chunks.c.cid)
+        .join(releases, releases.c.id == release_chunks.c.release)
+        .where(release_chunks.c.cid == cid, releases.c.state == PUBLISHED)
+        .limit(1)
+    )
+    return await conn.scalar(query) is not None
+
+
+async def chunk_page(
+    conn: AsyncConnection, release_id: str, *, after: str = "", limit: int = 200
+) -> Sequence[tuple[str, int]]:
+    """(cid, ciphertext bytes) of a release in order of cids, from the one after ``after`` on."""
+    query = (
+        select(release_chunks.c.cid, release_chunks.c.length)
+        .where(release_chunks.c.release == release_id, release_chunks.c.cid > after)
+        .order_by(release_chunks.c.cid)
+        .limit(limit)
+    )
+    return [(row.cid, row.length) for row in await conn.execute(query)]
+
+
 async def existing_chunks(conn: AsyncConnection, cids: Collection[str]) -> set[str]:
     """Those of these chunks that belong to a release."""
     wanted, found = sorted(cids), set()

@@ -5,8 +5,10 @@ from typing import Annotated
 from fastapi import APIRouter, FastAPI, Security
 from fastapi.security import HTTPBearer
 
+from orchestrator.storage.chunk_store import ChunkStore
 from orchestrator.web import problems
 from orchestrator.web.auth import Door, read_token
+from orchestrator.web.routes_chunks import CHUNKS_PATH, chunk_route
 from orchestrator.web.routes_claims import CLAIMS_PATH, MAX_CLAIM_BYTES, claim_routes
 from orchestrator.web.routes_devices import ENROL_PATH, MAX_ENROL_BYTES, device_routes
 from orchestrator.web.routes_groups import group_routes
@@ -47,6 +49,7 @@ def create_app(services: Services) -> FastAPI:
         """Whether this process answers."""
         return {"status": "ok"}
 
+    app.router.routes.append(chunk_route(services.db, ChunkStore(services.home.chunks)))
     app.include_router(metrics_routes(services))
     free = FREE | {METRICS_PATH} if is_loopback(services.settings.api.host) else FREE
     limits = {
@@ -55,7 +58,8 @@ def create_app(services: Services) -> FastAPI:
         ("POST", CLAIMS_PATH): MAX_CLAIM_BYTES,
         ("POST", TRUST_PATH): MAX_TRUST_BYTES,
     }
-    app.add_middleware(Door, token=read_token(services.home.admin_token), free=free, limits=limits)
+    token = read_token(services.home.admin_token)
+    app.add_middleware(Door, token=token, free=free, limits=limits, free_below=CHUNKS_PATH)
     return app
 
 

@@ -42,13 +42,17 @@ class Door:
 
     Args:
         free: Paths that need no token; every other does, whether it exists or not.
+        free_below: So do all paths that begin like this.
         limits: Body bytes by (method, path), where it is not ``MAX_BODY_BYTES``.
     """
 
-    def __init__(self, app: ASGIApp, token: str, free: frozenset[str], limits: dict[tuple[str, str], int]) -> None:
+    def __init__(
+        self, app: ASGIApp, token: str, free: frozenset[str], limits: dict[tuple[str, str], int], free_below: str
+    ) -> None:
         self._app = app
         self._token = token.encode()
         self._free = free
+        self._free_below = free_below
         self._limits = limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -58,7 +62,8 @@ class Door:
             return
         headers, path = Headers(scope=scope), str(scope["path"])
         limit = self._limits.get((scope["method"], path), MAX_BODY_BYTES)
-        if path not in self._free and not self._is_admin(headers.get("authorization", "")):
+        is_free = path in self._free or path.startswith(self._free_below)
+        if not is_free and not self._is_admin(headers.get("authorization", "")):
             answer = problem(
                 401,
                 "the token is not that of the fleet that is served here; name its home with --home",

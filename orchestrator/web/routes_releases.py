@@ -64,6 +64,14 @@ def release_routes(services: Services) -> APIRouter:
         """One release."""
         return _view(await _require(services, f"{product}/{version}"))
 
+    @router.get("/{product}/{version}/chunks")
+    async def list_chunks(product: IdText, version: VersionText, limit: Limit = 100, cursor: Cursor = "") -> Page:
+        """Chunks and manifest pieces of a release by id, with their ciphertext bytes."""
+        release = f"{product}/{version}"
+        await _require(services, release)
+        found = await services.db.look(lambda conn: releases.chunk_page(conn, release, after=cursor, limit=limit + 1))
+        return page([{"cid": cid, "length": length} for cid, length in found], limit, "cid")
+
     return router
 
 

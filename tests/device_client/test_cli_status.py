@@ -31,6 +31,7 @@ ANSWER: dict[str, Any] = {
     },
     "transfer": TRANSFER,
     "source": "from mqtt",
+    "sources": [],
 }
 
 
@@ -61,5 +62,21 @@ def test_what_is_not_known_is_not_said(capsys: pytest.CaptureFixture[str]) -> No
         "d1: connected, runs app 1.0.0",
         "rollout r-1: 1.1.0 downloading",
         "d1: not connected, runs nothing",
+        "no update is open",
+    ]
+
+
+def test_what_is_wrong_with_a_source_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """Why it is not asked, or what went wrong with it; of those that are fine, nothing."""
+    sources = [
+        {"name": "mqtt", "is_ready": True, "trouble": ""},
+        {"name": "/media/usb", "is_ready": False, "trouble": "/media/usb/chunks: not there"},
+        {"name": "https://m", "is_ready": True, "trouble": "m: it answered 500, expected a chunk"},
+    ]
+    show_status({**ANSWER, "sources": sources, "update": None})
+    assert capsys.readouterr().out.splitlines() == [
+        "d1: connected, runs app 1.0.0",
+        "  not asked: /media/usb: /media/usb/chunks: not there",
+        "  source: https://m: m: it answered 500, expected a chunk",
         "no update is open",
     ]

@@ -13,6 +13,9 @@ from protocol.manifest import Policy
 MINIMAL = '[device]\nid = "d1"\nproduct = "cam"\nhardware = "rev-b"\n'
 
 
+SOURCE = MINIMAL + "[[download.sources]]\n"
+
+
 def _load(directory: Path, text: str | bytes) -> DeviceSettings:
     data = text if isinstance(text, bytes) else text.encode()
     (directory / "device.toml").write_bytes(data)
@@ -59,6 +62,21 @@ def test_minimal(tmp_path: Path) -> None:
         ),
         (MINIMAL + '[installer]\nkind = "magic"\n', "installer.kind"),
         (MINIMAL + '[device.labels]\n"a/b" = "x"\n', "device.labels"),
+        (SOURCE + 'kind = "ftp"\n', "download.sources.0.kind"),
+        (SOURCE + 'kind = "https"\n', "needs an url"),
+        (SOURCE + 'kind = "https"\nurl = "http://m.example"\n', "download.sources.0.url: expected https://HOST"),
+        (SOURCE + 'kind = "https"\nurl = "https://u:p@m.example"\n', "without user"),
+        (SOURCE + 'kind = "https"\nurl = "https://m"\npath = "/x"\n', "has no path"),
+        (SOURCE + 'kind = "https"\nurl = "https://m"\ninterface = "a/b"\n', "download.sources.0.interface"),
+        (SOURCE + 'kind = "https"\nurl = "https://m"\nca = "none"\n', "download.sources.0.ca"),
+        (SOURCE + 'kind = "directory"\n', "needs a path"),
+        (SOURCE + 'kind = "directory"\npath = "media"\n', "expected an absolute one"),
+        (SOURCE + 'kind = "directory"\npath = "/x"\ninterface = "eth0"\n', "are for kind https"),
+        (SOURCE + 'kind = "mqtt"\nurl = "https://m"\n', "has no url"),
+        (SOURCE + 'kind = "mqtt"\n' + "[[download.sources]]\nkind = 'mqtt'\n", "name each once"),
+        (SOURCE + 'kind = "mqtt"\n' + "[[download.sources]]\nkind = 'mqtt'\n" * 16, "download.sources"),
+        (MINIMAL + '[network]\nmetered_interfaces = ["a b"]\n', "network.metered_interfaces.0"),
+        (MINIMAL + "[network]\nmetered_bytes_per_day = -1\n", "network.metered_bytes_per_day"),
         ("#" * 70_000, "at most 65536 B"),
     ],
 )
@@ -124,3 +142,24 @@ def test_private_directories(tmp_path: Path) -> None:
         assert path.stat().st_mode & 0o777 == 0o700
     assert home.inhibitors.is_dir()
     assert home.approvals.is_dir()
+
+
+def test_sources_are_written_and_read(tmp_path: Path) -> None:
+    """In their order, with the words that differ from the defaults."""
+    values = {
+        "device": {"id": "d1", "product": "cam", "hardware": "rev-b"},
+        "download": {
+            "sources": [
+                {"kind": "directory", "path": "/media/updates"},
+                {"kind": "https", "url": "https://m.example/ota", "interface": "eth0", "allow_metered": False},
+                {"kind": "https", "url": "https://cdn.example", "ca": "system", "min_rate_bytes_s": 1000},
+                {"kind": "mqtt"},
+            ]
+        },
+        "network": {"metered_interfaces": ["wwan*"], "metered_bytes_per_day": 10**7},
+    }
+    settings = DeviceSettings.model_validate(values)
+    home = DeviceHome(tmp_path)
+    write(home, settings)
+    assert load(home.path)[1] == settings
+    assert [one.kind for one in settings.download.sources] == ["directory", "https", "https", "mqtt"]

@@ -9,7 +9,7 @@ from device_client import connection_sets
 from device_client.config import DeviceHome
 from device_client.errors import StorageError
 from device_client.identity_files import IdentityFiles
-from protocol.enrolment import BrokerAddress, ConnectionTarget
+from protocol.enrolment import BrokerAddress, ConnectionTarget, MirrorAddress
 from tests.device_client.identities import BROKERS, TestCa, enrolled
 
 DiesAt = Callable[[int, Path, Callable[[], object]], bool]
@@ -53,6 +53,14 @@ def test_a_later_way_takes_the_place_of_one_on_trial(home: DeviceHome) -> None:
     assert connection_sets.present(home).name == ""
     connection_sets.adopt(home, second)
     assert sorted(path.name for path in home.connections.iterdir()) == sorted([second, "current"])
+
+
+def test_mirrors_come_with_the_way(home: DeviceHome) -> None:
+    """None with this enrolment; those that were signed count with the way that they were signed with."""
+    assert list(connection_sets.present(home).mirrors) == []
+    mirrors = [MirrorAddress(url="https://m.example", ca="system")]
+    connection_sets.adopt(home, connection_sets.offer(home, target().model_copy(update={"mirrors": mirrors})))
+    assert list(connection_sets.present(home).mirrors) == mirrors
 
 
 def test_a_move_cut_off_anywhere(tmp_path: Path, dies_at: DiesAt) -> None:

@@ -371,7 +371,7 @@ async def test_the_end_of_the_agent_in_mid_transfer(tmp_path: Path) -> None:
     lab = _lab(tmp_path)
     release = lab.publish()
     lab.refresh()
-    lab.fetcher._source = Leaving()
+    lab.fetcher._sources = leaving = Leaving()
     seen: list[str] = []
 
     async def agent() -> None:
@@ -381,7 +381,7 @@ async def test_the_end_of_the_agent_in_mid_transfer(tmp_path: Path) -> None:
             group.create_task(device.tick())
             group.create_task(connection(device))
             await device.offered(release)
-            await until(lambda: device.lab.fetcher._source.asked > 0)  # type: ignore[union-attr]
+            await until(lambda: leaving.asked > 0)
             seen.append("downloading")
 
     async def connection(device: Device) -> None:

@@ -67,6 +67,14 @@ def _answer(home: DeviceHome, **changes: Any) -> dict[str, Any]:
     } | changes
 
 
+def test_mirrors_of_the_answer_are_kept(home: DeviceHome) -> None:
+    """With the fleet and its brokers; an answer that names none is as good."""
+    accept(home, _file(home, _answer(home)))
+    assert load_enrolment(home).mirrors == []
+    accept(home, _file(home, _answer(home, mirrors=[{"url": "https://m.example"}])))
+    assert [(one.url, one.ca) for one in load_enrolment(home).mirrors] == [("https://m.example", "fleet")]
+
+
 def _file(home: DeviceHome, *answers: dict[str, Any]) -> Path:
     path = home.path.parent / "answers.json"
     path.write_text(json.dumps({"answers": answers}))

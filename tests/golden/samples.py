@@ -25,6 +25,7 @@ from protocol.enrolment import (
     EnrolmentAnswers,
     EnrolmentRequest,
     IssuedCertificate,
+    MirrorAddress,
 )
 from protocol.envelopes import b64
 from protocol.errors import ErrorCode
@@ -238,6 +239,16 @@ MESSAGES: dict[str, BaseModel] = {
     ),
     "connection-target": ConnectionTarget(
         fleet="north", version=2, ca=PEM, brokers=[BrokerAddress(host="127.0.0.1", port=8883)]
+    ),
+    "connection-target-mirrors": ConnectionTarget(
+        fleet="north",
+        version=3,
+        ca=PEM,
+        brokers=[BrokerAddress(host="127.0.0.1", port=8883)],
+        mirrors=[
+            MirrorAddress(url="https://mirror.example/ota"),
+            MirrorAddress(url="https://cdn.example", ca="system"),
+        ],
     ),
     "issued-certificate": IssuedCertificate(fleet="north", device="dev1", request="1f" * 32, certificate=PEM),
     "renewal": Renewal.model_validate({**_UP, "seq": 4, "csr": PEM, "content_key": b64(b"d" * 32)}),

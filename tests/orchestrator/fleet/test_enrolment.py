@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.x509.oid import NameOID
 from securesystemslib.signer import Key
 
-from orchestrator.config import BrokerSettings, Home, Settings
+from orchestrator.config import BrokerSettings, Home, MirrorSettings, Settings
 from orchestrator.errors import ConflictError, NotFoundError, OperationError, UsageError
 from orchestrator.fleet.authority import create_authority
 from orchestrator.fleet.enrolment import enrol
@@ -68,6 +68,15 @@ async def office(tmp_path: Path) -> AsyncIterator[Office]:
     broker = BrokerSettings(host="10.0.0.1", advertised_host="broker.example", device_port=1883)
     yield Office(db, home, Settings(fleet="harbour", broker=broker))
     await db.close()
+
+
+async def test_answers_name_the_mirrors_of_the_settings(office: Office) -> None:
+    """None without a word; else each with the CA that its certificate is by."""
+    assert (await office.enrol(request("d1"))).answers[0].mirrors == []
+    mirror = MirrorSettings(advertised=("https://m.example/ota/",), advertised_ca="system")
+    office.settings = office.settings.model_copy(update={"mirror": mirror})
+    answer = (await office.enrol(request("d2"))).answers[0]
+    assert [(one.url, one.ca) for one in answer.mirrors] == [("https://m.example/ota", "system")]
 
 
 def request(device: str, key: Any = None, content: X25519PrivateKey | None = None, **changes: Any) -> EnrolmentRequest:

@@ -132,3 +132,20 @@ def test_on_the_command_line(workspace: Workspace, tmp_path: Path, capsys: pytes
     assert main(["trust", "connection", *keys]) == 0
     shown = ConnectionTarget.model_validate_json(capsys.readouterr().out)
     assert [(one.host, one.port) for one in shown.brokers] == [("::1", 1)]
+
+
+def test_mirrors_on_the_command_line(workspace: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They are signed with the brokers and reach the device; a slip is a usage error and signs nothing."""
+    (tmp_path / "ca.pem").write_text(CA.pem)
+    words = ["trust", "connection", "--keys", str(workspace.directory)]
+    both = ["--broker", "b.example:1", "--ca", str(tmp_path / "ca.pem")]
+    for bad in ("http://m.example", "m.example", "https://m.example=other", ""):
+        assert main([*words, *both, "--mirror", bad]) == 2, bad
+    assert main([*words, "--mirror", "https://m.example"]) == 2
+    assert present_connection(repository(workspace)) is None
+    assert main([*words, *both, "--mirror", "https://m.example/ota", "--mirror", "https://cdn.example=system"]) == 0
+    capsys.readouterr()
+    seen = as_device(workspace, tmp_path)
+    assert seen is not None
+    found = [(one.url, one.ca) for one in seen.mirrors]
+    assert found == [("https://m.example/ota", "fleet"), ("https://cdn.example", "system")]
