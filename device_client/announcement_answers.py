@@ -104,4 +104,6 @@ class AnnouncementAnswers:
             )
 
     def _is_live(self, announcement: Announcement) -> bool:
+        if announcement.offline_until is not None:
+            return False  # it came from a medium: nobody waits for an answer
         return announcement.action is Action.INSTALL and announcement.expires > self._verifier.now()

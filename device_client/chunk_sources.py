@@ -12,6 +12,7 @@ from device_client import connection_sets
 from device_client.clock import FlooredClock
 from device_client.config import DeviceHome, DeviceSettings
 from device_client.config_network import SourceSection
+from device_client.download.medium_source import MediumSource
 from device_client.download.metered_source import MeteredSource
 from device_client.download.mqtt_source import MqttSource
 from device_client.download.source_choice import ChoiceLimits
@@ -41,6 +42,7 @@ class ChunkSources:
         refused: Callable[[ErrorCode, str], None],
         clock: FlooredClock,
         random: Random,
+        medium: MediumSource | None = None,
     ) -> None:
         """Make the sources.
 
@@ -48,7 +50,9 @@ class ChunkSources:
             broker: The chunk topics of the agent's connection.
             leave: Ends that connection, told why, where there is another broker to go to; says whether there is.
             refused: Is told of a source that is too slow.
+            medium: The place for what people hand in; asked first, while something is there.
         """
+        self._medium = medium
         self._home = home
         self._settings = settings
         self._leave = leave
@@ -87,6 +91,8 @@ class ChunkSources:
         download, timing = self._settings.download, self._settings.timing
         sources = [self._maker.make(section) for section in self._sections]
         suppliers = [self._supplier(section, source) for section, source in zip(self._sections, sources, strict=True)]
+        if self._medium is not None:
+            suppliers.insert(0, Supplier(self._medium))
         limits = ChoiceLimits(download.return_after_s, timing.chunk_timeout_s)
         made = SourceSet(suppliers, limits, download.slow_window_s, self._clock, self._random, self._refused)
         return sources, made

@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
-from device_client import identity, inhibitors
+from device_client import cli_medium, identity, inhibitors
 from device_client.cli_claim import add_claim_options, enrol_under_claim, read_label
 from device_client.cli_status import show_status
 from device_client.config import DeviceHome, DeviceSettings, load, settings_from, write
@@ -101,6 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("-o", "--output", choices=("text", "json"), default="text")
     status.set_defaults(run=_status)
 
+    cli_medium.add_to(verbs, _home)
     for verb, what in (("approve", "agree to"), ("decline", "refuse"), ("defer", "put off")):
         answer = verbs.add_parser(verb, help=f"{what} the update that waits for a person")
         _home(answer)

@@ -17,6 +17,8 @@ def show_status(answer: dict[str, Any]) -> None:
         return
     phase = f" ({update['phase']})" if update["phase"] else ""
     print(f"rollout {update['offer']['rollout']}: {update['version'] or 'new version'} {update['state']}{phase}")
+    if update["offer"].get("offline_until"):
+        print(f"  from a medium: acts unasked until {update['offer']['offline_until']}")
     if answer["transfer"]:
         print(f"  {transferred(answer['transfer'])}")
     if update["state"] == "downloading" and answer["source"]:

@@ -21,7 +21,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, Field, StringConstraints, ValidationError
 
-from device_client.config_network import NetworkSection, Section, Sources
+from device_client.config_network import MediaSection, NetworkSection, Section, Sources
 from device_client.durable import make_directory, read_capped, switch_link, write_durably
 from device_client.errors import NotFoundError, UsageError
 from protocol.chunks import MAX_CIPHERTEXT_BYTES, MAX_WINDOW
@@ -140,6 +140,7 @@ class GatesSection(Section):
     """What this device's owner demands before it acts; an announcement can only ask for more.
 
     Attributes:
+        allow_offline: Orders on a medium may let this device install, activate and commit without being asked.
         windows: Installing and activating wait for one of them; none means at any time.
     """
 
@@ -148,6 +149,7 @@ class GatesSection(Section):
     require_approval: bool = False
     allow_in_use: bool = False
     require_way_back: bool = False
+    allow_offline: bool = False
     disk_reserve_bytes: Annotated[int, Field(ge=0)] = 16 * 2**20
     windows: Annotated[tuple[WindowSection, ...], Field(max_length=32)] = ()
 
@@ -176,6 +178,7 @@ class DeviceSettings(Section):
     network: NetworkSection = NetworkSection()
     gates: GatesSection = GatesSection()
     installer: InstallerSection = InstallerSection()
+    media: MediaSection = MediaSection()
 
     def policy(self) -> Policy:
         """The device's own demands in the words that announcements and manifests use."""

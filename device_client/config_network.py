@@ -1,4 +1,4 @@
-"""Sections of ``device.toml`` that say where chunks come from, and what that may cost."""
+"""Sections of ``device.toml`` that say where chunks, and media, come from, and what that may cost."""
 
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -76,3 +76,17 @@ class NetworkSection(Section):
     metered_interfaces: Annotated[tuple[InterfacePattern, ...], Field(max_length=32)] = ()
     metered_bytes_per_day: Annotated[int, Field(ge=0, le=2**50)] = 0
     proc: Path = Path("/proc")
+
+
+class MediaSection(Section):
+    """Where media are looked for, such as ``/media/*``; nowhere by itself.
+
+    Attributes:
+        directories: Absolute paths of folders; ``*`` and ``?`` stand for what a mount is called.
+        interval_s: How often they are looked at.
+    """
+
+    directories: Annotated[
+        tuple[Annotated[str, StringConstraints(pattern=r"^/", max_length=200)], ...], Field(max_length=8)
+    ] = ()
+    interval_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10

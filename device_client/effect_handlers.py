@@ -143,7 +143,7 @@ class EffectHandlers:
     async def _judge(self, update: Update) -> None:
         try:
             phase = update.phase or Phase.DOWNLOAD
-            judgement = await self._keeper.judge(update.offer.rollout, update.offer.release, phase)
+            judgement = await self._keeper.judge(update.offer.rollout, update.offer.release, phase, update.offer)
         except ProtocolError as error:
             if error.code in _NOT_YET:
                 return  # judged again at the next tick
@@ -160,7 +160,8 @@ class EffectHandlers:
         elif judgement.reasons:
             await self._post_if_current(update, ev.GatesShut(judgement.reasons))
         else:
-            await self._post_if_current(update, ev.GatesOpen())
+            unasked = update.offer.offline_until is not None
+            await self._post_if_current(update, ev.GatesOpenOffline() if unasked else ev.GatesOpen())
 
     async def _fetch(self, update: Update) -> None:
         async with self._one_at_a_time:

@@ -1,7 +1,8 @@
 """Which gates there are, and the strictest policy they are judged by.
 
 Two of them are orders, not facts of the device: the rollout's announcement must say install and its lease must be
-alive. They are gates all the same, so that a halt and a silent orchestrator show up as reasons like any other.
+alive. They are gates all the same, so that a halt and a silent orchestrator show up as reasons like any other. An offer
+that lets the device act unasked adds questions: whether the owner allows that, whether the clock tells until when.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ from device_client.gates.gate import Gate, GateContext, Judgement, Ready, Verdic
 from device_client.gates.policy import asks_for_less, strictest
 from device_client.verification.release import Verifier
 from protocol.clock import rfc3339
-from protocol.directives import Action, Announcement, ReleaseRef
+from protocol.directives import MAX_OFFLINE, Action, Announcement, Offer, ReleaseRef
 from protocol.states import Phase
 
 
@@ -31,8 +32,11 @@ class GateKeeper:
         self._verifier = verifier
         self._announcements = announcements
 
-    async def judge(self, rollout: str, release: ReleaseRef, phase: Phase) -> Judgement:
+    async def judge(self, rollout: str, release: ReleaseRef, phase: Phase, offer: Offer | None = None) -> Judgement:
         """All gates.
+
+        Args:
+            offer: That is followed, if there is one yet.
 
         Raises:
             TrustError: The release is not listed any more, or does not fit.
@@ -49,7 +53,8 @@ class GateKeeper:
             policy=strictest(own, manifest, asked),
             manifest_digest=release.sha256,
         )
-        order = _OrderGate(announcement, self._verifier, less)
+        offline = offer if offer is not None and offer.offline_until is not None else None
+        order = _OrderGate(announcement, self._verifier, less, offline, allowed=self._settings.gates.allow_offline)
         return await judge_all([order, *self._gates], context)
 
 
@@ -58,16 +63,30 @@ class _OrderGate:
 
     name = "order"
 
-    def __init__(self, announcement: Announcement | None, verifier: Verifier, less: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        announcement: Announcement | None,
+        verifier: Verifier,
+        less: tuple[str, ...],
+        offline: Offer | None,
+        *,
+        allowed: bool,
+    ) -> None:
         self._announcement = announcement
         self._verifier = verifier
         self._less = less
+        self._offline = offline
+        self._allowed = allowed
 
     async def judge(self, context: GateContext) -> Verdict:
         """Wait on a hold, an expired lease, or an order that asks for less safety (E_UNSAFE)."""
+        if self._offline is not None and (shut := self._judge_offline(self._offline)) is not None:
+            return shut
         announcement = self._announcement
         if announcement is None:
             return Wait("lease", f"no announcement of rollout {context.rollout} has come")
+        if announcement.offline_until is not None and self._offline is None:
+            return Wait("lease", f"the announcement of rollout {context.rollout} is a medium's, for offers from there")
         if announcement.expires <= self._verifier.now():
             return Wait("lease", f"the lease ran out at {rfc3339(announcement.expires)}; none newer came")
         if announcement.action is not Action.INSTALL:
@@ -75,3 +94,19 @@ class _OrderGate:
         if self._less:
             return Wait("e_unsafe", f"the order asks for less than this device demands: {', '.join(self._less)}")
         return Ready()
+
+    def _judge_offline(self, offer: Offer) -> Wait | None:
+        """Whether the device may go on unasked now; None when it may."""
+        until = offer.offline_until
+        assert until is not None
+        if not self._allowed:
+            detail = f"the order lets this device act unasked until {rfc3339(until)}; [gates] allow_offline is not set"
+            return Wait("e_unsafe", detail)
+        if until - offer.issued > MAX_OFFLINE:
+            detail = f"the order lets this device act unasked until {rfc3339(until)}, more than {MAX_OFFLINE.days} d"
+            return Wait("e_unsafe", detail)
+        if doubt := self._verifier.clock.doubt:
+            return Wait("clock", f"{doubt}; until it is right nothing is done unasked")
+        if until <= self._verifier.now():
+            return Wait("offline", f"the time to act unasked ended at {rfc3339(until)}; connect the device")
+        return None

@@ -1,7 +1,7 @@
 """The agent's own door: a Unix socket, one JSON line in, one JSON line out. For people and programs on the device.
 
-Verbs: ``status``, ``approve``, ``defer``, ``decline``. Who asks is known from the socket (SO_PEERCRED) and is kept with
-the answer. The socket's mode and folder say who may: only this user and root, by default.
+Verbs: ``status``, ``approve``, ``defer``, ``decline``, ``update``. Who asks is known from the socket (SO_PEERCRED) and
+is kept with the answer. The socket's mode and folder say who may: only this user and root, by default.
 """
 
 import asyncio

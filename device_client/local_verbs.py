@@ -1,9 +1,10 @@
-"""What the local socket's verbs do: status, approve, defer, decline."""
+"""What the local socket's verbs do: status, approve, defer, decline, update."""
 
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -15,6 +16,7 @@ from device_client.config import DeviceSettings
 from device_client.errors import ConflictError, NotFoundError, UsageError
 from device_client.freshness import Freshness
 from device_client.installers.installer import Installer
+from device_client.medium_desk import MediumDesk
 from device_client.refusals import Refusals
 from device_client.reporter import Reporter
 from device_client.transfer import Fetcher
@@ -41,6 +43,7 @@ class LocalVerbs:
         refusals: Refusals,
         book: ApprovalBook,
         clock: Clock,
+        medium: MediumDesk,
         sources: Callable[[], Sequence[SourceStanding]] = lambda: (),
     ) -> None:
         self._settings = settings
@@ -54,6 +57,7 @@ class LocalVerbs:
         self._book = book
         self._clock = clock
         self._sources = sources
+        self._medium = medium
 
     async def answer(self, verb: str, arguments: dict[str, Any], who: str) -> dict[str, Any]:
         """The local socket's verbs."""
@@ -62,8 +66,10 @@ class LocalVerbs:
                 return await self._status()
             case "approve" | "decline" | "defer":
                 return await self._decide(verb, arguments, who)
+            case "update":
+                return await self._update(arguments, who)
             case _:
-                raise UsageError(f"verb {verb[:40]!r}: expected status, approve, defer or decline")
+                raise UsageError(f"verb {verb[:40]!r}: expected status, approve, defer, decline or update")
 
     async def _decide(self, verb: Answer, arguments: dict[str, Any], who: str) -> dict[str, Any]:
         update = self._runner.update
@@ -89,6 +95,24 @@ class LocalVerbs:
         await asyncio.to_thread(self._book.record, decision)
         log.info("decision recorded", rollout_id=rollout, answer=verb, who=who)
         return {"rollout": rollout, "answer": verb, "who": who}
+
+    async def _update(self, arguments: dict[str, Any], who: str) -> dict[str, Any]:
+        """A medium's offers go the way of every other; what keeps them waiting, ``status`` says."""
+        handed = await self._medium.hand_in(Path(str(arguments.get("medium", ""))))
+        log.info("medium handed in", who=who, rollouts=sorted(handed.taken))
+        return {"taken": {rollout: self._said(offer) for rollout, offer in handed.taken.items()}} | {
+            "refused": {rollout: why[:500] for rollout, why in handed.refused.items()}
+        }
+
+    def _said(self, offer: Offer) -> str:
+        update = self._runner.update
+        if update is not None and not update.is_over and update.offer.rollout != offer.rollout:
+            return f"taken; waits until rollout {update.offer.rollout} is over here"
+        if offer.offline_until is None:
+            return "taken; it was not made for a medium, so this device asks before it installs"
+        if not self._settings.gates.allow_offline:
+            return "taken; waits for a link: [gates] allow_offline is not set in device.toml"
+        return f"taken; acts unasked until {rfc3339(offer.offline_until)}"
 
     async def _status(self) -> dict[str, Any]:
         running = await asyncio.to_thread(self._installer.running)

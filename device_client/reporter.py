@@ -138,6 +138,7 @@ class Reporter:
                 resumed=update.resumed,
                 bytes_fetched=update.bytes_fetched,
                 log=update.log[-LOG_TAIL_CHARACTERS:],
+                offline_until=update.offer.offline_until if update.offline else None,
             )
             await self._send(Kind.STATE, self._sealed(Kind.STATE, STATE_TYPE, report))
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from datetime import datetime
 from functools import partial
 from random import Random, SystemRandom
 
@@ -17,6 +18,7 @@ from device_client.changes import Changes
 from device_client.chunk_sources import ChunkSources
 from device_client.clock import FlooredClock
 from device_client.config import DeviceHome, DeviceSettings
+from device_client.download.medium_source import MediumSource
 from device_client.download.mqtt_source import MqttSource
 from device_client.effect_handlers import EffectHandlers
 from device_client.enrolling import Returning
@@ -40,6 +42,8 @@ from device_client.installers.file import FileInstaller
 from device_client.installers.slots import SlotInstaller
 from device_client.last_update import LastUpdate
 from device_client.local_verbs import LocalVerbs
+from device_client.media_watch import MediaWatch
+from device_client.medium_desk import MediumDesk
 from device_client.refusals import Refusals
 from device_client.renewal import Renewal
 from device_client.reporter import Reporter
@@ -83,6 +87,7 @@ class Agent:
         )
         believed = self._verifier.clock
         self.runner = Runner(Journal(home.journal), timing, clock, self._random)
+        self._verifier.unasked_until = self._unasked_until
         self._reporter = Reporter(self._topics, me.id, identity.load_report_signer(home), believed)
         self._source = MqttSource(self._topics)
         self._last_update = LastUpdate(home.state / "last-update")
@@ -111,8 +116,12 @@ class Agent:
             clock,
             timing.gate_interval_s,
         )
+        medium = MediumSource(timing.gate_interval_s)
+        self._desk = MediumDesk(
+            me.id, self._verifier, self._refusals, self.runner.post, medium.use, home.state / "medium.json"
+        )
         self._sources = ChunkSources(
-            home, settings, self._source, self._leave_broker, self._chunk_refused, believed, self._random
+            home, settings, self._source, self._leave_broker, self._chunk_refused, believed, self._random, medium
         )
         self._fetcher = Fetcher(
             home.staging,
@@ -136,6 +145,7 @@ class Agent:
             self._refusals,
             book,
             believed,
+            self._desk,
             self._sources.standings,
         )
         self._returning = Returning(home, settings, believed, self._random)
@@ -186,10 +196,21 @@ class Agent:
             self.runner.attach(self._handlers)
             group.create_task(local_socket.serve(self.home.socket, self._verbs.answer))
             group.create_task(self.runner.run())
+            group.create_task(self._restore())
+            group.create_task(MediaWatch(self.settings.media, self.settings.device.id, self._desk).run())
             group.create_task(self.inbox.run())
             group.create_task(self._uplink.run())
             group.create_task(self._tick())
             group.create_task(self._answer())
+
+    async def _restore(self) -> None:
+        await self.runner.loaded.wait()
+        await self._desk.restore()
+
+    def _unasked_until(self) -> datetime | None:
+        update = self.runner.update
+        is_open = update is not None and not update.is_over and self.settings.gates.allow_offline
+        return update.offer.offline_until if update and is_open else None
 
     async def _before_connecting(self, failures: int) -> None:
         self._watch_clock()  # so that the first inventory says it

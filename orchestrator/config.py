@@ -121,6 +121,7 @@ class SignerSettings(BaseModel):
         deadline_s: The longest that one request may take.
         offers_per_minute: Offers that grant something; beyond it delivery waits.
         offers_burst: How many of them may come at once.
+        offline_max_s: The longest that an order on a medium lasts, for devices without a link; 0 signs none.
         log_bytes: At which size the log of requests begins a new file.
         log_files: How many of these are kept.
     """
@@ -131,6 +132,7 @@ class SignerSettings(BaseModel):
     deadline_s: Annotated[float, Field(gt=0, le=600)] = 10.0
     offers_per_minute: Annotated[float, Field(gt=0)] = 120_000
     offers_burst: Annotated[int, Field(ge=1)] = 20_000
+    offline_max_s: Annotated[float, Field(ge=0, le=90 * 86_400)] = 30 * 86_400
     log_bytes: Annotated[int, Field(ge=4096)] = 64 * 2**20
     log_files: Annotated[int, Field(ge=1, le=1000)] = 10
 

@@ -9,7 +9,7 @@ import contextlib
 import signal
 import socket
 from collections.abc import Coroutine, Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from orchestrator.private_files import hold_lock
 from orchestrator.releases.importer import import_package
 from orchestrator.releases.trust_updates import TrustUpdates
 from orchestrator.rollouts.controller import Controller
+from orchestrator.rollouts.offline import OfflineDesk
 from orchestrator.signer.opening import open_room
 from orchestrator.signer.seam import SigningRoom
 from orchestrator.storage.chunk_store import ChunkStore
@@ -110,6 +111,7 @@ async def _run(home: Home, settings: Settings, db: Database, signer: SigningRoom
         db=db,
         clock=clock,
         controller=controller,
+        offline=OfflineDesk(db, clock, signer, timedelta(seconds=settings.timing.lease_s)),
         delivery=delivery,
         admission=admission,
         keeping_out=rooms.doors,

@@ -4,6 +4,7 @@ An announcement is a lease on a whole rollout; an offer says what one device may
 path, length, sha256 and counter, and these must equal what the offline keys signed (Uptane's rule: two keys agree).
 """
 
+from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, Literal
 
@@ -15,6 +16,8 @@ from protocol.numbers import Counter, Ordinal
 
 ANNOUNCEMENT_TYPE = "application/vnd.flagship.announcement+json"
 OFFER_TYPE = "application/vnd.flagship.offer+json"
+MAX_OFFLINE = timedelta(days=90)
+"""From when it was issued, the longest that an offer may let a device act unasked; whoever signed it."""
 Nonce = Annotated[str, StringConstraints(min_length=8, max_length=64, pattern=r"^[A-Za-z0-9_-]+$")]
 Version = Annotated[str, StringConstraints(pattern=r"^1\.[0-9]{1,4}$")]
 
@@ -86,11 +89,16 @@ class Directive(Message):
 
 
 class Announcement(Directive):
-    """Signed, retained, one per rollout."""
+    """Signed, retained, one per rollout.
+
+    Attributes:
+        offline_until: It was made for a medium: a lease for devices whose offer says so too, and for nobody else.
+    """
 
     type: Literal["announcement"] = "announcement"
     action: Action
     policy: Policy = Policy()
+    offline_until: AwareDatetime | None = None
 
 
 class Offer(Directive):
@@ -103,6 +111,7 @@ class Offer(Directive):
         grant_s: How long ``activate`` lasts from when the device received it, on its monotonic clock.
         key_wrap: The content key for this device, base64; absent when closed.
         reason: Why it is closed, for people.
+        offline_until: Until then a device that allows it installs, activates and commits on its own proof, unasked.
     """
 
     type: Literal["offer"] = "offer"
@@ -114,3 +123,4 @@ class Offer(Directive):
     key_wrap: Annotated[str, StringConstraints(max_length=4096)] | None = None
     heard: Heard = Heard()
     reason: Annotated[str, StringConstraints(max_length=200)] = ""
+    offline_until: AwareDatetime | None = None

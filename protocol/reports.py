@@ -127,6 +127,7 @@ class StateReport(Report):
         code: The error code of a refusal or failure.
         from_version, running_version: Of the release's component.
         log: Tail of what installer and hooks wrote, control characters removed.
+        offline_until: The device went on unasked, by an offer that let it until then.
     """
 
     type: Literal["state"] = "state"
@@ -144,6 +145,7 @@ class StateReport(Report):
     resumed: bool = False
     bytes_fetched: Count = 0
     log: Annotated[str, StringConstraints(max_length=10_240)] = ""
+    offline_until: AwareDatetime | None = None
 
     @property
     def is_outcome(self) -> bool:

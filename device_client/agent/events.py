@@ -78,6 +78,11 @@ class GatesOpen:
 
 
 @dataclass(frozen=True, slots=True)
+class GatesOpenOffline:
+    """All gates are open, the one among them that allows going on unasked: an order for a device without a link."""
+
+
+@dataclass(frozen=True, slots=True)
 class GatesShut:
     """Some gates are shut: wait."""
 
@@ -157,6 +162,7 @@ Event = (
     | Closed
     | Heard
     | GatesOpen
+    | GatesOpenOffline
     | GatesShut
     | Declined
     | Fetched

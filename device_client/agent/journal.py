@@ -24,6 +24,7 @@ class Update(BaseModel):
         reasons: The gates that are shut.
         action: What the rollout's announcement said last.
         granted: An activate grant answers ``nonce`` and has not run out.
+        offline: It went on unasked, by ``offer.offline_until``: its own proof is enough to commit.
         nonce: Of the report that is to be heard; new with each report that matters.
         heard: ``nonce`` was named by an offer.
         healthy: The health checks of the new version passed.
@@ -44,6 +45,7 @@ class Update(BaseModel):
     version: str = ""
     from_version: str | None = None
     granted: bool = False
+    offline: bool = False
     nonce: str = ""
     heard: bool = False
     healthy: bool = False
@@ -67,12 +69,22 @@ class Update(BaseModel):
         """Whether the order of things allows installing and activating now."""
         return self.granted and self.action is Action.INSTALL and self.offer.grant is Grant.ACTIVATE
 
+    @property
+    def may_go_unasked(self) -> bool:
+        """Whether the order of things allows what an activate grant allows, without one, while the gates agree."""
+        unasked = self.offer.offline_until is not None and self.offer.grant is Grant.DOWNLOAD
+        return unasked and self.action is Action.INSTALL
+
 
 class Journal:
     """The file of the open update. Blocking: call in a thread."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
+
+    def beside(self, name: str) -> Path:
+        """Another file in its folder."""
+        return self._path.with_name(name)
 
     def load(self) -> Update | None:
         """The open update, or None.

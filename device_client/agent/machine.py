@@ -7,7 +7,7 @@ that has no row for the present state is out of place: it raises ``IllegalEvent`
 
 - ``waiting`` has a phase, so rows name (state, phase).
 - a grant that is missing keeps open gates waiting, and is asked for (``_open``).
-- verifying ends when it is healthy *and* heard, in either order (``_verified``).
+- verifying ends when it is healthy *and* heard, in either order; offline, healthy is enough (``_verified``).
 """
 
 from dataclasses import dataclass
@@ -81,6 +81,8 @@ def advance(update: Update, event: ev.Event, nonce: str) -> Step:
             return _heard(update, event)
         case ev.GatesOpen():
             return _open(update, nonce)
+        case ev.GatesOpenOffline():
+            return _open_offline(update, nonce)
         case ev.GatesShut():
             return _shut(update, event, nonce)
         case _:
@@ -96,7 +98,7 @@ def recover(update: Update, boot_id: str, nonce: str, *, runs_new_version: bool)
         nonce: A fresh one: what is on trial must be answered anew, what was heard before may have been another version.
         runs_new_version: Whether the offered release is the active one.
     """
-    # A grant ends with the process that received it: its deadline stands on that process's clock.
+    # A grant ends with the process that received it, whose clock its deadline stands on.
     update = update.model_copy(update={"boot_id": boot_id, "granted": False, "resumes": update.resumes + 1})
     if update.is_over:
         return Step(update, (Effect.CLEAN_UP, Effect.REPORT_STATE))
@@ -105,8 +107,7 @@ def recover(update: Update, boot_id: str, nonce: str, *, runs_new_version: bool)
         case State.EVALUATING | State.INSTALLED | State.COMMITTING | State.ROLLING_BACK | State.ACTIVATING:
             return Step(update, ENTER[place])
         case State.WAITING | State.FETCHED:
-            # Said anew, whether what was said before was heard or not.
-            return Step(update.model_copy(update={"nonce": ""}), (Effect.JUDGE_GATES,))
+            return Step(update.model_copy(update={"nonce": ""}), (Effect.JUDGE_GATES,))  # said anew, heard or not
         case State.DOWNLOADING:
             waiting = update.model_copy(
                 update={"state": State.WAITING, "phase": Phase.DOWNLOAD, "resumed": True, "reasons": []}
@@ -157,7 +158,10 @@ def _by_table(update: Update, event: ev.Event, nonce: str) -> Step:
             place, changes = ROLLING_BACK, {"detail": update.offer.reason or "closed"}  # while it was being written
         case ev.Installed() | ev.LeaseEnded() | ev.Activated() | ev.Committed() | ev.RolledBack():
             pass
-        case ev.OfferRenewed() | ev.GrantEnded() | ev.Announced() | ev.Heard() | ev.GatesOpen() | ev.GatesShut():
+        case (
+            ev.OfferRenewed() | ev.GrantEnded() | ev.Announced() | ev.Heard()
+            | ev.GatesOpen() | ev.GatesOpenOffline() | ev.GatesShut()
+        ):  # fmt: skip
             raise RuntimeError("advance() routes these elsewhere")
         case _:
             assert_never(event)
@@ -197,10 +201,19 @@ def _open(update: Update, nonce: str) -> Step:
     if place not in (WAIT_INSTALL, INSTALLED, WAIT_ACTIVATE):
         raise IllegalEvent(f"GatesOpen in {update.state}")
     if update.may_activate:
-        return _go(update, TABLE[place, ev.GatesOpen], {}, nonce)
+        return _go(update, TABLE[place, ev.GatesOpen], {"offline": False}, nonce)
     if update.state is State.WAITING and not update.reasons and update.nonce:
         return Step(update, ())  # asked already; the reporter repeats it until it is heard
     return _ask(update, Effect.REPORT_READINESS, nonce)
+
+
+def _open_offline(update: Update, nonce: str) -> Step:
+    place = TABLE.get(((update.state, update.phase), ev.GatesOpenOffline))
+    if place is None:
+        raise IllegalEvent(f"GatesOpenOffline in {update.state}")
+    if not update.may_go_unasked:
+        return Step(update, ())  # the order changed while the gates were judged; they are judged again
+    return _go(update, place, {"offline": True}, nonce)
 
 
 def _ask(update: Update, effect: Effect, nonce: str) -> Step:
@@ -223,8 +236,7 @@ def _shut(update: Update, event: ev.GatesShut, nonce: str) -> Step:
     changed: dict[str, object] = {"state": State.WAITING, "phase": update.phase, "reasons": reasons}
     if same and update.nonce and place != FETCHED:
         return Step(update.model_copy(update=changed), ())
-    # A grant answered the report before this one.
-    changed |= {"nonce": nonce, "heard": False, "granted": False}
+    changed |= {"nonce": nonce, "heard": False, "granted": False}  # a grant answered the report before this one
     effect = Effect.REPORT_STATE if place == FETCHED else Effect.REPORT_READINESS
     return Step(update.model_copy(update=changed), (effect,))
 
@@ -282,7 +294,7 @@ def _heard(update: Update, event: ev.Heard) -> Step:
 
 
 def _verified(update: Update) -> Step:
-    """Commit once the new version is healthy and the orchestrator has answered *it*."""
-    if update.healthy and update.heard:
+    """Commit once the new version is healthy and the orchestrator has answered *it*; offline there is no one to ask."""
+    if update.healthy and (update.heard or update.offline):
         return _go(update, COMMITTING, {})
     return Step(update, ())

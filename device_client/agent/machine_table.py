@@ -35,6 +35,7 @@ TABLE: dict[tuple[Place, type], Place] = {
     (EVALUATING, ev.Failed): _end(State.FAILED),
     (EVALUATING, ev.Closed): _end(State.CANCELLED),
     (WAIT_DOWNLOAD, ev.GatesOpen): DOWNLOADING,
+    (WAIT_DOWNLOAD, ev.GatesOpenOffline): DOWNLOADING,
     (WAIT_DOWNLOAD, ev.GatesShut): WAIT_DOWNLOAD,
     (WAIT_DOWNLOAD, ev.Refused): _end(State.FAILED),
     (WAIT_DOWNLOAD, ev.Declined): _end(State.DECLINED),
@@ -46,12 +47,14 @@ TABLE: dict[tuple[Place, type], Place] = {
     (DOWNLOADING, ev.Declined): _end(State.DECLINED),
     (DOWNLOADING, ev.Closed): _end(State.CANCELLED),
     (FETCHED, ev.GatesOpen): WAIT_INSTALL,
+    (FETCHED, ev.GatesOpenOffline): INSTALLING,
     (FETCHED, ev.GatesShut): WAIT_INSTALL,
     (FETCHED, ev.Refused): _end(State.FAILED),
     (FETCHED, ev.Failed): _end(State.FAILED),
     (FETCHED, ev.Declined): _end(State.DECLINED),
     (FETCHED, ev.Closed): _end(State.CANCELLED),
     (WAIT_INSTALL, ev.GatesOpen): INSTALLING,  # with a live grant; see machine._open
+    (WAIT_INSTALL, ev.GatesOpenOffline): INSTALLING,
     (WAIT_INSTALL, ev.GatesShut): WAIT_INSTALL,
     (WAIT_INSTALL, ev.Refused): _end(State.FAILED),
     (WAIT_INSTALL, ev.Failed): _end(State.FAILED),
@@ -60,12 +63,14 @@ TABLE: dict[tuple[Place, type], Place] = {
     (INSTALLING, ev.Installed): INSTALLED,  # unless it was closed meanwhile; see machine._by_table
     (INSTALLING, ev.Failed): ROLLING_BACK,
     (INSTALLED, ev.GatesOpen): ACTIVATING,  # with a live grant; see machine._open
+    (INSTALLED, ev.GatesOpenOffline): ACTIVATING,
     (INSTALLED, ev.GatesShut): WAIT_ACTIVATE,
     (INSTALLED, ev.Refused): ROLLING_BACK,
     (INSTALLED, ev.Failed): ROLLING_BACK,
     (INSTALLED, ev.Declined): ROLLING_BACK,
     (INSTALLED, ev.Closed): ROLLING_BACK,
     (WAIT_ACTIVATE, ev.GatesOpen): ACTIVATING,  # with a live grant; see machine._open
+    (WAIT_ACTIVATE, ev.GatesOpenOffline): ACTIVATING,
     (WAIT_ACTIVATE, ev.GatesShut): WAIT_ACTIVATE,
     (WAIT_ACTIVATE, ev.Refused): ROLLING_BACK,
     (WAIT_ACTIVATE, ev.Failed): ROLLING_BACK,
@@ -73,7 +78,7 @@ TABLE: dict[tuple[Place, type], Place] = {
     (WAIT_ACTIVATE, ev.Closed): ROLLING_BACK,
     (ACTIVATING, ev.Activated): VERIFYING,
     (ACTIVATING, ev.Failed): ROLLING_BACK,
-    (VERIFYING, ev.HealthPassed): VERIFYING,  # and heard: committing; see machine._verified
+    (VERIFYING, ev.HealthPassed): VERIFYING,  # and heard, or offline: committing; see machine._verified
     (VERIFYING, ev.Failed): ROLLING_BACK,
     (VERIFYING, ev.VerifyTimedOut): ROLLING_BACK,
     (COMMITTING, ev.Committed): _end(State.SUCCEEDED),

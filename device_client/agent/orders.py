@@ -3,7 +3,7 @@
 A process lives for years and hears of many rollouts: what has expired is dropped, and there is a bound whatever comes.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from datetime import datetime
 
 from protocol.directives import Announcement, Grant, Offer
@@ -30,11 +30,11 @@ class Orders:
         # A closed offer must be remembered as long as its announcement still asks for an answer.
         _drop(self.offers, now, kept, self.announcements)
 
-    def next_offer(self, now: datetime, done: Offer) -> Offer | None:
-        """The oldest offer that may still be taken on, after the attempt of ``done`` is over."""
+    def next_offer(self, now: datetime, done: Offer, is_over: Callable[[Offer], bool]) -> Offer | None:
+        """The oldest offer that may still be taken on, after the attempt of ``done``, and what ``is_over``, is over."""
         for offer in sorted(self.offers.values(), key=lambda offer: offer.order):
             again = offer.rollout == done.rollout and offer.attempt <= done.attempt
-            if offer.grant is not Grant.CLOSED and offer.expires > now and not again:
+            if offer.grant is not Grant.CLOSED and offer.expires > now and not again and not is_over(offer):
                 return offer
         return None
 

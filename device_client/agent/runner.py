@@ -16,6 +16,7 @@ from device_client.agent.effects import Effect
 from device_client.agent.journal import Journal, Update, boot_id
 from device_client.agent.machine import IllegalEvent, Step, advance, begin, recover
 from device_client.agent.orders import Orders
+from device_client.agent.untold import Untold
 from device_client.config import TimingSection
 from device_client.errors import DeviceError
 from protocol.clock import Clock
@@ -55,8 +56,10 @@ class Runner:
         self._timing = timing
         self._clock = clock
         self._random = random
+        self.loaded = asyncio.Event()
         self._queue: asyncio.Queue[ev.Event | Offer | Announcement] = asyncio.Queue(QUEUE_BOUND)
         self._performer: Performer | None = None
+        self._untold = Untold(journal.beside("untold.json"))
         self.update: Update | None = None
         self._orders = Orders()
         self.offers, self.announcements = self._orders.offers, self._orders.announcements
@@ -82,6 +85,7 @@ class Runner:
         if connected != self._connected:  # a broker that refuses us again and again is silent all the while
             self._connected_at = self._clock.monotonic()
         self._connected = connected
+        self._untold.hurry()
         if connected and self.update and not self.update.heard:
             self._repeat_at = 0.0
 
@@ -99,6 +103,8 @@ class Runner:
         # A restart in mid-verifying starts its deadlines anew: the monotonic clock began with the machine, not with us.
         self._verifying_since = self._connected_at = self._clock.monotonic()
         self.update = await asyncio.to_thread(self._journal.load)
+        await asyncio.to_thread(self._untold.load)
+        self.loaded.set()
         if self.update is None:
             await asyncio.to_thread(self._perform.begin_idle)
         else:
@@ -116,6 +122,8 @@ class Runner:
     async def tick(self) -> None:
         """Called a few times a second: deadlines, repeats, gates that may have opened."""
         update, now = self.update, self._clock.monotonic()
+        if self._connected and (untold := self._untold.due(now, self._timing, self._random)):
+            self._perform.start(Effect.REPORT_STATE, untold)
         if update is None:
             return
         if update.granted and now >= self._grant_until:
@@ -137,9 +145,10 @@ class Runner:
         return announced is not None and announced.expires <= self._clock.now()
 
     async def _watch_verifying(self, update: Update, now: float) -> None:
-        if self._connected and now - self._verifying_since > self._timing.verify_timeout_s:
-            await self.post(ev.VerifyTimedOut(f"no answer in {self._timing.verify_timeout_s:.0f} s"))
-        elif not self._connected:
+        if (self._connected or update.offline) and now - self._verifying_since > self._timing.verify_timeout_s:
+            what = "proof of its own" if update.offline else "answer"
+            await self.post(ev.VerifyTimedOut(f"no {what} in {self._timing.verify_timeout_s:.0f} s"))
+        elif not self._connected and not update.offline:
             silent_s = now - max(self._connected_at, self._verifying_since)
             if silent_s > self._timing.network_deadline_s and not update.heard:
                 await self.post(ev.VerifyTimedOut(f"no broker in {self._timing.network_deadline_s:.0f} s"))
@@ -158,10 +167,17 @@ class Runner:
     async def _take_offer(self, offer: Offer) -> None:
         update = self.update
         self._orders.note(offer, self._clock.now(), update.offer.rollout if update else None)
+        over = self._untold.covers(offer)
+        if self._untold.knows(offer.rollout):
+            await asyncio.to_thread(self._untold.hear, offer)
+        if over:
+            return
         if update is None or self._supersedes(offer, update):
             await self._begin(offer)
         elif update.offer.rollout == offer.rollout and offer.attempt == update.offer.attempt:
             await self._renew(offer, update)
+        elif update.is_over and offer.offline_until and await asyncio.to_thread(self._untold.add, update):
+            await self._begin(offer)  # without a link nobody hears an outcome; the next medium need not wait for that
 
     def _supersedes(self, offer: Offer, update: Update) -> bool:
         return (
@@ -260,7 +276,7 @@ class Runner:
 
     async def _forget(self) -> None:
         done, self.update, self._report = self.update, None, None
-        following = self._orders.next_offer(self._clock.now(), done.offer) if done else None
+        following = self._orders.next_offer(self._clock.now(), done.offer, self._untold.covers) if done else None
         if following:
             await self._begin(following)
 

@@ -4,6 +4,9 @@
 
 Floors rise only after every check passed and are durable before the result is used. Blocking: call in a thread;
 the lock keeps two callers from raising floors past one another.
+
+News needs trust that is fresh. An update that goes on unasked stands on trust that was fresh when it was taken, until
+its time is over or the snapshot runs out: a device without a link hears of nothing fresher.
 """
 
 import hashlib
@@ -88,6 +91,7 @@ class Verifier:
         self._lock = threading.Lock()
         self._trusted: Trusted | None = None
         self._damage = ""
+        self.unasked_until: Callable[[], datetime | None] = lambda: None  # of the open update
         self.floors = Floors()
         self._load_floors()
 
@@ -140,6 +144,20 @@ class Verifier:
             self._save(bind_director(floors, trusted.director_keyset(receiver.fleet)))
             self._trusted = trusted
 
+    def recall(self, at: datetime) -> None:
+        """After a start, for an update that goes on unasked: verify the stored set by an instant at which it was fresh.
+
+        Raises:
+            TrustError: It does not verify, or is older than what is known.
+        """
+        with self._lock:
+            if self._trusted is not None or not self._is_unasked():
+                return
+            self._check_floors()
+            trusted = self._trust.refresh({}, at, (self._receiver().product,))
+            raise_roles(self.floors, trusted.roles)
+            self._trusted = trusted
+
     def accept_announcement(self, rollout: str, raw: bytes) -> Accepted[Announcement]:
         """Check an announcement.
 
@@ -165,7 +183,7 @@ class Verifier:
             TrustError: Why it does not.
         """
         with self._lock:
-            target = self._believed().release(ref.path)
+            target = self._believed(known=True).release(ref.path)
             check_release(ref, target, self._receiver(), self.floors)
             if attempt is not None:
                 check_quarantine(ref, attempt, self.floors)
@@ -181,7 +199,7 @@ class Verifier:
             TrustError: Nothing is believed now.
         """
         with self._lock:
-            verify = self._believed().verify_codesign(artifact.component)
+            verify = self._believed(known=True).verify_codesign(artifact.component)
         return open_list(artifact, target.info, verify) if verify else None
 
     def committed(self, component: str, counter: int) -> None:
@@ -198,7 +216,7 @@ class Verifier:
         self, topic: str, kind: Kind, payload_type: str, model: type[M], check: Callable[..., bool], raw: bytes
     ) -> Accepted[M]:
         with self._lock:
-            receiver, trusted = self._receiver(), self._believed()
+            receiver, trusted = self._receiver(), self._believed(known=True)
             verify = trusted.verify_director(receiver.fleet)
             message, payload = open_envelope(raw, RULES[kind].max_bytes, payload_type, verify, model)
             digest = hashlib.sha256(payload).hexdigest()
@@ -219,10 +237,17 @@ class Verifier:
         if self._damage:
             raise TrustError(ErrorCode.METADATA, self._damage)
 
-    def _believed(self) -> Trusted:
+    def _is_unasked(self) -> bool:
+        until = self.unasked_until()
+        return until is not None and until > self.now()
+
+    def _believed(self, *, known: bool = False) -> Trusted:
+        """What is trusted now; ``known``: for what is no news, which an update that goes on unasked stands on."""
         self._check_floors()
         if self._trusted is None:
             raise TrustError(ErrorCode.WITHHELD, "no trust metadata has been verified yet")
+        if known and self._is_unasked() and self._trusted.snapshot_expires > self.now():
+            return self._trusted
         if self._trusted.timestamp_expires <= self.now():
             raise TrustError(
                 ErrorCode.FREEZE, f"timestamp expired {self._trusted.timestamp_expires.isoformat()}; none newer came"

@@ -1,10 +1,11 @@
-"""``flagship rollout``: create, start, pause, resume, halt, abort, list, show, status, watch."""
+"""``flagship rollout``: create, start, pause, resume, halt, abort, list, show, status, watch, offline."""
 
 import asyncio
 from typing import Annotated, Any
 
 import typer
 
+from orchestrator.cli import rollout_offline
 from orchestrator.cli.client import ApiClient
 from orchestrator.cli.output import HERE, Format, FormatOption, HomeOption, show_done, show_fields, show_rows
 from orchestrator.cli.rollout_view import follow_rollout, read_rollout, show_rollout
@@ -23,6 +24,7 @@ from orchestrator.model.rollout import Members, RolloutSpec, StageSpec
 from protocol.manifest import Policy
 
 app = typer.Typer(help="Bring a release to devices, stage by stage.", no_args_is_help=True)
+rollout_offline.add_to(app)
 
 _COLUMNS = ("id", "release", "state", "reason", "created_at", "started_at", "ended_at")
 EVERYONE = StageSpec(name="all", percent=100)

@@ -58,6 +58,7 @@ class Signer:
         self._facts = facts
         self._log = log
         self._clock = clock
+        self._offline_max = timedelta(seconds=settings.signer.offline_max_s)
         self._rate = RateLimit(settings.signer.offers_per_minute, settings.signer.offers_burst)
         self._content_keys = ContentKeys(keys.package)
         self._lock = threading.Lock()
@@ -193,7 +194,15 @@ class Signer:
     def _announce(self, request: AnnouncementRequest, message: Announcement, now: datetime) -> Signed | Refusal:
         rollout = message.rollout
         halt, bound = self._facts.halt_of(rollout), self._facts.release_of(rollout)
-        refusal = judge_announcement(message, halt, bound, halts=request.halts, reason=request.reason, now=now)
+        refusal = judge_announcement(
+            message,
+            halt,
+            bound,
+            halts=request.halts,
+            reason=request.reason,
+            now=now,
+            offline_max=self._offline_max,
+        )
         if refusal is not None:
             return refusal
         if bound is None:
@@ -208,7 +217,7 @@ class Signer:
     def _offer(self, request: OfferRequest, message: Offer, now: datetime) -> Signed | Refusal:
         halt, bound = self._facts.halt_of(message.rollout), self._facts.release_of(message.rollout)
         revoked = self._facts.is_revoked(message.device)
-        refusal = judge_offer(message, halt, bound, is_revoked=revoked, now=now)
+        refusal = judge_offer(message, halt, bound, is_revoked=revoked, now=now, offline_max=self._offline_max)
         if refusal is not None:
             return refusal
         filled: dict[str, Any] = {}

@@ -18,6 +18,7 @@ from orchestrator.model.reporting import apply_progress, apply_readiness, apply_
 from orchestrator.storage import assignments, dirty, releases
 from orchestrator.storage.exclusions import exclude_device
 from orchestrator.storage.tables import devices, events
+from protocol.clock import rfc3339
 from protocol.reports import Inventory, Presence, Progress, Readiness, Report, StateReport, Want
 from protocol.topics import Kind
 
@@ -255,6 +256,8 @@ class _Work:
 
     def _outcome(self, report: StateReport) -> None:
         why = f": {report.code} {report.detail}" if report.code else f": {report.detail}" if report.detail else ""
+        if report.offline_until is not None:
+            why += f"; it acted unasked, by a medium that let it until {rfc3339(report.offline_until)}"
         self._happened(f"device_{report.state}", report.device, f"{report.device}: {report.state}{why}", report.rollout)
 
     def _happened(self, kind: str, device: str, text: str, rollout: str = "") -> None:

@@ -71,6 +71,13 @@ class Order(_Request):
     reason: Annotated[str, StringConstraints(strip_whitespace=True, max_length=500)] = ""
 
 
+class OrderOffline(_Request):
+    """``POST rollouts/{rollout}/offline``; the signer knows how long is too long."""
+
+    devices: Annotated[list[IdText], Field(min_length=1, max_length=MAX_DEVICES)]
+    life_s: Annotated[float, Field(gt=0, le=366 * 86_400, allow_inf_nan=False)]
+
+
 class PublishTrust(_Request):
     """``POST trust``: metadata by file name; ``check_only`` keeps nothing."""
 

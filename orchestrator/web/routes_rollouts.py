@@ -1,5 +1,6 @@
-"""Rollouts: create, list, show, and the five verbs."""
+"""Rollouts: create, list, show, the five verbs, and orders for media."""
 
+from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -9,9 +10,10 @@ from orchestrator.errors import NotFoundError
 from orchestrator.rollouts import operations
 from orchestrator.storage import rollouts
 from orchestrator.web.pages import Cursor, Limit, Page, page
-from orchestrator.web.requests import CreateRollout, Order
+from orchestrator.web.requests import CreateRollout, Order, OrderOffline
 from orchestrator.web.services import Services
 from orchestrator.web.views import rollout_view, whole_rollout_view
+from protocol.clock import rfc3339
 from protocol.identifiers import IdText
 
 
@@ -59,6 +61,19 @@ def rollout_routes(services: Services) -> APIRouter:
     async def show_rollout(rollout: IdText) -> dict[str, Any]:
         """One rollout: its plan and where it stands."""
         return await shown(rollout)
+
+    @router.post("/{rollout}/offline")
+    async def order_offline(rollout: IdText, body: OrderOffline) -> dict[str, Any]:
+        """Sign an announcement and offers for a medium; what is handed out here cannot be called back."""
+        made = await services.offline.order(rollout, body.devices, timedelta(seconds=body.life_s))
+        wake()
+        return {
+            "rollout": made.rollout,
+            "release": made.release,
+            "until": rfc3339(made.until),
+            "announcement": made.announcement.decode(),
+            "offers": {device: envelope.decode() for device, envelope in made.offers.items()},
+        }
 
     @router.post("/{rollout}/{verb}")
     async def order(rollout: IdText, verb: Verb, body: Order) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from orchestrator.delivery.broker_set import Published, Standing
 from orchestrator.fleet.admission import Admission
 from orchestrator.metrics import Metrics
 from orchestrator.model.device import Dropped
+from orchestrator.rollouts.offline import OfflineDesk
 from orchestrator.storage.database import Database
 from protocol.clock import Clock
 
@@ -90,6 +91,7 @@ class Services:
     db: Database
     clock: Clock
     controller: Wakes
+    offline: OfflineDesk
     delivery: Delivers
     admission: Admission
     keeping_out: KeepsOut

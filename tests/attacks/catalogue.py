@@ -18,7 +18,7 @@ IDS = tuple(
     f"{letter}{number}"
     for letter, count in (
         ("A", 10), ("R", 10), ("F", 7), ("W", 1), ("M", 4), ("B", 2), ("X", 5), ("S", 1), ("D", 7), ("K", 6), ("E", 5),
-        ("I", 4), ("N", 6),
+        ("I", 4), ("N", 6), ("O", 10),
     )
     for number in range(1, count + 1)
 )  # fmt: skip
@@ -37,6 +37,7 @@ FAMILIES = {
     "E": "Encryption",
     "I": "After extraction and installing",
     "N": "The channel",
+    "O": "Offline: a medium in foreign hands",
 }
 T = TypeVar("T", bound=Callable[..., Any])
 
@@ -98,7 +99,7 @@ def page() -> str:
         "",
         f"Written from the tests by `python -m tests.attacks.catalogue`: {len(attacks)} attacks, each with a test that",
         "asserts the answer, that the operator sees it in `flagship device explain`, and that the device runs what it",
-        "ran.",
+        "ran. A device that has no link (O) says it in `flagship-device status`, and to the operator when it has one.",
     ]
     for letter, family in FAMILIES.items():
         rows = [one for one in attacks if one.id.startswith(letter)]

@@ -6,7 +6,7 @@ from pathlib import Path
 from tests.attacks.catalogue import IDS
 
 PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "security-model.md"
-_ID = re.compile(r"\b([ARFWMBXSDKEIN])(\d{1,2})(?: to \1(\d{1,2}))?\b")
+_ID = re.compile(r"\b([ARFWMBXSDKEINO])(\d{1,2})(?: to \1(\d{1,2}))?\b")
 
 
 def test_the_model_names_every_attack_and_no_other() -> None:

@@ -151,3 +151,12 @@ async def test_a_damaged_device_says_so(device: Answering) -> None:
     device.lab.home.current.mkdir()
     device.announce()
     assert await device.after(0) == [(False, ["broken"])]
+
+
+async def test_a_medium_s_announcement_is_not_answered(device: Answering) -> None:
+    """It asks nobody; the rollout's own word on the broker does."""
+    announcement = device.lab.announcement(device.release)
+    device.runner.announcements["r"] = announcement.model_copy(update={"offline_until": announcement.expires})
+    assert await device.after(0) == []
+    device.announce()
+    assert await device.after(0) == [(True, [])]

@@ -1,13 +1,14 @@
 """The strictest policy of three, and the order's own gate: hold, lease, or asking for less."""
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from device_client.gate_keeper import GateKeeper
 from device_client.gates.gate import GateContext, Ready, Verdict
-from protocol.directives import Action, Announcement
+from protocol.directives import MAX_OFFLINE, Action, Announcement, Offer
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.manifest import Policy
 from protocol.states import Phase
@@ -35,10 +36,12 @@ class Gates:
     asked: Asked = field(default_factory=Asked)
     announcements: dict[str, Announcement] = field(default_factory=dict)
 
-    async def codes(self, release: SealedRelease, phase: Phase = Phase.INSTALL) -> list[str]:
+    async def codes(
+        self, release: SealedRelease, phase: Phase = Phase.INSTALL, offer: Offer | None = None
+    ) -> list[str]:
         """Why not."""
         keeper = GateKeeper([self.asked], self.lab.settings, self.lab.verifier, self.announcements)
-        return [reason.code for reason in (await keeper.judge("r", release.ref, phase)).reasons]
+        return [reason.code for reason in (await keeper.judge("r", release.ref, phase, offer)).reasons]
 
 
 async def test_the_order_is_a_gate(tmp_path: Path) -> None:
@@ -100,3 +103,46 @@ async def test_a_release_that_is_gone_is_not_judged(tmp_path: Path) -> None:
         await gates.codes(release)
     assert error.value.code is ErrorCode.NOT_RELEASED
     assert gates.asked.contexts == []
+
+
+async def test_a_medium_needs_the_owners_leave(tmp_path: Path) -> None:
+    """Without it an order to act unasked is unsafe, whatever is right about it."""
+    gates, release, offer = _offline(tmp_path, allow_offline=False)
+    assert await gates.codes(release, offer=offer) == ["e_unsafe"]
+    gates, release, offer = _offline(tmp_path, allow_offline=True)
+    assert await gates.codes(release, offer=offer) == []
+
+
+async def test_a_medium_serves_for_its_time(tmp_path: Path) -> None:
+    """Until then and no longer; and never longer than any medium may, whoever signed it."""
+    gates, release, offer = _offline(tmp_path, allow_offline=True)
+    too_long = offer.model_copy(update={"offline_until": offer.issued + MAX_OFFLINE + timedelta(seconds=1)})
+    assert await gates.codes(release, offer=too_long) == ["e_unsafe"]
+    gates.lab.clock.advance(2 * 86_400)
+    assert await gates.codes(release, offer=offer) == ["offline"]
+
+
+async def test_a_clock_that_is_wrong_cannot_tell_until_when(tmp_path: Path) -> None:
+    """It would let a medium serve for ever: nothing is done unasked, and the reason is said."""
+    gates, release, offer = _offline(tmp_path, allow_offline=True)
+    gates.lab.clock.set_wall(datetime(1970, 1, 1, tzinfo=UTC))
+    assert await gates.codes(release, offer=offer) == ["clock"]
+
+
+async def test_a_medium_s_announcement_is_no_lease_for_a_link(tmp_path: Path) -> None:
+    """It lasts for weeks: who is asked before it acts must hear the rollout's present word. A hold holds here too."""
+    gates, release, offer = _offline(tmp_path, allow_offline=True)
+    assert await gates.codes(release) == ["lease"]
+    assert await gates.codes(release, offer=offer.model_copy(update={"offline_until": None})) == ["lease"]
+    gates.announcements["r"] = gates.lab.announcement(release, Action.HOLD)
+    assert await gates.codes(release, offer=offer) == ["hold"]
+
+
+def _offline(tmp_path: Path, *, allow_offline: bool) -> tuple[Gates, SealedRelease, Offer]:
+    home = tmp_path / ("home-1" if allow_offline else "home-0")
+    gates = Gates(Lab(home, {"gates": {"allow_offline": allow_offline, "disk_reserve_bytes": 0}}))
+    release = gates.lab.publish()
+    gates.lab.refresh()
+    until = gates.lab.clock.now() + timedelta(days=2)
+    gates.announcements["r"] = gates.lab.announcement(release, offline_until=until, expires=until)
+    return gates, release, gates.lab.offer(release, offline_until=until, expires=until)

@@ -12,10 +12,12 @@ from device_client.approval import ApprovalBook
 from device_client.errors import ConflictError, NotFoundError, UsageError
 from device_client.gates.approval import Answer
 from device_client.local_verbs import LocalVerbs
+from device_client.medium_desk import MediumDesk
 from device_client.refusals import Refusals
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.states import Phase, State
-from tests.device_client.lab import Lab
+from tests.device_client.lab import DEVICE, Lab
+from tests.device_client.media import make_medium
 
 
 class Desk:
@@ -39,6 +41,9 @@ class Desk:
             self.refusals,
             self.book,
             lab.clock,
+            MediumDesk(
+                DEVICE, lab.verifier, self.refusals, self.runner.post, lambda _: None, lab.home.state / "medium.json"
+            ),
         )
 
     def opens(self, state: State = State.WAITING) -> None:
@@ -107,3 +112,21 @@ async def test_a_deferral_has_bounds(desk: Desk, seconds: object) -> None:
     with pytest.raises(UsageError, match="defer: expected"):
         await desk.verbs.answer("defer", {"seconds": seconds}, "anna")
     assert desk.book.answer("r", desk.release.ref.sha256, Phase.INSTALL)[0] is Answer.NONE
+
+
+async def test_a_medium_is_answered_with_what_it_comes_to(desk: Desk, tmp_path: Path) -> None:
+    """Taken is not the same as going on: what keeps the offer waiting is said at once."""
+    stick = make_medium(tmp_path / "stick", desk.lab, desk.release)
+    said = await desk.verbs.answer("update", {"medium": str(stick)}, "anna")
+    assert "allow_offline is not set" in said["taken"]["r"]
+    asked = desk.lab.signed(desk.lab.offer(desk.release))
+    (stick / "offer" / DEVICE / "r.json").write_bytes(asked)
+    said = await desk.verbs.answer("update", {"medium": str(stick)}, "anna")
+    assert "asks before it installs" in said["taken"]["r"]
+    assert said["refused"] == {}
+    desk.runner.update = Update(offer=desk.lab.offer(desk.release, rollout="other"), state=State.WAITING)
+    said = await desk.verbs.answer("update", {"medium": str(stick)}, "anna")
+    assert "rollout other is over" in said["taken"]["r"]
+    for medium in ("stick", ""):
+        with pytest.raises(UsageError, match="absolute"):
+            await desk.verbs.answer("update", {"medium": medium}, "anna")

@@ -113,6 +113,19 @@ MESSAGES: dict[str, BaseModel] = {
             "heard": Heard(nonce="nonce-of-dev1"),
         }
     ),
+    "announcement-offline": Announcement.model_validate(
+        {**_DOWN, "seq": 9, "action": Action.INSTALL, "offline_until": LATER}
+    ),
+    "offer-offline": Offer.model_validate(
+        {
+            **_DOWN,
+            "seq": 10,
+            "device": "dev1",
+            "grant": Grant.DOWNLOAD,
+            "key_wrap": b64(b"w" * 80),
+            "offline_until": LATER,
+        }
+    ),
     "inventory": Inventory.model_validate(
         {
             **_UP,
@@ -175,6 +188,19 @@ MESSAGES: dict[str, BaseModel] = {
             "resumed": True,
             "bytes_fetched": 65_536,
             "log": "no route\n",
+        }
+    ),
+    "state-offline": StateReport.model_validate(
+        {
+            **_UP,
+            "seq": 5,
+            "rollout": "r-1",
+            "attempt": 1,
+            "nonce": "nonce-of-dev1",
+            "state": State.SUCCEEDED,
+            "from_version": "1.0.0",
+            "running_version": "1.1.0",
+            "offline_until": LATER,
         }
     ),
     "presence": Presence(session=3, online=False),

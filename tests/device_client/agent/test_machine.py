@@ -25,6 +25,7 @@ OFFER = Offer(
     release=ReleaseRef(path="cam/1.1.0/manifest", length=1, sha256="ab" * 32, counter=0),
 )  # fmt: skip
 ACTIVATE_OFFER = OFFER.model_copy(update={"grant": Grant.ACTIVATE})
+OFFLINE_OFFER = OFFER.model_copy(update={"offline_until": NOW})
 PLACES: list[Place] = sorted({place for place, _ in TABLE}, key=str)
 SAMPLES: dict[type, ev.Event] = {
     ev.Fits: ev.Fits("app", "1.1.0", "1.0.0"),
@@ -37,6 +38,7 @@ SAMPLES: dict[type, ev.Event] = {
     ev.Closed: ev.Closed("why"),
     ev.Heard: ev.Heard("other", outcome=False),
     ev.GatesOpen: ev.GatesOpen(),
+    ev.GatesOpenOffline: ev.GatesOpenOffline(),
     ev.GatesShut: ev.GatesShut(SHUT),
     ev.Declined: ev.Declined("no"),
     ev.Fetched: ev.Fetched(7),
@@ -66,7 +68,8 @@ def test_every_event_has_a_sample() -> None:
 @pytest.mark.parametrize("kind", SAMPLES, ids=lambda kind: kind.__name__)
 def test_the_table_decides(place: Place, kind: type) -> None:
     """An event with a row leads where the row says; one without a row is illegal; none loses the offer."""
-    update = _at(place, granted=True, offer=ACTIVATE_OFFER, nonce="asked-01")
+    offer = OFFLINE_OFFER if kind is ev.GatesOpenOffline else ACTIVATE_OFFER
+    update = _at(place, granted=True, offer=offer, nonce="asked-01")
     if kind not in ANYWHERE and (place, kind) not in TABLE:
         with pytest.raises(IllegalEvent):
             advance(update, SAMPLES[kind], "fresh-01")
@@ -305,6 +308,52 @@ def test_an_abort_is_no_failure_of_the_release(place: Place) -> None:
     assert (over.state, over.code, over.detail) == (State.ROLLED_BACK, None, "the rollout was aborted")
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"offer": OFFER},
+        {"offer": OFFLINE_OFFER.model_copy(update={"grant": Grant.CLOSED})},
+        {"offer": OFFLINE_OFFER, "action": Action.HOLD},
+    ],
+    ids=["an offer that asks to be asked", "a closed offer", "a hold"],
+)
+@pytest.mark.parametrize("place", [p for p, kind in TABLE if kind is ev.GatesOpenOffline], ids=str)
+def test_an_order_that_changed_while_gates_were_judged_is_not_followed_unasked(
+    place: Place, changes: dict[str, object]
+) -> None:
+    """What the gates let through then, the order lets through no more: nothing happens until they are judged anew."""
+    update = _at(place, **changes)
+    assert advance(update, ev.GatesOpenOffline(), "n") == Step(update, ())
+
+
+def test_offline_the_whole_way_is_gone_unasked() -> None:
+    """From open gates to committing without one answer; health alone decides."""
+    update = Update(offer=OFFLINE_OFFER, state=State.EVALUATING)
+    for event in (
+        ev.Fits("app", "1.1.0", "1.0.0"), ev.GatesOpenOffline(), ev.Fetched(1), ev.GatesOpenOffline(), ev.Installed(),
+        ev.GatesOpenOffline(), ev.Activated(),
+    ):  # fmt: skip
+        update = advance(update, event, "nonce-01").update
+    assert (update.state, update.heard) == (State.VERIFYING, False)
+    assert advance(update, ev.HealthPassed(), "n").effects == (Effect.COMMIT,)
+    assert advance(update, ev.Failed(ErrorCode.HEALTH, "no"), "n").effects == (Effect.ROLL_BACK,)
+
+
+def test_who_was_granted_its_activation_is_heard_before_it_commits() -> None:
+    """An offline order that was replaced before activating leaves no trace: the answer is needed again."""
+    waiting = _at((State.WAITING, Phase.ACTIVATE), offline=True, offer=ACTIVATE_OFFER, granted=True, nonce="asked-01")
+    verifying = advance(advance(waiting, ev.GatesOpen(), "n").update, ev.Activated(), "nonce-02").update
+    assert advance(verifying, ev.HealthPassed(), "n").update.state is State.VERIFYING
+
+
+def test_a_restart_while_verifying_offline_proves_itself_again() -> None:
+    """Health that passed before the restart proves nothing of what runs now; there is still nobody to ask."""
+    verifying = _at((State.VERIFYING, None), offline=True, healthy=True, offer=OFFLINE_OFFER, nonce="before-1")
+    step = recover(verifying, "boot-2", "again-01", runs_new_version=True)
+    assert (step.update.state, step.update.healthy) == (State.VERIFYING, False)
+    assert advance(step.update, ev.HealthPassed(), "n").effects == (Effect.COMMIT,)
+
+
 @dataclass
 class World:
     """A device around the machine: its effects under way, its disk, and the orchestrator that answers it."""
@@ -317,6 +366,8 @@ class World:
     healthy: bool = False
     answered: bool = False
     forgotten: bool = False
+    unasked: bool = False
+    committed_unasked: bool = False
     granted_nonces: set[str] = field(default_factory=set)
     nonces: list[str] = field(default_factory=list)
 
@@ -351,7 +402,7 @@ class World:
         if self.update.state in (State.WAITING, State.FETCHED, State.INSTALLED):
             self.under_way.append((Effect.JUDGE_GATES, self.update))
 
-    def offer(self, grant: Grant, nonce: str, *, heard: bool, outcome: bool = False) -> None:
+    def offer(self, grant: Grant, nonce: str, *, heard: bool, outcome: bool = False, offline: bool = False) -> None:
         """What the runner makes of an offer."""
         over = self.update.is_over
         granted = grant is Grant.ACTIVATE and nonce != "" and nonce == self.update.nonce and not over
@@ -360,7 +411,9 @@ class World:
         if granted:
             self.live = True
         if not over:
-            offer = OFFER.model_copy(update={"grant": grant, "seq": 2, "nonce": nonce or None})
+            self.unasked = offline and grant is Grant.DOWNLOAD
+            words = {"grant": grant, "seq": 2, "nonce": nonce or None, "offline_until": NOW if offline else None}
+            offer = OFFER.model_copy(update=words)
             self.happens(ev.OfferRenewed(offer, granted))
         if heard and nonce:
             self.answered = self.answered or nonce == self.update.nonce
@@ -430,21 +483,23 @@ class World:
         elif choice == 3:
             self.happens(ev.Refused(ErrorCode.UNSAFE, "x"))
         else:
-            self.happens(ev.GatesOpen())
+            self.happens(ev.GatesOpenOffline() if asked.offer.offline_until else ev.GatesOpen())
 
     def _check(self, before: Update, step: Step) -> None:
         after = step.update
         if Effect.INSTALL in step.effects or Effect.ACTIVATE in step.effects:
-            assert self.live, "without a live grant for the nonce that was asked with"
+            assert self.live or self.unasked, "without a live grant for the nonce that was asked with"
             assert before.action is Action.INSTALL
-            assert before.offer.grant is Grant.ACTIVATE
+            assert (before.offer.grant is Grant.ACTIVATE) != self.unasked
+        if Effect.ACTIVATE in step.effects:
+            self.committed_unasked = self.unasked
         if Effect.ACTIVATE in step.effects:
             assert self.installed
         if after.state is State.VERIFYING and before.state is not State.VERIFYING:
             self.healthy = self.answered = False
         if Effect.COMMIT in step.effects:
             assert self.healthy, "without a passed health check since the last start"
-            assert self.answered, "without an answer to the version that runs"
+            assert self.answered or self.committed_unasked, "without an answer to the version that runs"
             assert self.runs_new
         if after.nonce != before.nonce and after.state is State.WAITING:
             assert not after.granted, "a new question, and an old answer"
@@ -491,6 +546,8 @@ def _random_step(world: World, draw: tuple[int, int, int]) -> None:
                 if index % 3 == 0
                 else Action.INSTALL
             )
+        case 9 if choice == 3:
+            world.offer(Grant.DOWNLOAD, "", heard=False, offline=True)
         case 9:
             world.grant_ends()
         case 10:
@@ -509,15 +566,16 @@ DRAWS = st.lists(st.tuples(st.integers(0, 14), st.integers(0, 7), st.integers(0,
 
 
 @settings(max_examples=600, deadline=None)
-@given(DRAWS, st.booleans())
-def test_whatever_happens_it_ends(draws: list[tuple[int, int, int]], restarts: bool) -> None:
+@given(DRAWS, st.booleans(), st.booleans())
+def test_whatever_happens_it_ends(draws: list[tuple[int, int, int]], restarts: bool, offline: bool) -> None:
     """After any history, with grants used, lost and run out, a world that behaves brings it to a heard outcome.
 
-    On the way nothing is installed or activated without a live grant for the nonce that was asked with, nothing is
-    activated before it was installed, nothing is committed before it was healthy and heard, and every outcome but
-    success leaves the former version running. The orchestrator that behaves answers each nonce once.
+    On the way nothing is installed or activated without a live grant for the nonce that was asked with, or an offer
+    that lets the device go on unasked; nothing is activated before it was installed, nothing is committed before it was
+    healthy and heard, unless it was activated unasked, and every outcome but success leaves the former version running.
+    The orchestrator that behaves answers each nonce once.
     """
-    world = World()
+    world = World(Update(offer=OFFLINE_OFFER if offline else OFFER), unasked=offline)
     world.start()
     for draw in draws:
         _random_step(world, draw)

@@ -29,6 +29,7 @@ WAY: tuple[Place, ...] = (
 UNTOUCHED = WAY[:5]
 BACKWARDS = {(DOWNLOADING, ev.LeaseEnded)}
 """A lease that ends in mid-transfer is the only way back on the way there."""
+OPEN = (ev.GatesOpen, ev.GatesOpenOffline)
 
 
 def _into(place: Place) -> set[tuple[Place, type]]:
@@ -43,8 +44,10 @@ def test_the_way_leads_forward() -> None:
 
 def test_what_changes_the_device_has_one_door() -> None:
     """Installing, activating and committing are entered as the design says, and from nowhere else."""
-    assert _into(INSTALLING) == {(WAIT_INSTALL, ev.GatesOpen)}
-    assert _into(ACTIVATING) == {(INSTALLED, ev.GatesOpen), (WAIT_ACTIVATE, ev.GatesOpen)}
+    asked = {kind: {place for place, of in _into(INSTALLING) if of is kind} for kind in OPEN}
+    assert asked == {ev.GatesOpen: {WAIT_INSTALL}, ev.GatesOpenOffline: {FETCHED, WAIT_INSTALL}}
+    assert _into(ACTIVATING) == {(place, kind) for place in (INSTALLED, WAIT_ACTIVATE) for kind in OPEN}
+    assert {kind for _, kind in _into(INSTALLING) | _into(ACTIVATING)} == set(OPEN)
     assert _into(VERIFYING) == {(ACTIVATING, ev.Activated), (VERIFYING, ev.HealthPassed)}
     assert _into(COMMITTING) == set(), "only machine._verified leads there"
     assert _into((State.SUCCEEDED, None)) == {(COMMITTING, ev.Committed), (EVALUATING, ev.AlreadyRuns)}
@@ -72,7 +75,7 @@ def test_outcomes_have_no_row() -> None:
 def test_whoever_waits_can_be_refused_declined_and_closed() -> None:
     """Every place where gates are awaited takes every answer that a gate, a person or the orchestrator may give."""
     for place in (WAIT_DOWNLOAD, FETCHED, WAIT_INSTALL, INSTALLED, WAIT_ACTIVATE):
-        for kind in (ev.GatesOpen, ev.GatesShut, ev.Refused, ev.Declined, ev.Closed):
+        for kind in (*OPEN, ev.GatesShut, ev.Refused, ev.Declined, ev.Closed):
             assert (place, kind) in TABLE, f"{kind.__name__} in {place}"
 
 

@@ -60,14 +60,14 @@ def test_the_next_offer_is_the_oldest_that_may_be_taken() -> None:
         _offer("a", seq=4),
     ):
         orders.note(offer, NOW, "done")
-    found = orders.next_offer(NOW, done)
+    found = orders.next_offer(NOW, done, lambda _: False)
     assert found
     assert found.rollout == "a"
     orders.note(_offer("done", seq=2, attempt=3), NOW, "done")
-    again = orders.next_offer(NOW, done)
+    again = orders.next_offer(NOW, done, lambda _: False)
     assert again
     assert again.attempt == 3
-    assert orders.next_offer(NOW + timedelta(days=9), done) is None
+    assert orders.next_offer(NOW + timedelta(days=9), done, lambda _: False) is None
 
 
 @given(

@@ -256,6 +256,55 @@ async def test_verifying_does_not_wait_for_ever(tmp_path: Path, connected: bool,
         assert device.done[-1] is Effect.ROLL_BACK
 
 
+async def test_verifying_offline_needs_no_broker(tmp_path: Path) -> None:
+    """Where there is no link its absence proves nothing; the proof of its own has the deadline of an answer."""
+    async with _running(tmp_path) as device:
+        until = NOW + timedelta(days=1)
+        await device.posts(device.offer(offline_until=until, expires=until), State.EVALUATING)
+        await device.posts(ev.Fits("app", "1.1.0", "1.0.0"), State.WAITING)
+        for event, state in (
+            (ev.GatesOpenOffline(), State.DOWNLOADING),
+            (ev.Fetched(1), State.FETCHED),
+            (ev.GatesOpenOffline(), State.INSTALLING),
+            (ev.Installed(), State.INSTALLED),
+            (ev.GatesOpenOffline(), State.ACTIVATING),
+            (ev.Activated(), State.VERIFYING),
+        ):
+            await device.posts(event, state)
+        device.clock.advance(TIMING.network_deadline_s + 1)
+        await device.ticks()
+        assert device.state is State.VERIFYING
+        device.clock.advance(TIMING.verify_timeout_s)
+        await device.runner.tick()
+        await device.until(lambda: device.state is State.ROLLING_BACK)
+        assert device.update.code is ErrorCode.TIMEOUT
+
+
+async def test_the_next_medium_does_not_wait_for_a_link(tmp_path: Path) -> None:
+    """A device that nobody hears takes one medium after the other; each outcome is told when there is a link again."""
+    until = NOW + timedelta(days=1)
+    medium: dict[str, Any] = {"offline_until": until, "expires": until}
+    async with _running(tmp_path) as device:
+        for rollout in ("r", "s"):
+            await device.posts(device.offer(rollout=rollout, **medium), State.EVALUATING)
+            await device.posts(ev.AlreadyRuns("app", "1.1.0"), State.SUCCEEDED)
+        assert device.update.offer.rollout == "s"
+    async with _running(tmp_path) as device:
+        await device.until(lambda: device.state is State.SUCCEEDED)
+        (untold,) = device.runner._untold.outcomes
+        device.runner.set_connected(connected=True)
+        assert Effect.REPORT_STATE in await device.ticks()
+        for again in (device.offer(rollout="r"), device.offer(rollout="r", **medium)):
+            await device.runner.post(again)
+            await device.settles()
+            assert device.update.offer.rollout == "s", "what is over is not begun again"
+        for rollout, nonce in (("r", untold.nonce), ("s", device.update.nonce)):
+            heard = Heard(nonce=nonce, outcome="cd" * 32)
+            await device.runner.post(device.offer(Grant.CLOSED, rollout=rollout, heard=heard))
+        await device.until(lambda: device.runner.update is None)
+        assert device.runner._untold.outcomes == []
+
+
 async def test_a_restart_while_verifying_has_its_whole_deadline(tmp_path: Path) -> None:
     """On a machine that has been up for long, an agent that starts while verifying does not go back at once."""
     async with _running(tmp_path) as device:

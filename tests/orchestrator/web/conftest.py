@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -16,6 +16,8 @@ from orchestrator.errors import ConflictError
 from orchestrator.fleet.admission import Admission
 from orchestrator.metrics import Metrics
 from orchestrator.model.device import Dropped
+from orchestrator.rollouts.offline import OfflineDesk
+from orchestrator.signer.signer import Signer
 from orchestrator.storage import releases
 from orchestrator.storage.database import Database
 from orchestrator.storage.releases import PUBLISHED, ReleaseRecord
@@ -130,6 +132,7 @@ async def api(home: Home, tmp_path: Path) -> AsyncIterator[Api]:
     seen.gate.set()
     settings = settings.model_copy(update={"broker": broker})
     clock = ManualClock(NOW)
+    signer = Signer.open(home, settings, clock)
     services = Services(
         home=home,
         settings=settings,
@@ -137,6 +140,7 @@ async def api(home: Home, tmp_path: Path) -> AsyncIterator[Api]:
         clock=clock,
         admission=Admission(db, home, settings, clock, seen.keys_changed.append),
         controller=seen,
+        offline=OfflineDesk(db, clock, signer, timedelta(days=1)),
         delivery=seen,
         keeping_out=seen,
         forget_keys=seen.forget,
@@ -152,6 +156,7 @@ async def api(home: Home, tmp_path: Path) -> AsyncIterator[Api]:
         async with httpx.AsyncClient(transport=transport, base_url="http://flagship", headers=headers) as http:
             yield Api(http, services, seen, app)
     finally:
+        signer.close()
         await db.close()
 
 

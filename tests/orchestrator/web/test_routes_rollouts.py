@@ -155,3 +155,17 @@ async def test_an_unknown_rollout_is_not_found(api: Api, path: str) -> None:
 async def test_an_unknown_verb_is_refused(api: Api) -> None:
     """There are five verbs."""
     assert (await order(api, "explode"))[0] == 422
+
+
+async def test_orders_for_a_medium_are_asked_for_by_name(api: Api) -> None:
+    """Misspelt words are refused; what the signer refuses is said as it said it; nothing is written then."""
+    await make(api)
+    await order(api, "start")
+    for body in ({}, {"devices": [], "life_s": 1}, {"devices": ["a"], "life_s": 0}, {"devices": ["a"], "until": "30d"}):
+        assert (await api.http.post("/api/v1/rollouts/r-1/offline", json=body)).status_code == 422
+    answer = await api.http.post("/api/v1/rollouts/r-1/offline", json={"devices": ["z"], "life_s": 60})
+    assert (answer.status_code, answer.json()["exit_code"]) == (404, 3)
+    long = {"devices": ["a", "b", "c", "d"], "life_s": 60}
+    answer = await api.http.post("/api/v1/rollouts/r-1/offline", json=long)
+    assert (answer.status_code, answer.json()["exit_code"]) == (409, 5)
+    assert "has not begun" in answer.json()["detail"]
