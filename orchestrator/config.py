@@ -15,7 +15,7 @@ broker/              generated mosquitto configuration, its data and log
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -37,7 +37,15 @@ class ApiSettings(BaseModel):
 
 
 class BrokerSettings(BaseModel):
-    """One broker. Managed: serve starts mosquitto itself."""
+    """One broker. Managed: serve starts mosquitto itself.
+
+    Attributes:
+        max_retained_bytes: Of chunks that may stand there.
+        beyond_budget: What becomes of a release that does not fit: refused, or published without its chunks, which
+            devices then take from mirrors.
+        repair_bytes_s: At which rate lost and wanted chunks are published again, and cleared ones brought back.
+        audit_bytes_s: At which rate the audit reads chunks back.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -49,6 +57,30 @@ class BrokerSettings(BaseModel):
     enrol_port: Port | None = None  # for devices that come with a claim certificate; None: no such listener
     advertised_host: str = ""  # what devices are told; "" means host
     max_retained_bytes: Annotated[int, Field(gt=0)] = 8 * 2**30
+    beyond_budget: Literal["refuse", "mirrors-only"] = "refuse"
+    repair_bytes_s: Annotated[float, Field(gt=0)] = 32 * 2**20
+    audit_bytes_s: Annotated[float, Field(gt=0)] = 2**20
+
+
+class ChunkSettings(BaseModel):
+    """How long chunks stand on brokers, how often they are looked at, and what devices may ask for.
+
+    Attributes:
+        kept_s: After publishing, for a release that is not rolled out.
+        grace_s: After the last rollout of a release ended.
+        audit_s: From one audit of everything to the next.
+        want_interval_s: The least time between two publishes of one chunk that devices want.
+        wants_per_device: Chunks that one device may want at once; as many come back in ``want_period_s``.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    kept_s: Seconds = 30 * 86_400
+    grace_s: Seconds = 7 * 86_400
+    audit_s: Seconds = 86_400
+    want_interval_s: Seconds = 5.0
+    wants_per_device: Annotated[int, Field(ge=1, le=100_000)] = 64
+    want_period_s: Seconds = 10.0
 
 
 class TimingSettings(BaseModel):
@@ -123,6 +155,7 @@ class Settings(BaseSettings):
     product: IdText = "device"
     api: ApiSettings = ApiSettings()
     broker: BrokerSettings = BrokerSettings()
+    chunks: ChunkSettings = ChunkSettings()
     timing: TimingSettings = TimingSettings()
     signer: SignerSettings = SignerSettings()
     certificates: CertificateSettings = CertificateSettings()

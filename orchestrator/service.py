@@ -97,9 +97,9 @@ async def _run(
         now=clock.now,
         wake=lambda: delivery.wake(),  # noqa: PLW0108 - delivery is made below
     )
-    delivery = Delivery(db, home, settings, signer, chunks, clock, trust.published)
+    delivery = Delivery(db, home, settings, signer, chunks, clock, trust.published, metrics)
     controller = Controller(db, clock, settings, delivery.wake)
-    ingest = Ingest(db, home, settings, clock, delivery.wake, controller.wake)
+    ingest = Ingest(db, home, settings, clock, delivery.wake, controller.wake, delivery.want, metrics)
     keeping_out = KeepingOut(db, home, settings, clock, broker.reload, signer.revoke)
     await trust.published()
 

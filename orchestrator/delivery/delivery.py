@@ -1,13 +1,13 @@
 """Keeps one broker in agreement with the database.
 
-    connect -> how far is it? -> heal -> (directives | status | chunks again | upkeep), until the connection ends
+    connect -> how far is it? -> heal -> (directives | status | chunks | upkeep), until the connection ends
 
 Directives are rendered from rows at send time, one batch at a time under the latch, so nothing that was offered
 before a halt leaves after its barrier. Marks are removed only when the broker has acknowledged and the row is written.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from random import Random
 
 import structlog
@@ -16,7 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from orchestrator.config import Home, Settings
 from orchestrator.delivery.broker_access import service_connection
 from orchestrator.delivery.certificates import CertificatePublishing
-from orchestrator.delivery.chunk_publishing import ChunkPublishing, Chunks
+from orchestrator.delivery.chunk_keeper import ChunkKeeper
+from orchestrator.delivery.chunk_publishing import Chunks
 from orchestrator.delivery.directives import Directives, Rows, SignedBatch
 from orchestrator.delivery.healing import TRUST, mark_later
 from orchestrator.delivery.latch import Latch
@@ -29,6 +30,7 @@ from orchestrator.delivery.status_topics import StatusTopics
 from orchestrator.delivery.trust_publishing import TrustPublishing
 from orchestrator.delivery.upkeep import sweep
 from orchestrator.errors import NotFoundError, OperationError, SignerAwayError, UnreachableError
+from orchestrator.metrics import Metrics
 from orchestrator.signer.seam import SigningRoom
 from orchestrator.storage import dirty, published, releases
 from orchestrator.storage.database import Database
@@ -54,7 +56,7 @@ class Delivery:
 
     def __init__(
         self, db: Database, home: Home, settings: Settings, signer: SigningRoom, chunk_store: Chunks, clock: Clock,
-        on_trust: Callable[[], Awaitable[None]] | None = None,
+        on_trust: Callable[[], Awaitable[None]] | None = None, metrics: Metrics | None = None,
     ) -> None:  # fmt: skip
         self._db = db
         self._home = home
@@ -66,7 +68,9 @@ class Delivery:
         self._latch = Latch()
         self._watch = SignerWatch(db, home, signer, clock)
         self._directives = Directives(self._topics, settings, signer)
-        self._chunks = ChunkPublishing(db, settings, chunk_store, self._topics, self._readback)
+        self._chunks = ChunkKeeper(
+            db, settings.broker, settings, chunk_store, self._topics, self._readback, clock, metrics or Metrics()
+        )
         self._trust = TrustPublishing(db, home, settings, signer, self._topics, self._readback, clock, on_trust)
         self._status = StatusTopics(db, settings, self._topics, clock, lambda: self.signer_trouble)
         self._random = Random()
@@ -74,6 +78,7 @@ class Delivery:
         self._connected = asyncio.Event()
         self._publishing = asyncio.Lock()
         self._session: Session | None = None
+        self._caught_up = False  # no directive waits, as far as is known
 
     @property
     def connected(self) -> bool:
@@ -88,6 +93,10 @@ class Delivery:
     def wake(self) -> None:
         """There are new marks: look at once."""
         self._woken.set()
+
+    def want(self, cids: Collection[str]) -> None:
+        """Devices miss these chunks, and may have them."""
+        self._chunks.wants.add(cids)
 
     async def barrier(self) -> None:
         """Wait until sends in flight have ended; what is rendered later sees what was written before this call."""
@@ -128,7 +137,7 @@ class Delivery:
             for _ in range(PUBLISH_TRIES):
                 session = await self._live_session()
                 try:
-                    sent += await self._chunks.publish_missing(session, release_id)
+                    sent += await self._chunks.publish(session, release_id)
                     await self._trust.publish(session)
                     break
                 except (ConnectionLost, RequestRefused) as error:
@@ -163,7 +172,10 @@ class Delivery:
         known = published_up_to(marker.get(topic), self._db.id, last)
         log.info("broker reached", broker=self._broker, known_serial=known, last_serial=last)
         self._status.begin(known)
-        cids = await self._mark_later(known, last)
+        await self._mark_later(known, last)
+        await self._chunks.begin(known, last)
+        self._status.healed()  # what was lost is marked, or stands in the audit
+        self._caught_up = False
         self._session = session
         self._connected.set()
         self._woken.set()
@@ -171,23 +183,18 @@ class Delivery:
         group.create_task(self._send_status(session))
         certificates = CertificatePublishing(self._db, self._broker, self._topics)
         group.create_task(certificates.run(session, self._settings.timing.tick_s))
-        group.create_task(self._send_chunks_again(session, cids))
+        group.create_task(self._chunks.run(session, lambda: self._caught_up))
 
-    async def _mark_later(self, known: int, last: int) -> list[str]:
-        """Mark what the broker may have lost; returns the cids among it."""
-        cids: list[str] = []
+    async def _mark_later(self, known: int, last: int) -> None:
+        """Mark what the broker may have lost, but for chunks."""
         after = known
         while after < last:
             async with self._db.begin() as conn:
-                more, after = await mark_later(
-                    conn, self._broker, self._topics, self._clock.now(), after=after, up_to=last
-                )
-            cids += more
+                after = await mark_later(conn, self._broker, self._topics, self._clock.now(), after=after, up_to=last)
         if known == 0:
             async with self._db.begin() as conn:
                 await dirty.mark(conn, Kind.TRUST_BUNDLE, [""], self._clock.now())
                 await dirty.mark(conn, Kind.STATUS_FLEET, [""], self._clock.now())
-        return cids
 
     async def _read(self, session: Session) -> None:
         async for message in session.messages():
@@ -208,6 +215,7 @@ class Delivery:
                 await self._watch.away(error)
                 more = False
             self._latch.settle()  # only here: after a failure it is held until the connection is closed
+            self._caught_up = not more
             if not more:
                 try:
                     async with asyncio.timeout(self._settings.timing.tick_s):
@@ -259,14 +267,6 @@ class Delivery:
         while True:
             await self._status.send(session)
             await asyncio.sleep(self._settings.timing.status_interval_s)
-
-    async def _send_chunks_again(self, session: Session, lost: list[str]) -> None:
-        """Chunks that a broker lost, then those that devices miss; several wants of one chunk are one publish."""
-        await self._chunks.publish_again(session, lost)
-        self._status.healed()
-        while True:
-            await self._chunks.publish_wanted(session)
-            await asyncio.sleep(self._settings.timing.tick_s)
 
     async def _require_release(self, release_id: str) -> None:
         async with self._db.read() as conn:

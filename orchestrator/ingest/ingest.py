@@ -6,7 +6,7 @@ lost; then a new generation is announced and devices say their level again.
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 from itertools import islice
 from random import Random
@@ -23,6 +23,8 @@ from orchestrator.ingest.parse import KINDS, Checked, check, device_of
 from orchestrator.ingest.reading import read_for_ever
 from orchestrator.ingest.rejects import Rejects
 from orchestrator.ingest.silence import SilenceWatch
+from orchestrator.ingest.want_gate import WantGate
+from orchestrator.metrics import Metrics
 from orchestrator.storage import dirty, published
 from orchestrator.storage.database import Database
 from orchestrator.storage.reports import Incoming, apply_batch
@@ -52,6 +54,8 @@ class Ingest:
         clock: Clock,
         wake_delivery: Callable[[], None],
         wake_controller: Callable[[], None],
+        want: Callable[[Collection[str]], object] = len,
+        metrics: Metrics | None = None,
     ) -> None:
         self._db = db
         self._home = home
@@ -66,6 +70,9 @@ class Ingest:
         self._generation_at = 0.0
         self.silence = SilenceWatch(db, settings.timing.silent_after_s, clock, wake_delivery)
         self.rejects = Rejects(clock)
+        self._want = want  # nobody's by default
+        self._metrics = metrics or Metrics()
+        self._gate = WantGate(clock, settings.chunks, self._metrics.add_wants_dropped)
         self.taken = 0
 
     async def run(self) -> None:
@@ -117,7 +124,7 @@ class Ingest:
         """Check and write one batch; waits while the database does not do what it is told."""
         known = self._known(messages)
         await self._insist(lambda: self.keys.load([device for device, _ in known]))
-        checked = await asyncio.to_thread(self._check, [message for _, message in known])
+        checked = self._gate.admit(await asyncio.to_thread(self._check, [message for _, message in known]))
         await self._use_new_keys()
         if checked:
             await self._store([Incoming(item.device, item.content, item.digest) for item in checked])
@@ -149,6 +156,10 @@ class Ingest:
         self.taken += len(batch)
         for reason, device in applied.rejected:
             self.rejects.add(reason, f"up/{device}", device=device)
+        for reason, count in applied.wants_refused.items():
+            self._metrics.add_wants_dropped(reason, count)
+        if applied.wanted:
+            self._want(applied.wanted)
         if applied.for_delivery:
             self._wake_delivery()
         if applied.for_engine:

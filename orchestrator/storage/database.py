@@ -23,7 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.schema import CreateColumn
 
 from orchestrator.errors import ConflictError, OperationError
-from orchestrator.storage import certificate_tables, tables
+from orchestrator.storage import certificate_tables, chunk_tables, tables
 
 SCHEMA = 1
 """Rises when the tables change; a database with a higher one belongs to a newer Flagship."""
@@ -206,6 +206,7 @@ def _upgrade(connection: Connection, path: Path) -> str:
     """Make the tables, check the schema's version; returns the database's id."""
     certificate_tables.metadata.create_all(connection)  # that of tables, with these known to it too
     _add_columns(connection)
+    chunk_tables.rollouts_by_release.create(connection, checkfirst=True)
     found = {row.key: row.value for row in connection.execute(select(tables.settings))}
     schema = int(found.get("schema", SCHEMA))
     if schema > SCHEMA:

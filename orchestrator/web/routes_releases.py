@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ from fastapi import APIRouter, Request
 from starlette.requests import ClientDisconnect
 
 from orchestrator.errors import ConflictError, NotFoundError, OperationError
-from orchestrator.storage import releases
+from orchestrator.storage import chunk_keeping, releases
+from orchestrator.storage.chunk_keeping import OnBroker
 from orchestrator.storage.releases import ReleaseRecord
 from orchestrator.web.pages import Cursor, Limit, Page, page
 from orchestrator.web.services import Services
@@ -45,19 +46,20 @@ def release_routes(services: Services) -> APIRouter:
             release = await services.import_package(package)
         sent = await services.delivery.publish_release(release)
         services.controller.wake()
-        return {**_view(await _require(services, release)), "published_chunk_bytes": sent}
+        return {**await _show(services, release), "published_chunk_bytes": sent}
 
     @router.get("")
     async def list_releases(limit: Limit = 100, cursor: Cursor = "") -> Page:
         """Releases by id."""
         async with services.db.read() as conn:
             found = await releases.page(conn, after=cursor, limit=limit + 1)
-        return page([_view(record) for record in found], limit, "id")
+            brokers = await chunk_keeping.on_brokers(conn, [record.id for record in found])
+        return page([_view(record, brokers.get(record.id, [])) for record in found], limit, "id")
 
     @router.get("/{product}/{version}")
     async def show_release(product: IdText, version: VersionText) -> dict[str, Any]:
         """One release."""
-        return _view(await _require(services, f"{product}/{version}"))
+        return await _show(services, f"{product}/{version}")
 
     return router
 
@@ -111,15 +113,20 @@ def _make_room(directory: Path) -> None:
         raise OperationError(f"{directory}: cannot be used: {error.strerror or error}") from error
 
 
-async def _require(services: Services, release: str) -> ReleaseRecord:
+async def _show(services: Services, release: str) -> dict[str, Any]:
     async with services.db.read() as conn:
         found = await releases.get(conn, release)
+        brokers = await chunk_keeping.on_brokers(conn, [release])
     if found is None:
         raise NotFoundError(f"release {release}: not known here; publish it with 'flagship release publish PACKAGE'")
-    return found
+    return _view(found, brokers.get(release, []))
 
 
-def _view(record: ReleaseRecord) -> dict[str, Any]:
+def _view(record: ReleaseRecord, brokers: Sequence[OnBroker]) -> dict[str, Any]:
     row = asdict(record)
     del row["wrapped_key"]
-    return {**row, "imported_at": rfc3339(record.imported_at)}
+    return {**row, "imported_at": rfc3339(record.imported_at), "brokers": [_on_broker(item) for item in brokers]}
+
+
+def _on_broker(item: OnBroker) -> dict[str, Any]:
+    return {"broker": item.broker, "chunks": item.state.value, "missing_bytes": item.missing_bytes, "why": item.why}
