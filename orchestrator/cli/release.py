@@ -114,9 +114,8 @@ def publish(
 def list_releases(output: FormatOption = Format.TABLE, home: HomeOption = HERE) -> None:
     """List releases."""
     rows = _client(home).pages("/releases")
-    if output is Format.TABLE:
-        rows = [{**row, "chunks": _chunks(row)} for row in rows]
-    show_rows(COLUMNS, rows, output)
+    shown = rows if output is Format.JSON else ({**row, "chunks": _chunks(row)} for row in rows)
+    show_rows(COLUMNS, shown, output)
 
 
 @app.command()
