@@ -21,6 +21,7 @@ from orchestrator.fleet.admission import Admission
 from orchestrator.ingest.buckets import Buckets
 from orchestrator.ingest.desk import Desk
 from orchestrator.ingest.ingest import Heard, Ingest
+from orchestrator.metrics import Metrics
 from orchestrator.releases.trust_updates import TrustUpdates
 from orchestrator.signer.seam import SigningRoom
 from orchestrator.storage import brokers
@@ -80,13 +81,20 @@ class BrokerRooms:
 
 
 def open_deliveries(
-    db: Database, home: Home, settings: Settings, signer: SigningRoom, chunks: Chunks, clock: Clock, trust: TrustUpdates
+    db: Database,
+    home: Home,
+    settings: Settings,
+    signer: SigningRoom,
+    chunks: Chunks,
+    clock: Clock,
+    trust: TrustUpdates,
+    metrics: Metrics,
 ) -> BrokerSet:
     """One delivery for each broker; what is signed is signed once for all."""
     names = [broker.name for broker in settings.all_brokers]
     shared = Shared(SignerWatch(db, home, signer, clock), SignedOnce(names))
     deliveries = [
-        Delivery(db, home, settings.for_broker(broker), signer, chunks, clock, trust.published, shared)
+        Delivery(db, home, settings.for_broker(broker), signer, chunks, clock, trust.published, shared, metrics)
         for broker in settings.all_brokers
     ]
     return BrokerSet(db, deliveries, settings.timing, clock)
@@ -101,6 +109,7 @@ def open_rooms(
     process: ManagedBroker,
     deliveries: BrokerSet,
     wake_controller: Callable[[], None],
+    metrics: Metrics,
 ) -> tuple[BrokerRooms, Admission]:
     """Everything else; and who admits devices, to whichever desk they come."""
     wake, each = deliveries.wake, [settings.for_broker(broker) for broker in settings.all_brokers]
@@ -115,7 +124,10 @@ def open_rooms(
         brokers=deliveries,
         doors=Doors(doors),
         heard=heard,
-        reading=[Ingest(db, home, own, clock, wake, wake_controller, heard) for own in each],
+        reading=[
+            Ingest(db, home, own, clock, wake, wake_controller, heard, delivery.want, metrics)
+            for own, delivery in zip(each, deliveries.deliveries, strict=True)
+        ],
         desks=[Desk(db, home, own, clock, admission, wake, heard.keys.forget, buckets) for own in each],
     )
     return rooms, admission

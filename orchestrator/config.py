@@ -20,12 +20,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from orchestrator.config_brokers import BrokerSettings, ChunkSettings, FurtherBroker, Port, Seconds
 from orchestrator.errors import NotAllowedError, NotFoundError, UsageError
 from protocol.enrolment import MAX_MIRRORS, HttpsUrl
 from protocol.identifiers import IdText
-
-Seconds = Annotated[float, Field(gt=0)]
-Port = Annotated[int, Field(gt=0, lt=65536)]
 
 
 class ApiSettings(BaseModel):
@@ -55,42 +53,6 @@ class MirrorSettings(BaseModel):
     connections: Annotated[int, Field(ge=1, le=10_000)] = 500
     advertised: Annotated[tuple[HttpsUrl, ...], Field(max_length=MAX_MIRRORS)] = ()
     advertised_ca: Literal["fleet", "system"] = "fleet"
-
-
-class BrokerSettings(BaseModel):
-    """One broker. Managed: serve starts mosquitto itself.
-
-    Attributes:
-        certificate, key, ca: Files, relative to the home, of the orchestrator's sessions on a broker that somebody
-            else runs under a CA of their own; "" are the home's, from ``tls/`` and ``ca/``.
-    """
-
-    model_config = ConfigDict(extra="forbid")
-
-    name: IdText = "main"
-    managed: bool = True
-    host: str = "127.0.0.1"
-    device_port: Port = 8883
-    service_port: Port = 8884
-    enrol_port: Port | None = None  # for devices that come with a claim certificate; None: no such listener
-    advertised_host: str = ""  # what devices are told; "" means host
-    max_retained_bytes: Annotated[int, Field(gt=0)] = 8 * 2**30
-    certificate: str = ""
-    key: str = ""
-    ca: str = ""
-
-    @model_validator(mode="after")
-    def _certificate_and_key(self) -> "BrokerSettings":
-        if bool(self.certificate) != bool(self.key):
-            raise ValueError(f"broker {self.name}: certificate and key belong together; name both or none")
-        return self
-
-
-class FurtherBroker(BrokerSettings):
-    """A broker beside the first one: it runs already."""
-
-    name: IdText
-    managed: Literal[False] = False
 
 
 class TimingSettings(BaseModel):
@@ -172,6 +134,7 @@ class Settings(BaseSettings):
     mirror: MirrorSettings = MirrorSettings()
     broker: BrokerSettings = BrokerSettings()
     brokers: Annotated[list[FurtherBroker], Field(max_length=15)] = []
+    chunks: ChunkSettings = ChunkSettings()
     timing: TimingSettings = TimingSettings()
     signer: SignerSettings = SignerSettings()
     certificates: CertificateSettings = CertificateSettings()

@@ -1,6 +1,6 @@
-"""Prometheus gauges of one orchestrator. ``/metrics`` renders them; whoever knows a figure sets it."""
+"""Prometheus figures of one orchestrator. ``/metrics`` renders them; whoever knows a figure sets it."""
 
-from prometheus_client import CollectorRegistry, Gauge, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
 from orchestrator.expiry import SEVERITY, Expiring, Level
 
@@ -35,6 +35,45 @@ class Metrics:
             ("broker", "what"),
             registry=self.registry,
         )
+
+        self._retained = Gauge(
+            "flagship_retained_chunk_bytes", "Chunks that a broker retains.", ("broker",), registry=self.registry
+        )
+        self._budget = Gauge(
+            "flagship_retained_chunk_bytes_max", "Its byte budget for chunks.", ("broker",), registry=self.registry
+        )
+        self._again = Counter(
+            "flagship_chunks_republished",
+            "Chunks published again: lost with the broker, wanted by devices, or found missing by the audit.",
+            ("broker", "reason"),
+            registry=self.registry,
+        )
+        self._cleared = Counter(
+            "flagship_chunks_cleared", "Chunks that no release needed any more.", ("broker",), registry=self.registry
+        )
+        self._wants_dropped = Counter(
+            "flagship_wants_dropped",
+            "Chunks that devices wanted and that were not published for it.",
+            ("reason",),
+            registry=self.registry,
+        )
+
+    def set_retained(self, broker: str, retained_bytes: int, budget_bytes: int) -> None:
+        """What a broker retains of chunks, and may."""
+        self._retained.labels(broker).set(retained_bytes)
+        self._budget.labels(broker).set(budget_bytes)
+
+    def add_republished(self, broker: str, reason: str, chunks: int) -> None:
+        """Chunks that were published again."""
+        self._again.labels(broker, reason).inc(chunks)
+
+    def add_cleared(self, broker: str, chunks: int) -> None:
+        """Chunks that were taken off a broker."""
+        self._cleared.labels(broker).inc(chunks)
+
+    def add_wants_dropped(self, reason: str, chunks: int) -> None:
+        """Wants that were not honoured."""
+        self._wants_dropped.labels(reason).inc(chunks)
 
     def set_broker(self, name: str, *, connected: bool, topics: int, releases: int) -> None:
         """How one broker stands now."""

@@ -97,9 +97,9 @@ async def _run(home: Home, settings: Settings, db: Database, signer: SigningRoom
         now=clock.now,
         wake=lambda: delivery.wake(),  # noqa: PLW0108 - delivery is made below
     )
-    delivery = open_deliveries(db, home, settings, signer, chunks, clock, trust)
+    delivery = open_deliveries(db, home, settings, signer, chunks, clock, trust, metrics)
     controller = Controller(db, clock, settings, delivery.wake)
-    rooms, admission = open_rooms(db, home, settings, signer, clock, broker, delivery, controller.wake)
+    rooms, admission = open_rooms(db, home, settings, signer, clock, broker, delivery, controller.wake, metrics)
     await trust.published()
 
     async def take_in(package: Path) -> str:

@@ -16,7 +16,8 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from orchestrator.config import ApiSettings, BrokerSettings, Home, TimingSettings
+from orchestrator.config import ApiSettings, Home, TimingSettings
+from orchestrator.config_brokers import BrokerSettings
 from orchestrator.errors import ConflictError, OperationError, UsageError
 from orchestrator.fleet.authority import create_authority, issue_client, issue_server
 from orchestrator.fleet.crls import write_crl

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -35,7 +35,17 @@ app = typer.Typer(
 
 release_export.add_to(app)
 
-COLUMNS = ("id", "component", "counter", "state", "image_bytes", "chunk_bytes", "published_bytes", "imported_at")
+COLUMNS = (
+    "id",
+    "component",
+    "counter",
+    "state",
+    "chunks",
+    "image_bytes",
+    "chunk_bytes",
+    "published_bytes",
+    "imported_at",
+)
 MAX_HARDWARE = 256
 PUBLISHER = "publisher"
 """The release keys inside a home; as ``orchestrator.config.Home`` names it."""
@@ -114,13 +124,16 @@ def publish(
     release = _client(home).upload("/releases", package)
     sent = release.get("published_bytes", 0)
     late = "".join(f"; not on {broker} yet: {cell(why)}" for broker, why in release.get("behind", {}).items())
-    show_done(f"published {name}: {_size(sent)} sent to the broker and read back{late}", release, output)
+    said = f"published {name}: {_size(sent)} sent to the broker and read back{late}"
+    show_done("\n".join([said, *_mirrors_only(release)]), release, output)
 
 
 @app.command("list")
 def list_releases(output: FormatOption = Format.TABLE, home: HomeOption = HERE) -> None:
     """List releases."""
-    show_rows(COLUMNS, _client(home).pages("/releases"), output)
+    rows = _client(home).pages("/releases")
+    shown = rows if output is Format.JSON else ({**row, "chunks": _chunks(row)} for row in rows)
+    show_rows(COLUMNS, shown, output)
 
 
 @app.command()
@@ -133,6 +146,21 @@ def show(
     with _usage():
         name = ReleaseName.parse(release)
     show_fields(_client(home).get(f"/releases/{name.product}/{name.version}"), output)
+
+
+def _chunks(release: dict[str, Any]) -> str:
+    """Where a release's chunks stand, in a word a broker: ``held``, ``mirrors-only``, ``cleared`` ..."""
+    brokers = release.get("brokers", [])
+    words = {row["chunks"] for row in brokers}
+    return words.pop() if len(words) == 1 else ", ".join(f"{row['broker']} {row['chunks']}" for row in brokers)
+
+
+def _mirrors_only(release: dict[str, Any]) -> list[str]:
+    return [
+        f"mirrors-only on broker {row['broker']}: {_size(row['missing_bytes'])} did not fit: {row['why']}"
+        for row in release.get("brokers", [])
+        if row["chunks"] == "mirrors-only"
+    ]
 
 
 def _print_created(created: Created) -> None:

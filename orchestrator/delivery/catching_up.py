@@ -4,7 +4,7 @@ import asyncio
 
 import structlog
 
-from orchestrator.delivery.chunk_publishing import ChunkPublishing
+from orchestrator.delivery.chunk_keeper import ChunkKeeper
 from orchestrator.delivery.trust_publishing import TrustPublishing
 from orchestrator.errors import OperationError
 from orchestrator.storage import brokers, releases
@@ -20,7 +20,7 @@ AGAIN_S = 30.0
 class CatchingUp:
     """One at a time: a person and the connection may both ask."""
 
-    def __init__(self, db: Database, broker: str, chunks: ChunkPublishing, trust: TrustPublishing) -> None:
+    def __init__(self, db: Database, broker: str, chunks: ChunkKeeper, trust: TrustPublishing) -> None:
         self._db = db
         self._broker = broker
         self._chunks = chunks
@@ -41,7 +41,7 @@ class CatchingUp:
             OperationError: The broker is full, or does not retain.
         """
         async with self._one_at_a_time:
-            sent = await self._chunks.publish_missing(session, release)
+            sent = await self._chunks.publish(session, release)
             await self._trust.publish(session)
             async with self._db.begin() as conn:
                 await releases.release_published(conn, release, sent)

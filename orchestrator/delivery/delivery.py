@@ -7,7 +7,7 @@ before a halt leaves after its barrier. Every broker has a delivery of its own, 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from random import Random
 
@@ -17,7 +17,8 @@ from orchestrator.config import Home, Settings
 from orchestrator.delivery.broker_access import service_connection
 from orchestrator.delivery.catching_up import CatchingUp
 from orchestrator.delivery.certificates import CertificatePublishing
-from orchestrator.delivery.chunk_publishing import ChunkPublishing, Chunks
+from orchestrator.delivery.chunk_keeper import ChunkKeeper
+from orchestrator.delivery.chunk_publishing import Chunks
 from orchestrator.delivery.directive_sending import DirectiveSending
 from orchestrator.delivery.directives import Directives
 from orchestrator.delivery.healing import clear_again, mark_later
@@ -29,6 +30,7 @@ from orchestrator.delivery.signer_watch import SignerWatch
 from orchestrator.delivery.status_topics import StatusTopics
 from orchestrator.delivery.trust_publishing import TrustPublishing
 from orchestrator.errors import NotFoundError, OperationError, UnreachableError
+from orchestrator.metrics import Metrics
 from orchestrator.signer.seam import SigningRoom
 from orchestrator.storage import dirty, published, releases
 from orchestrator.storage.database import Database
@@ -59,6 +61,7 @@ class Delivery:
     def __init__(
         self, db: Database, home: Home, settings: Settings, signer: SigningRoom, chunk_store: Chunks, clock: Clock,
         on_trust: Callable[[], Awaitable[None]] | None = None, shared: Shared | None = None,
+        metrics: Metrics | None = None,
     ) -> None:  # fmt: skip
         """``shared`` is for one of several: ``settings`` then are those of its own broker."""
         self._db = db
@@ -71,7 +74,9 @@ class Delivery:
         self._latch = Latch()
         shared = shared or Shared(SignerWatch(db, home, signer, clock), SignedOnce([self.broker]))
         self._watch = shared.watch
-        self._chunks = ChunkPublishing(db, settings, chunk_store, topics, self._readback)
+        self._chunks = ChunkKeeper(
+            db, settings.broker, settings, chunk_store, topics, self._readback, clock, metrics or Metrics()
+        )
         self._trust = TrustPublishing(
             db, home, settings, signer, topics, self._readback, clock, on_trust, shared.renewing
         )
@@ -106,6 +111,10 @@ class Delivery:
     def wake(self) -> None:
         """There are new marks: look at once."""
         self._directives.woken.set()
+
+    def want(self, cids: Collection[str]) -> None:
+        """Devices miss these chunks, and may have them."""
+        self._chunks.wants.add(cids)
 
     def look_for_releases(self) -> None:
         """It lacks a release: bring it."""
@@ -211,10 +220,13 @@ class Delivery:
         known = published_up_to(marker.get(topic), self._db.id, last)
         log.info("broker reached", broker=self.broker, known_serial=known, last_serial=last)
         self._status.begin(known)
-        cids = await self._mark_later(known, last)
+        await self._mark_later(known, last)
         cleared = await clear_again(self._db, session, self.broker, after=known)
         if cleared:
             log.info("topics cleared again", broker=self.broker, topics=cleared)
+        await self._chunks.begin(known, last)
+        self._status.healed()  # what was lost is marked, or stands in the audit
+        self._directives.caught_up = False
         self._session = session
         self._lost = ""
         self._connected.set()
@@ -223,22 +235,19 @@ class Delivery:
         group.create_task(self._send_status(session))
         certificates = CertificatePublishing(self._db, self.broker, self._topics, self._clock)
         group.create_task(certificates.run(session, self._settings.timing.tick_s))
-        group.create_task(self._send_chunks_again(session, cids))
+        group.create_task(self._chunks.run(session, lambda: self._directives.caught_up))
         group.create_task(self._releases.run(session))
 
-    async def _mark_later(self, known: int, last: int) -> list[str]:
-        """Mark what the broker may have lost; returns the cids among it."""
-        cids: list[str] = []
+    async def _mark_later(self, known: int, last: int) -> None:
+        """Mark what the broker may have lost, but for chunks."""
         after, now = known, self._clock.now()
         while after < last:
             async with self._db.begin() as conn:
-                more, after = await mark_later(conn, self.broker, self._topics, now, after=after, up_to=last)
-            cids += more
+                after = await mark_later(conn, self.broker, self._topics, now, after=after, up_to=last)
         if known == 0:
             async with self._db.begin() as conn:
                 for kind in (Kind.TRUST_BUNDLE, Kind.STATUS_FLEET):
                     await dirty.mark(conn, kind, [""], now, only=self.broker)
-        return cids
 
     async def _read(self, session: Session) -> None:
         async for message in session.messages():
@@ -248,14 +257,6 @@ class Delivery:
         while True:
             await self._status.send(session)
             await asyncio.sleep(self._settings.timing.status_interval_s)
-
-    async def _send_chunks_again(self, session: Session, lost: list[str]) -> None:
-        """Chunks that a broker lost, then those that devices miss; several wants of one chunk are one publish."""
-        await self._chunks.publish_again(session, lost)
-        self._status.healed()
-        while True:
-            await self._chunks.publish_wanted(session)
-            await asyncio.sleep(self._settings.timing.tick_s)
 
     async def _require_release(self, release_id: str) -> None:
         async with self._db.read() as conn:

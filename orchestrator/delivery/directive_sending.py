@@ -39,7 +39,11 @@ DIRECTIVE_KINDS = (Kind.TRUST_ROOT, Kind.TRUST_BUNDLE, Kind.TRUST_TIMESTAMP, Kin
 
 @dataclass(kw_only=True)
 class DirectiveSending:
-    """One broker's directives."""
+    """One broker's directives.
+
+    Attributes:
+        caught_up: No directive waits, as far as is known.
+    """
 
     db: Database
     broker: str
@@ -51,6 +55,7 @@ class DirectiveSending:
     directives: Directives
     trust: TrustPublishing
     woken: asyncio.Event = field(default_factory=asyncio.Event)
+    caught_up: bool = False
 
     async def run(self, session: Session) -> None:
         """Send what is marked, until the connection ends.
@@ -70,6 +75,7 @@ class DirectiveSending:
             except SignerAwayError as error:  # what is marked stays marked; nothing is on its way
                 await self.watch.away(error)
                 more = False
+            self.caught_up = not more
             self.latch.settle()  # only here: after a failure it is held until the connection is closed
             if not more:
                 try:

@@ -1,8 +1,8 @@
 """A broker that was wiped, replaced or fell behind is made right again.
 
 ``status/sync`` says how far it surely is. What was published later is marked dirty for it, to be rendered from rows as
-they are now, or sent as it is where another broker has just that; chunks are listed for publishing again from the chunk
-store; what was cleared later is cleared again.
+they are now, or sent as it is where another broker has just that; what was cleared later is cleared again. Chunks are
+left to the audit.
 """
 
 from datetime import datetime
@@ -22,16 +22,16 @@ TRUST = frozenset({Kind.TRUST_ROOT, Kind.TRUST_BUNDLE, Kind.TRUST_TIMESTAMP})
 
 async def mark_later(
     conn: AsyncConnection, broker: str, topics: Topics, now: datetime, *, after: int, up_to: int
-) -> tuple[list[str], int]:
+) -> int:
     """Mark one page of what was published after a serial.
 
     Returns:
-        (cids of chunks in the page, serial of its last topic; ``up_to`` or more when nothing is left).
+        The serial of its last topic; ``up_to`` or more when nothing is left.
     """
     items, last = await published.page(conn, broker, after=after, up_to=up_to, limit=PAGE)
     keyed = [(item.kind, "/".join(topics.parse(item.topic).values.values()), item.since or now) for item in items]
     await dirty.repeat(conn, broker, [mark for mark in keyed if mark[0] is not Kind.CHUNK])
-    return [key for kind, key, _ in keyed if kind is Kind.CHUNK], last if items else up_to
+    return last if items else up_to
 
 
 async def clear_again(db: Database, session: Session, broker: str, *, after: int) -> int:

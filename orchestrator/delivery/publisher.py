@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
@@ -20,6 +20,7 @@ log = structlog.get_logger(__name__)
 CONCURRENCY = 20
 """Publishes in flight; beyond it aiomqtt becomes slower, not faster."""
 TRIES = 4
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,11 +66,11 @@ async def send_all(session: Session, items: Sequence[Outgoing]) -> None:
     await together([work() for _ in range(min(CONCURRENCY, len(items)))])
 
 
-async def together(work: Sequence[Coroutine[Any, Any, None]]) -> None:
+async def together(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
     """Run to the end of all; the first failure ends the others and is raised as it is, not in a group."""
     workers = [asyncio.ensure_future(part) for part in work]
     try:
-        await asyncio.gather(*workers)
+        return await asyncio.gather(*workers)
     finally:
         for worker in workers:
             worker.cancel()

@@ -10,6 +10,8 @@ T = TypeVar("T")
 
 WINDOW = 16
 """Topics asked for at once; far below every queue limit."""
+LANES = 4
+"""Windows under way at once: a round trip of one is the work of another."""
 
 
 def windows(items: Sequence[T]) -> Iterator[Sequence[T]]:
@@ -18,40 +20,69 @@ def windows(items: Sequence[T]) -> Iterator[Sequence[T]]:
         yield items[start : start + WINDOW]
 
 
+class _Fetch:
+    """What one question waits for."""
+
+    def __init__(self, topics: Sequence[str], last: str | None) -> None:
+        self._found: dict[str, bytes | None] = dict.fromkeys(topics)
+        self._last = last
+        self._missing = len(self._found)
+        self.complete = asyncio.Event()
+
+    def take(self, message: Message) -> None:
+        if message.topic not in self._found:
+            return
+        if self._found[message.topic] is None:
+            self._missing -= 1
+        self._found[message.topic] = message.payload
+        if not self._missing or message.topic == self._last:
+            self.complete.set()
+
+    def found(self) -> dict[str, bytes]:
+        return {topic: payload for topic, payload in self._found.items() if payload is not None}
+
+
 class ReadBack:
     """Fetches retained messages through a session whose messages are passed to ``deliver``."""
 
     def __init__(self) -> None:
-        self._one_at_a_time = asyncio.Lock()
-        self._wanted: dict[str, bytes | None] = {}
-        self._complete = asyncio.Event()
+        self._lanes = asyncio.Semaphore(LANES)
+        self._fetches: set[_Fetch] = set()
 
     def deliver(self, message: Message) -> None:
         """Take a message of the session; what nobody waits for is passed over."""
-        if message.retain and message.topic in self._wanted:
-            self._wanted[message.topic] = message.payload
-            if all(payload is not None for payload in self._wanted.values()):
-                self._complete.set()
+        if message.retain:
+            for fetch in self._fetches:
+                fetch.take(message)
 
-    async def fetch(self, session: Session, topics: Collection[str], timeout_s: float) -> dict[str, bytes]:
+    async def fetch(
+        self, session: Session, topics: Collection[str], timeout_s: float, *, last: str | None = None
+    ) -> dict[str, bytes]:
         """What the broker retains of at most ``WINDOW`` topics; what does not come in time is left out.
+
+        Args:
+            last: A topic that is surely retained, asked for behind the others: when it has come, what did not come
+                before it is not there, and nobody waits for it. It is among what is returned.
 
         Raises:
             ConnectionLost: The session ended.
         """
         if len(topics) > WINDOW:
             raise ValueError(f"at most {WINDOW} topics at once")
-        async with self._one_at_a_time:
-            self._wanted = dict.fromkeys(topics)
-            self._complete.clear()
+        if not topics:
+            return {}
+        asked = [*topics] if last is None else [*topics, last]
+        async with self._lanes:
+            fetch = _Fetch(asked, last)
+            self._fetches.add(fetch)
             try:
-                await session.subscribe([(topic, 1) for topic in topics])
+                await session.subscribe([(topic, 1) for topic in asked])
                 try:
                     async with asyncio.timeout(timeout_s):
-                        await self._complete.wait()
+                        await fetch.complete.wait()
                 except TimeoutError:
                     pass
-                await session.unsubscribe(list(topics))
-                return {topic: payload for topic, payload in self._wanted.items() if payload is not None}
+                await session.unsubscribe(asked)
+                return fetch.found()
             finally:
-                self._wanted = {}
+                self._fetches.discard(fetch)

@@ -16,11 +16,15 @@ class Buckets:
 
     def take(self, name: str, per_minute: int) -> bool:
         """Whether one more may be looked at now; a full bucket holds a minute's worth."""
+        return self.take_some(name, 1, full=per_minute, period_s=60) == 1
+
+    def take_some(self, name: str, wanted: int, *, full: int, period_s: float) -> int:
+        """How many of ``wanted`` may be looked at now; an empty bucket is ``full`` after ``period_s``."""
         now = self._clock.monotonic()
-        level, since = self._levels.get(name, (float(per_minute), now))
-        level = min(float(per_minute), level + (now - since) * per_minute / 60)
-        allowed = level >= 1
-        self._levels[name] = (level - 1 if allowed else level, now)
+        level, since = self._levels.get(name, (float(full), now))
+        level = min(float(full), level + (now - since) * full / period_s)
+        allowed = min(wanted, int(level))
+        self._levels[name] = (level - allowed, now)
         self._levels.move_to_end(name)
         if len(self._levels) > MAX_NAMES:
             self._levels.popitem(last=False)

@@ -6,7 +6,7 @@ lost; then a new generation is announced on its broker, and the devices there sa
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -24,6 +24,8 @@ from orchestrator.ingest.parse import KINDS, Checked, check, device_of
 from orchestrator.ingest.reading import read_for_ever
 from orchestrator.ingest.rejects import Rejects
 from orchestrator.ingest.silence import SilenceWatch
+from orchestrator.ingest.want_gate import WantGate
+from orchestrator.metrics import Metrics
 from orchestrator.storage import dirty, published
 from orchestrator.storage.database import Database
 from orchestrator.storage.reports import Incoming, apply_batch
@@ -69,6 +71,8 @@ class Ingest:
         wake_delivery: Callable[[], None],
         wake_controller: Callable[[], None],
         shared: Heard | None = None,
+        want: Callable[[Collection[str]], object] = len,
+        metrics: Metrics | None = None,
     ) -> None:
         """``shared`` is for one of several: ``settings`` then are those of its own broker."""
         self._db = db
@@ -84,6 +88,9 @@ class Ingest:
         self._generation_at = 0.0
         shared = shared or Heard.of(db, settings, clock, wake_delivery)
         self.keys, self.silence, self.rejects = shared.keys, shared.silence, shared.rejects
+        self._want = want  # nobody's by default
+        self._metrics = metrics or Metrics()
+        self._gate = WantGate(clock, settings.chunks, self._metrics.add_wants_dropped)
         self.taken = 0
 
     async def run(self) -> None:
@@ -135,7 +142,7 @@ class Ingest:
         """Check and write one batch; waits while the database does not do what it is told."""
         known = self._known(messages)
         await self._insist(lambda: self.keys.load([device for device, _ in known]))
-        checked = await asyncio.to_thread(self._check, [message for _, message in known])
+        checked = self._gate.admit(await asyncio.to_thread(self._check, [message for _, message in known]))
         await self._use_new_keys()
         if checked:
             await self._store([Incoming(item.device, item.content, item.digest) for item in checked])
@@ -167,6 +174,10 @@ class Ingest:
         self.taken += len(batch)
         for reason, device in applied.rejected:
             self.rejects.add(reason, f"up/{device}", device=device)
+        for reason, count in applied.wants_refused.items():
+            self._metrics.add_wants_dropped(reason, count)
+        if applied.wanted:
+            self._want(applied.wanted)
         if applied.for_delivery:
             self._wake_delivery()
         if applied.for_engine:

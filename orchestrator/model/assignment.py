@@ -72,6 +72,11 @@ class Assignment:
         """Whether the device does nothing more for this attempt."""
         return self.state in OUTCOMES or self.state == EXCLUDED
 
+    def is_open(self, now: datetime) -> bool:
+        """Whether its offer grants something now."""
+        runs = self.offer_expires is None or self.offer_expires > now
+        return self.grant in {"download", "activate"} and runs and not self.is_terminal
+
     @classmethod
     def from_row(cls, row: Mapping[Any, Any]) -> "Assignment":
         """Read a row's mapping."""

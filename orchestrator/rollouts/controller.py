@@ -19,7 +19,7 @@ from orchestrator.model.assignment import OFFERED, Assignment
 from orchestrator.model.rollout import Rollout, RolloutState
 from orchestrator.rollouts.engine import OFFER_BATCH, Decisions, Facts, reconcile
 from orchestrator.rollouts.pace import Bucket
-from orchestrator.storage import assignments, dirty, events, rollouts
+from orchestrator.storage import assignments, chunk_keeping, dirty, events, rollouts
 from orchestrator.storage.assignments import Change
 from orchestrator.storage.database import Database
 from protocol.clock import Clock
@@ -185,6 +185,7 @@ async def _facts_of(conn: AsyncConnection, rollout: Rollout) -> Facts:
         stages=await rollouts.load_stages(conn, rollout.id),
         counts=await assignments.load_counts(conn, rollout.id),
         next_offer_expiry=await rollouts.next_offer_expiry(conn, rollout.id),
+        is_deliverable=not await chunk_keeping.not_deliverable(conn, [rollout.release]),
     )
 
 

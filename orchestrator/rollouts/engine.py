@@ -15,6 +15,8 @@ from orchestrator.rollouts.rules import StageCounts, count_rule, failure_rule, s
 from protocol.states import OUTCOMES
 from protocol.status_messages import RuleFigure
 
+DELIVERABLE_AGAIN = timedelta(seconds=1)
+"""When a release that is being brought back to a broker is looked at again."""
 OFFER_BATCH = 500
 """Offers made, answers given and offers renewed in one transaction, at most."""
 
@@ -30,6 +32,8 @@ class Facts:
     stages: Sequence[Stage]
     counts: Counts
     next_offer_expiry: datetime | None = None
+    is_deliverable: bool = True
+    """Whether the release's chunks stand where devices find them; offers wait until they do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +231,7 @@ def _act(
     offer_stages: tuple[int, ...] = ()
     budget = 0
     pace_at: datetime | None = None
-    if rollout.state is RolloutState.RUNNING:
+    if rollout.state is RolloutState.RUNNING and facts.is_deliverable:
         offer_stages = tuple(p for p, s in sorted(stages.items()) if s.state in BEGUN and _n(facts, p, "ready"))
         if offer_stages:
             bucket = bucket.filled(now)
@@ -241,6 +245,8 @@ def _act(
         wakes.append(facts.next_offer_expiry - half)
     if pace_at is not None:
         wakes.append(pace_at)
+    if not facts.is_deliverable:
+        wakes.append(now + DELIVERABLE_AGAIN)
     if rollout.state is RolloutState.RUNNING:  # only then does the end of a soak lead to anything
         soak = timedelta(seconds=rollout.spec.soak_s)
         wakes += [s.soaking_since + soak for s in stages.values() if s.state is StageState.SOAKING and s.soaking_since]

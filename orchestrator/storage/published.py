@@ -8,11 +8,11 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import String, bindparam, delete, exists, func, literal, select
+from sqlalchemy import String, bindparam, delete, func, literal, select
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.storage.tables import published, release_chunks, settings
+from orchestrator.storage.tables import published, settings
 from protocol.topics import Kind
 
 _INGEST_KEY = "ingest_generation:"
@@ -197,36 +197,6 @@ async def run_out(conn: AsyncConnection, broker: str, before: datetime, limit: i
         .limit(limit)
     )
     return [publication(row) for row in rows]
-
-
-async def missing_chunks(conn: AsyncConnection, broker: str, prefix: str, release: str) -> list[tuple[str, int]]:
-    """(cid, bytes) of a release's chunks that the broker does not hold.
-
-    Args:
-        prefix: The chunk topic without the cid.
-    """
-    topic = literal(prefix) + release_chunks.c.cid
-    rows = await conn.execute(
-        select(release_chunks.c.cid, release_chunks.c.length)
-        .where(
-            release_chunks.c.release == release,
-            ~exists().where(published.c.broker == broker, published.c.topic == topic),
-        )
-        .order_by(release_chunks.c.cid)
-    )
-    return [(row.cid, row.length) for row in rows]
-
-
-async def retained_chunk_bytes(conn: AsyncConnection, broker: str, prefix: str) -> int:
-    """Bytes of all chunks that the broker holds."""
-    held = (
-        select(release_chunks.c.cid, func.max(release_chunks.c.length).label("length"))
-        .join(published, published.c.topic == literal(prefix) + release_chunks.c.cid)
-        .where(published.c.broker == broker)
-        .group_by(release_chunks.c.cid)
-        .subquery()
-    )
-    return int(await conn.scalar(select(func.sum(held.c.length))) or 0)
 
 
 async def progress(conn: AsyncConnection, broker: str) -> tuple[int, str]:

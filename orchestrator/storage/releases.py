@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.storage.tables import release_chunks, releases
+from orchestrator.storage.tables import release_chunks, releases, rollouts
 from protocol.directives import ReleaseRef
 
 IMPORTING, PUBLISHED, WITHDRAWN = "importing", "published", "withdrawn"
@@ -90,12 +90,18 @@ async def chunk_page(
     return [(row.cid, row.length) for row in await conn.execute(query)]
 
 
-async def existing_chunks(conn: AsyncConnection, cids: Collection[str]) -> set[str]:
-    """Those of these chunks that belong to a release."""
-    wanted, found = sorted(cids), set()
-    for start in range(0, len(wanted), _IDS_AT_ONCE):
-        some = wanted[start : start + _IDS_AT_ONCE]
-        found |= set(await conn.scalars(select(release_chunks.c.cid).where(release_chunks.c.cid.in_(some)).distinct()))
+async def chunks_of_rollouts(conn: AsyncConnection, wants: Mapping[str, Collection[str]]) -> set[str]:
+    """Those of the chunks, by rollout, that belong to the rollout's release."""
+    found: set[str] = set()
+    for rollout, cids in wants.items():
+        release = select(rollouts.c.release).where(rollouts.c.id == rollout).scalar_subquery()
+        wanted = sorted(cids)
+        for start in range(0, len(wanted), _IDS_AT_ONCE):
+            some = wanted[start : start + _IDS_AT_ONCE]
+            query = select(release_chunks.c.cid).where(
+                release_chunks.c.release == release, release_chunks.c.cid.in_(some)
+            )
+            found |= set(await conn.scalars(query))
     return found
 
 

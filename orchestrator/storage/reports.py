@@ -4,6 +4,7 @@ A batch costs a fixed number of queries, whatever is in it. Order is (session, s
 newest is a replay and is left out.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -51,11 +52,15 @@ class Applied:
         rejected: (reason, device) of what was left out.
         for_engine: Some count that the engine decides on changed: it should look.
         for_delivery: Some topic was marked.
+        wanted: Chunks that devices miss and may have.
+        wants_refused: How many others they named, by reason.
     """
 
     rejected: list[tuple[str, str]] = field(default_factory=list)
     for_engine: bool = False
     for_delivery: bool = False
+    wanted: set[str] = field(default_factory=set)
+    wants_refused: Counter[str] = field(default_factory=Counter)
 
 
 async def apply_batch(conn: AsyncConnection, batch: Sequence[Incoming], now: datetime) -> Applied:
@@ -98,7 +103,7 @@ class _Work:
     said: set[str] = field(default_factory=set)
     shown: set[str] = field(default_factory=set)
     offers: set[str] = field(default_factory=set)
-    chunks: set[str] = field(default_factory=set)
+    wants: dict[str, set[str]] = field(default_factory=dict)  # rollout -> chunks
     duplicates: list[str] = field(default_factory=list)
     fleet: bool = False
     happened: list[dict[str, Any]] = field(default_factory=list)
@@ -135,11 +140,12 @@ class _Work:
         for device in self.duplicates:
             await exclude_device(conn, device, DUPLICATE, self.now)
         touched = {row.device for _, row in moved} | self.shown
-        if self.chunks:  # a device may name what does not exist, without end: such marks would crowd out real ones
-            self.chunks = await releases.existing_chunks(conn, self.chunks)
+        if self.wants:  # a device may name what does not exist, or is another release's, without end
+            self.applied.wanted = await releases.chunks_of_rollouts(conn, self.wants)
+            foreign = len({cid for cids in self.wants.values() for cid in cids}) - len(self.applied.wanted)
+            self.applied.wants_refused["not_of_release"] += foreign
         marks = {
             Kind.OFFER: self.offers,
-            Kind.CHUNK: self.chunks,
             Kind.STATUS_DEVICE: touched,
             Kind.STATUS_ROLLOUT: {row.rollout for _, row in moved},
             Kind.STATUS_FLEET: {""} if self.fleet else (),
@@ -149,7 +155,7 @@ class _Work:
             await conn.execute(insert(events), self.happened)
         decides = any(deciding_keys(before) != deciding_keys(row) for before, row in moved)
         self.applied.for_engine = decides or bool(self.duplicates)
-        self.applied.for_delivery = bool(self.offers or self.chunks or self.duplicates)
+        self.applied.for_delivery = bool(self.offers or self.duplicates)
 
     async def _write_devices(
         self, conn: AsyncConnection, statement: Update, ids: set[str], names: Sequence[str]
@@ -230,8 +236,10 @@ class _Work:
 
     def _want(self, device: str, want: Want) -> None:
         row = self.after.get((want.rollout, device))
-        if row is not None and row.offered_at is not None and not row.is_terminal:
-            self.chunks |= set(want.cids)
+        if row is None or not row.is_open(self.now):
+            self.applied.wants_refused["no_open_offer"] += len(want.cids)
+            return
+        self.wants.setdefault(want.rollout, set()).update(want.cids)
 
     def _update(self, item: Incoming, content: Readiness | StateReport | Progress) -> None:
         key = (content.rollout, item.device)

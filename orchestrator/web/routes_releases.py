@@ -3,17 +3,19 @@
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import structlog
 from fastapi import APIRouter, Request
+from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.requests import ClientDisconnect
 
 from orchestrator.errors import ConflictError, NotFoundError, OperationError
-from orchestrator.storage import releases
+from orchestrator.storage import chunk_keeping, releases
+from orchestrator.storage.chunk_keeping import OnBroker
 from orchestrator.storage.releases import ReleaseRecord
 from orchestrator.web.pages import Cursor, Limit, Page, page
 from orchestrator.web.services import Services
@@ -47,7 +49,7 @@ def release_routes(services: Services) -> APIRouter:
         published = await services.delivery.publish_release(release)
         services.controller.wake()
         return {
-            **_view(await _require(services, release)),
+            **await _show(services, release),
             "published_chunk_bytes": published.sent_bytes,
             "behind": published.behind,
         }
@@ -57,19 +59,21 @@ def release_routes(services: Services) -> APIRouter:
         """Releases by id."""
         async with services.db.read() as conn:
             found = await releases.page(conn, after=cursor, limit=limit + 1)
-        return page([_view(record) for record in found], limit, "id")
+            brokers = await chunk_keeping.on_brokers(conn, [record.id for record in found])
+        return page([_view(record, brokers.get(record.id, [])) for record in found], limit, "id")
 
     @router.get("/{product}/{version}")
     async def show_release(product: IdText, version: VersionText) -> dict[str, Any]:
         """One release."""
-        return _view(await _require(services, f"{product}/{version}"))
+        return await _show(services, f"{product}/{version}")
 
     @router.get("/{product}/{version}/chunks")
     async def list_chunks(product: IdText, version: VersionText, limit: Limit = 100, cursor: Cursor = "") -> Page:
         """Chunks and manifest pieces of a release by id, with their ciphertext bytes."""
         release = f"{product}/{version}"
-        await _require(services, release)
-        found = await services.db.look(lambda conn: releases.chunk_page(conn, release, after=cursor, limit=limit + 1))
+        async with services.db.read() as conn:
+            await _require(conn, release)
+            found = await releases.chunk_page(conn, release, after=cursor, limit=limit + 1)
         return page([{"cid": cid, "length": length} for cid, length in found], limit, "cid")
 
     return router
@@ -124,15 +128,25 @@ def _make_room(directory: Path) -> None:
         raise OperationError(f"{directory}: cannot be used: {error.strerror or error}") from error
 
 
-async def _require(services: Services, release: str) -> ReleaseRecord:
+async def _show(services: Services, release: str) -> dict[str, Any]:
     async with services.db.read() as conn:
-        found = await releases.get(conn, release)
+        found = await _require(conn, release)
+        brokers = await chunk_keeping.on_brokers(conn, [release])
+    return _view(found, brokers.get(release, []))
+
+
+async def _require(conn: AsyncConnection, release: str) -> ReleaseRecord:
+    found = await releases.get(conn, release)
     if found is None:
         raise NotFoundError(f"release {release}: not known here; publish it with 'flagship release publish PACKAGE'")
     return found
 
 
-def _view(record: ReleaseRecord) -> dict[str, Any]:
+def _view(record: ReleaseRecord, brokers: Sequence[OnBroker]) -> dict[str, Any]:
     row = asdict(record)
     del row["wrapped_key"]
-    return {**row, "imported_at": rfc3339(record.imported_at)}
+    return {**row, "imported_at": rfc3339(record.imported_at), "brokers": [_on_broker(item) for item in brokers]}
+
+
+def _on_broker(item: OnBroker) -> dict[str, Any]:
+    return {"broker": item.broker, "chunks": item.state.value, "missing_bytes": item.missing_bytes, "why": item.why}

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.config import BrokerSettings, Home, Settings
+from orchestrator.config import Home, Settings
+from orchestrator.config_brokers import BrokerSettings
 from orchestrator.delivery.broker import ManagedBroker
 from orchestrator.delivery.broker_access import client_id, service_connection
 from protocol.mqtt.connection import ConnectionLost, ConnectionSettings, PublishRefused, Session, connect

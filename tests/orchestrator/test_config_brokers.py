@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.broker_rooms import check_files
-from orchestrator.config import BrokerSettings, Home, Settings
+from orchestrator.config import Home, Settings
+from orchestrator.config_brokers import BrokerSettings
 from orchestrator.delivery.broker_access import service_connection
 from orchestrator.errors import NotFoundError, UsageError
 from orchestrator.fleet.enrolment import device_addresses

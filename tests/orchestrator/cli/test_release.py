@@ -198,6 +198,7 @@ def test_list_and_show(tmp_path: Path) -> None:
         "image_bytes": 1_000_000,
         "chunk_bytes": 500_000,
         "imported_at": "2026-11-24T12:00:00Z",
+        "brokers": [{"broker": "main", "chunks": "mirrors-only", "missing_bytes": 9, "why": "needs 9 B more"}],
     }
     served = Served(answer={"items": [row], "next": None})
     with serving(served) as port:
@@ -207,7 +208,7 @@ def test_list_and_show(tmp_path: Path) -> None:
         served.answer = row
         shown = run("show", "gateway/1.1.0", "--home", home, "-o", "json")
         told = run("show", "gateway/1.1.0", "--home", home)
-    assert "gateway/1.1.0" in table.output
+    assert "gateway/1.1.0" in table.output and "mirrors-only" in table.output
     assert json.loads(listed.output) == [row]
     assert json.loads(shown.output) == row
     assert "published" in told.output

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from orchestrator.config import BrokerSettings, Home, Settings, TimingSettings
+from orchestrator.config import Home, Settings, TimingSettings
+from orchestrator.config_brokers import BrokerSettings
 from orchestrator.delivery.broker import ManagedBroker
 from orchestrator.signer.signer import Signer
 from orchestrator.storage.chunk_store import ChunkStore

@@ -90,32 +90,34 @@ class Lab:
         self.chunks.put(cid, data)
         return cid
 
-    async def add_release(self, chunks: Sequence[bytes]) -> None:
-        """A release whose pieces and chunks are these."""
-        sha256 = hashlib.sha256(b"sealed manifest").hexdigest()
+    async def add_release(
+        self, chunks: Sequence[bytes], release: str = RELEASE, pieces: Sequence[bytes] = (), at: datetime | None = None
+    ) -> None:
+        """A release whose pieces and chunks are these; ``chunks`` has the pieces too."""
+        sha256 = hashlib.sha256(b"sealed manifest" if release == RELEASE else release.encode()).hexdigest()
         recipient = self.package_key.public_key()
         wrapped = wrap_key(CEK, recipient, release=sha256, device=PACKAGE_RECIPIENT)
         async with self.db.begin() as conn:
             await conn.execute(
                 insert(releases).values(
-                    id=RELEASE,
+                    id=release,
                     product="gateway",
-                    version="1.1.0",
+                    version=release.partition("/")[2],
                     component="app",
-                    path=f"{RELEASE}/manifest",
+                    path=f"{release}/manifest",
                     length=100,
                     sha256=sha256,
                     counter=1,
-                    info={},
+                    info={"pieces": [self.put(piece) for piece in pieces]},
                     wrapped_key=wrapped,
                     image_bytes=1,
                     chunk_bytes=sum(map(len, chunks)),
                     state="importing",
-                    imported_at=datetime.now(UTC),
+                    imported_at=at or datetime.now(UTC),
                 )
             )
             rows = [
-                {"release": RELEASE, "cid": cid, "length": len(data)}
+                {"release": release, "cid": cid, "length": len(data)}
                 for cid, data in {self.put(data): data for data in chunks}.items()
             ]
             if rows:

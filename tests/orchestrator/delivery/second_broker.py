@@ -8,7 +8,8 @@ import shutil
 import signal
 from pathlib import Path
 
-from orchestrator.config import FurtherBroker, Home
+from orchestrator.config import Home
+from orchestrator.config_brokers import FurtherBroker
 from orchestrator.delivery.broker import find_mosquitto
 from orchestrator.delivery.broker_config import CONFIG_FILE, BrokerPlan, broker_files
 from tests.certificates import free_ports

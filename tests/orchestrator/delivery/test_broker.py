@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.config import BrokerSettings, Home, Settings
+from orchestrator.config import Home, Settings
+from orchestrator.config_brokers import BrokerSettings
 from orchestrator.delivery import broker as broker_module
 from orchestrator.delivery.broker import ManagedBroker
 from orchestrator.errors import ConflictError, OperationError, UnreachableError
@@ -99,7 +100,8 @@ async def test_a_broker_does_not_outlive_a_killed_parent(tmp_path: Path) -> None
         f"""
         import asyncio
         from pathlib import Path
-        from orchestrator.config import BrokerSettings, Home, Settings
+        from orchestrator.config import Home, Settings
+from orchestrator.config_brokers import BrokerSettings
         from orchestrator.delivery.broker import ManagedBroker
         broker = ManagedBroker(
             Home(Path({str(tmp_path)!r})),

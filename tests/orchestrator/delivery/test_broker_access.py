@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.config import BrokerSettings, Home, Settings
+from orchestrator.config import Home, Settings
+from orchestrator.config_brokers import BrokerSettings
 from orchestrator.delivery.broker_access import client_id, service_connection, service_host
 from orchestrator.errors import NotFoundError
 from protocol.identifiers import check_id

@@ -18,7 +18,7 @@ from orchestrator.delivery.signer_watch import SignerWatch
 from orchestrator.errors import OperationError
 from orchestrator.model.rollout import RolloutState
 from orchestrator.rollouts import operations
-from orchestrator.storage import brokers, dirty, published, removals
+from orchestrator.storage import brokers, chunk_keeping, dirty, published, removals
 from orchestrator.storage.tables import assignments
 from orchestrator.storage.tables import published as published_table
 from protocol.clock import SystemClock
@@ -184,7 +184,7 @@ async def test_what_a_broker_missed_is_made_right_when_it_returns(two: Two) -> N
 
 async def _some_chunk(lab: Lab) -> str:
     async with lab.db.read() as conn:
-        return (await published.missing_chunks(conn, "nobody", "", RELEASE))[0][0]
+        return (await chunk_keeping.missing_page(conn, "nobody", "", RELEASE))[0][0]
 
 
 async def test_a_broker_with_an_old_file_forgets_what_was_cleared_and_halted_since(two: Two) -> None:

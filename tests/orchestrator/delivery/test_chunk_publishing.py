@@ -1,69 +1,28 @@
-"""Chunks on a real broker: once each, within the byte budget, whole or not at all."""
+"""Chunks on a real broker: once each, proven, and gone when they are cleared."""
 
-import asyncio
-import contextlib
-import hashlib
 import os
-from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 
 import pytest
-from sqlalchemy import select
 
-from orchestrator.config import BrokerSettings
-from orchestrator.delivery.broker_access import service_connection
-from orchestrator.delivery.chunk_publishing import ChunkPublishing
-from orchestrator.delivery.readback import ReadBack
 from orchestrator.errors import OperationError
-from orchestrator.storage.tables import published
-from protocol.mqtt.connection import Session, connect
-from protocol.topics import DELIVERY, Kind
+from orchestrator.storage import removals
+from protocol.topics import Kind
+from tests.orchestrator.delivery.chunk_yard import chunk_yard
 from tests.orchestrator.delivery.lab import RELEASE, Lab
 
-
-@contextlib.asynccontextmanager
-async def publishing(lab: Lab, max_bytes: int = 2**30) -> AsyncIterator[tuple[ChunkPublishing, Session]]:
-    """A publishing of chunks with a session whose messages are read."""
-    broker = BrokerSettings(**(lab.settings.broker.model_dump() | {"max_retained_bytes": max_bytes}))
-    settings = lab.settings.model_copy(update={"broker": broker})
-    readback = ReadBack()
-    async with connect(service_connection(lab.home, settings, DELIVERY)) as session:
-
-        async def read() -> None:
-            async for message in session.messages():
-                readback.deliver(message)
-
-        task = asyncio.create_task(read())
-        try:
-            yield ChunkPublishing(lab.db, settings, lab.chunks, lab.topics, readback), session
-        finally:
-            task.cancel()
-
-
-async def recorded(lab: Lab) -> set[str]:
-    """Chunk topics that are recorded as held."""
-    async with lab.db.read() as conn:
-        return set(await conn.scalars(select(published.c.topic).where(published.c.kind == Kind.CHUNK.name)))
+NOW = datetime.now(UTC)
 
 
 async def test_only_what_the_broker_lacks_is_sent(lab: Lab) -> None:
-    """A second release that shares chunks costs its own ones."""
-    chunks = [os.urandom(100) for _ in range(20)]
-    await lab.add_release(chunks)
-    async with publishing(lab) as (part, session):
-        assert await part.publish_missing(session, RELEASE) == 2000
-        assert len(await recorded(lab)) == 20
-        assert await part.publish_missing(session, RELEASE) == 0
-
-
-async def test_the_byte_budget_is_kept_before_anything_is_sent(lab: Lab) -> None:
-    """The sentence names figures and the setting; nothing was published. At the budget it fits."""
-    await lab.add_release([os.urandom(100) for _ in range(20)])
-    async with publishing(lab, 1999) as (part, session):
-        with pytest.raises(OperationError, match=r"needs 2000 B more.*max_retained_bytes"):
-            await part.publish_missing(session, RELEASE)
-    assert await recorded(lab) == set()
-    async with publishing(lab, 2000) as (part, session):
-        assert await part.publish_missing(session, RELEASE) == 2000
+    """Once; the bytes that stand there are counted, also by who comes later."""
+    await lab.add_release([os.urandom(100) for _ in range(40)])
+    async with chunk_yard(lab) as yard:
+        assert await yard.publish(RELEASE) == 4000
+        assert await yard.publish(RELEASE) == 0
+        assert (len(await yard.held()), yard.chunks.retained_bytes) == (40, 4000)
+    async with chunk_yard(lab) as yard:
+        assert yard.chunks.retained_bytes == 4000
 
 
 async def test_a_damaged_chunk_is_never_published(lab: Lab) -> None:
@@ -74,9 +33,9 @@ async def test_a_damaged_chunk_is_never_published(lab: Lab) -> None:
     (path,) = [file for file in lab.home.chunks.rglob("*") if file.is_file() and file.read_bytes() == data]
     path.chmod(0o600)
     path.write_bytes(os.urandom(100))
-    async with publishing(lab) as (part, session):
+    async with chunk_yard(lab) as yard:
         with pytest.raises(OperationError, match=rf"chunk {cid[:16]}: missing or damaged"):
-            await part.publish_missing(session, RELEASE)
+            await yard.publish(RELEASE)
     assert await lab.retained(lab.topics.build(Kind.CHUNK, cid=cid)) is None
 
 
@@ -84,10 +43,30 @@ async def test_a_chunk_that_cannot_be_healed_is_forgotten(lab: Lab) -> None:
     """So that publishing its release again asks for it, instead of believing that the broker has it."""
     good, bad = os.urandom(100), os.urandom(100)
     await lab.add_release([good, bad])
-    async with publishing(lab) as (part, session):
-        await part.publish_missing(session, RELEASE)
-        lab.chunks.remove([lab.put(bad)])
-        await part.publish_again(session, [lab.put(good), hashlib.sha256(bad).hexdigest()])
-        assert await recorded(lab) == {lab.topics.build(Kind.CHUNK, cid=lab.put(good))}
+    async with chunk_yard(lab) as yard:
+        await yard.publish(RELEASE)
+        cids = [lab.put(good), lab.put(bad)]
+        lab.chunks.remove([cids[1]])
+        await yard.chunks.publish_again(yard.session, cids)
+        assert (await yard.held(), yard.chunks.retained_bytes) == ({cids[0]}, 100)
+        assert (await yard.on_broker(RELEASE)).state == "lacking"
         with pytest.raises(OperationError, match="import"):
-            await part.publish_missing(session, RELEASE)
+            await yard.publish(RELEASE)
+
+
+async def test_what_is_cleared_is_gone_and_forgotten(lab: Lab) -> None:
+    """Read back as absent; without a marker nothing proves that, and the rows stay."""
+    chunks = [os.urandom(100) for _ in range(20)]
+    await lab.add_release(chunks)
+    async with chunk_yard(lab) as yard:
+        await yard.publish(RELEASE)
+        page = [(lab.put(data), len(data)) for data in chunks[:18]]
+        assert await yard.chunks.clear(yard.session, page, NOW) == 18
+        assert await yard.retains(chunks[0], chunks[17], chunks[18]) == [False, False, True]
+        assert (len(await yard.held()), yard.chunks.retained_bytes) == (2, 200)
+        async with lab.db.read() as conn:
+            assert len(await removals.later(conn, lab.settings.broker.name, after=0, limit=100)) == 18
+        await yard.session.publish(lab.topics.build(Kind.STATUS_SYNC), b"", qos=1, retain=True)
+        yard.chunks._timeout_s = 0.2
+        assert await yard.chunks.clear(yard.session, [(lab.put(chunks[18]), 100)], NOW) == 0
+        assert len(await yard.held()) == 2

@@ -177,6 +177,35 @@ async def test_a_wiped_broker_is_made_right_again(lab: Lab, tmp_path: Path) -> N
     assert after is not None and after.order > before.order
 
 
+async def test_a_wanted_chunk_is_there_before_the_rest_of_a_wiped_broker(lab: Lab) -> None:
+    """Healing is slow here, so that only the want explains it."""
+    slow = lab.settings.broker.model_copy(update={"repair_bytes_s": 1.0})
+    lab.settings = lab.settings.model_copy(update={"broker": slow})
+    chunks = sorted((os.urandom(60_000) for _ in range(200)), key=lab.put)
+    await lab.add_release(chunks)
+    async with lab.running() as delivery:
+        await delivery.publish_release(RELEASE)
+        process = lab.broker.process
+        assert process is not None
+        os.kill(process.pid, signal.SIGKILL)
+        await process.wait()
+        (lab.home.broker / "retained.db").unlink(missing_ok=True)
+
+        async def restarted() -> bool:
+            return lab.broker.process is not process and delivery.connected
+
+        await until(restarted, "a new broker")
+        await lab.broker.ready()
+        delivery.want([lab.put(chunks[-1])])
+
+        async def there() -> bool:
+            return await lab.retained(lab.topics.build(Kind.CHUNK, cid=lab.put(chunks[-1]))) == chunks[-1]
+
+        await until(there, "the wanted chunk")
+        others = [lab.topics.build(Kind.CHUNK, cid=lab.put(data)) for data in chunks[:-1:25]]
+        assert None in [await lab.retained(topic) for topic in others]
+
+
 async def test_a_broker_that_kept_its_state_gets_nothing_twice(lab: Lab) -> None:
     """After a reconnect to a broker whose marker is right, nothing is published again."""
     await lab.add_release([os.urandom(100)])

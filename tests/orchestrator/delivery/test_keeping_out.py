@@ -14,7 +14,8 @@ from aiomqtt import Will
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from orchestrator.config import BrokerSettings, Home, Settings
+from orchestrator.config import Home, Settings
+from orchestrator.config_brokers import BrokerSettings
 from orchestrator.delivery.broker import ManagedBroker
 from orchestrator.delivery.broker_access import service_connection
 from orchestrator.delivery.crl_probe import Answer, ask

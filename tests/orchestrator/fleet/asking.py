@@ -16,7 +16,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 from securesystemslib.signer import CryptoSigner
 
-from orchestrator.config import BrokerSettings, CertificateSettings, Home, Settings
+from orchestrator.config import CertificateSettings, Home, Settings
+from orchestrator.config_brokers import BrokerSettings
 from orchestrator.fleet import claims
 from orchestrator.fleet.authority import create_authority
 from orchestrator.fleet.claims import ClaimPlan, MadeClaim

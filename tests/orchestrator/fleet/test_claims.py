@@ -7,7 +7,7 @@ import pytest
 from cryptography import x509
 from sqlalchemy import select
 
-from orchestrator.config import BrokerSettings
+from orchestrator.config_brokers import BrokerSettings
 from orchestrator.errors import ConflictError, NotFoundError, OperationError, UsageError
 from orchestrator.fleet import claims
 from orchestrator.storage import claims as rows

@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.x509.oid import NameOID
 from securesystemslib.signer import Key
 
-from orchestrator.config import BrokerSettings, Home, MirrorSettings, Settings
+from orchestrator.config import Home, MirrorSettings, Settings
+from orchestrator.config_brokers import BrokerSettings
 from orchestrator.errors import ConflictError, NotFoundError, OperationError, UsageError
 from orchestrator.fleet.authority import create_authority
 from orchestrator.fleet.enrolment import enrol

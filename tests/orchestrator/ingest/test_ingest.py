@@ -18,7 +18,8 @@ from sqlalchemy import text
 
 from orchestrator.config import Home
 from orchestrator.ingest.ingest import LEVEL_EVERY_S, Ingest
-from orchestrator.storage import assignments, devices, dirty, published
+from orchestrator.model.rollout import RolloutState
+from orchestrator.storage import assignments, devices, published, rollouts
 from orchestrator.storage.database import Database
 from protocol.clock import SystemClock
 from protocol.envelopes import sign
@@ -27,8 +28,9 @@ from protocol.reports import READINESS_TYPE, Presence, Progress, Readiness, Want
 from protocol.states import State
 from protocol.topics import RULES, Kind
 from tests.orchestrator.delivery.lab import Lab, until
+from tests.orchestrator.delivery.rows import SPEC
 from tests.orchestrator.ingest.conftest import Desk
-from tests.orchestrator.ingest.speakers import FLEET, TOPICS, Speaker, admit, hint, message, row
+from tests.orchestrator.ingest.speakers import FLEET, NOW, TOPICS, Speaker, admit, hint, message, row
 
 
 async def test_a_report_is_stored_and_wakes_who_must_act(desk: Desk) -> None:
@@ -136,10 +138,11 @@ async def test_a_revoked_device_is_heard_no_more(desk: Desk) -> None:
 
 
 async def test_hints_are_taken_for_what_they_are(desk: Desk) -> None:
-    """Progress moves a percentage, wants mark chunks, presence shows; no hint needs an order."""
+    """Progress moves a percentage, wants reach delivery, presence shows; no hint needs an order."""
     one = Speaker("dev1")
     await admit(desk.db, one, offered=True)
     async with desk.db.begin() as conn:
+        await rollouts.insert(conn, "r-1", SPEC, RolloutState.RUNNING, NOW)
         await conn.execute(text("INSERT INTO release_chunks VALUES ('gateway/1.1.0', :cid, 9)"), {"cid": "a" * 64})
     progress = Progress(rollout="r-1", state=State.DOWNLOADING, percent=12)
     await desk.ingest.take([
@@ -147,10 +150,27 @@ async def test_hints_are_taken_for_what_they_are(desk: Desk) -> None:
         hint(Kind.PRESENCE, "dev1", Presence(session=1, online=True)),
     ])  # fmt: skip
     assert (await row(desk.db, "dev1")).percent == 12
+    assert desk.wanted == [{"a" * 64}]
     async with desk.db.read() as conn:
-        assert [key for _, key, _ in await dirty.take(conn, "main", [Kind.CHUNK], 10)] == ["a" * 64]
         device = await devices.get(conn, "dev1")
     assert device is not None and device.online
+
+
+async def test_a_flood_of_wants_is_bounded_work(desk: Desk) -> None:
+    """Whatever a device wants for ever, delivery hears of a bucket of its own release's chunks; the rest is counted."""
+    one = Speaker("dev1")
+    await admit(desk.db, one, offered=True)
+    cids = [f"{number:064x}" for number in range(640)]
+    async with desk.db.begin() as conn:
+        await rollouts.insert(conn, "r-1", SPEC, RolloutState.RUNNING, NOW)
+        rows = [{"cid": cid, "release": "gateway/1.1.0" if n % 2 else "gateway/9"} for n, cid in enumerate(cids)]
+        await conn.execute(text("INSERT INTO release_chunks VALUES (:release, :cid, 9)"), rows)
+    for _ in range(5):
+        wants = [Want(rollout="r-1", cids=cids[start : start + 64]) for start in range(0, 640, 64)]
+        await desk.ingest.take([hint(Kind.WANT, "dev1", want) for want in wants])
+    assert [len(wanted) for wanted in desk.wanted] == [32]
+    assert desk.wants_dropped("device_limit") == 5 * 640 - 64
+    assert desk.wants_dropped("not_of_release") == 32
 
 
 async def test_a_database_that_fails_loses_no_report(desk: Desk) -> None:

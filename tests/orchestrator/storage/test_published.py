@@ -5,12 +5,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import insert
 
 from orchestrator.storage import published
 from orchestrator.storage.database import Database
 from orchestrator.storage.published import Publication
-from orchestrator.storage.tables import release_chunks
 from protocol.topics import Kind
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
@@ -78,19 +76,6 @@ async def test_brokers_are_apart(db: Database) -> None:
         await published.record(conn, "main", [_item("a")])
         assert await published.get(conn, "other", "a") is None
         assert await published.last_serial(conn, "other") == 0
-
-
-async def test_chunks_that_a_broker_lacks(db: Database) -> None:
-    """A chunk that another release brought is neither sent nor counted twice."""
-    one, two, three = "a" * 64, "b" * 64, "c" * 64
-    rows = [("p/1", one), ("p/1", two), ("p/2", two), ("p/2", three)]
-    async with db.begin() as conn:
-        await conn.execute(insert(release_chunks), [{"release": r, "cid": c, "length": 10} for r, c in rows])
-        held = [Publication(kind=Kind.CHUNK, topic=PREFIX + cid, digest=cid) for cid in (one, two)]
-        await published.record(conn, "main", held)
-        assert await published.missing_chunks(conn, "main", PREFIX, "p/1") == []
-        assert await published.missing_chunks(conn, "main", PREFIX, "p/2") == [(three, 10)]
-        assert await published.retained_chunk_bytes(conn, "main", PREFIX) == 20
 
 
 async def test_the_ingest_generation_is_kept(db: Database) -> None:

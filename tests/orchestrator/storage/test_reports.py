@@ -3,24 +3,27 @@
 import asyncio
 import tempfile
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import insert, text
+from sqlalchemy import insert, text, update
 
 from orchestrator.model.assignment import Assignment
 from orchestrator.model.device import Device, DeviceState
-from orchestrator.storage import assignments, devices, dirty, events
+from orchestrator.model.rollout import RolloutState
+from orchestrator.storage import assignments, devices, dirty, events, rollouts
 from orchestrator.storage.database import Database
 from orchestrator.storage.reports import Applied, Incoming, apply_batch
+from orchestrator.storage.tables import assignments as assignments_table
 from orchestrator.storage.tables import release_chunks
 from protocol.reports import Inventory, Presence, Progress, Readiness, StateReport, Want
 from protocol.states import Phase, State
 from protocol.topics import Kind
+from tests.orchestrator.delivery.rows import SPEC
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 CID = "a" * 64
@@ -194,15 +197,26 @@ async def test_chunks_are_sent_again_to_who_may_have_them(db: Database) -> None:
     await fill(db)
     want = Want(rollout="r-1", cids=[CID, "b" * 64])
     async with db.begin() as conn:
+        await rollouts.insert(conn, "r-1", SPEC, RolloutState.RUNNING, NOW)
         await conn.execute(insert(release_chunks).values(release="gateway/1.1.0", cid=CID, length=9))
-    assert not (await take(db, Incoming("d3", want))).for_delivery
-    assert (await take(db, Incoming("d1", want))).for_delivery
-    assert await marks(db) == {(Kind.CHUNK, CID)}
-    invented = Want(rollout="r-1", cids=["b" * 64])
-    assert not (await take(db, Incoming("d1", invented))).for_delivery
+    applied = await take(db, Incoming("d3", want))
+    assert (applied.wanted, applied.wants_refused) == (set(), {"no_open_offer": 2})
+    applied = await take(db, Incoming("d1", want), Incoming("d2", want))
+    assert (applied.wanted, applied.wants_refused) == ({CID}, {"not_of_release": 1})
+    assert await marks(db) == set()
+    later = NOW + timedelta(days=1)
+    for values in ({"grant": "closed"}, {"grant": "download", "offer_expires": NOW}):
+        async with db.begin() as conn:
+            await conn.execute(update(assignments_table).values(**values))
+        assert (await take(db, Incoming("d1", want))).wanted == set()
+    async with db.begin() as conn:
+        await conn.execute(update(assignments_table).values(offer_expires=later))
+    assert (await take(db, Incoming("d1", want))).wanted == {CID}
     await take(db, state("d1", 1, 1, State.FAILED))
-    await marks(db)
-    assert not (await take(db, Incoming("d1", want))).for_delivery
+    assert (await take(db, Incoming("d1", want))).wanted == set()
+    async with db.begin() as conn:
+        await conn.execute(update(release_chunks).values(release="gateway/1.0.0"))
+    assert (await take(db, Incoming("d2", want))).wants_refused == {"not_of_release": 2}
 
 
 _NAMES = st.sampled_from(["d1", "d2", "d3", "revoked", "nobody"])

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import hashlib
-import os
 import ssl
 from collections.abc import AsyncIterator
 
@@ -21,7 +20,7 @@ from orchestrator.web.routes_chunks import ChunksOnly
 from tests.certificates import free_ports
 from tests.orchestrator.web.conftest import Api, store_release
 
-DATA = os.urandom(3000)
+DATA = bytes(range(256)) * 12
 CID = hashlib.sha256(DATA).hexdigest()
 RELEASE = "gateway/1.1.0"
 
