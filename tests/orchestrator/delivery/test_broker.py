@@ -101,7 +101,7 @@ async def test_a_broker_does_not_outlive_a_killed_parent(tmp_path: Path) -> None
         import asyncio
         from pathlib import Path
         from orchestrator.config import Home, Settings
-from orchestrator.config_brokers import BrokerSettings
+        from orchestrator.config_brokers import BrokerSettings
         from orchestrator.delivery.broker import ManagedBroker
         broker = ManagedBroker(
             Home(Path({str(tmp_path)!r})),
