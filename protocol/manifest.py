@@ -178,9 +178,14 @@ class Artifact(_Model):
     def chunk_refs(self) -> Iterator[ChunkRef]:
         """The chunks with their places in the stream, in order."""
         offset = 0
-        for plain, cid, key, codec, length, body_length in self.chunks:
-            yield ChunkRef(offset, length, _raw(plain), _raw(cid), _raw(key), codec, body_length)
-            offset += length
+        for index, row in enumerate(self.chunks):
+            yield self.chunk_ref(index, offset)
+            offset += row[4]
+
+    def chunk_ref(self, index: int, offset: int) -> ChunkRef:
+        """One chunk, where the caller knows its place in the stream."""
+        plain, cid, key, codec, length, body_length = self.chunks[index]
+        return ChunkRef(offset, length, _raw(plain), _raw(cid), _raw(key), codec, body_length)
 
 
 class Manifest(_Model):

@@ -5,7 +5,8 @@ a cut at any instant costs no more than what was not yet on the disk. All functi
 """
 
 import hashlib
-from collections.abc import Mapping
+from array import array
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -81,7 +82,7 @@ class ArtifactStore:
             ContentError: E_SPACE: no room; E_FORMAT: the manifest contradicts itself.
         """
         self._artifact = artifact
-        self._places = _places(artifact)
+        self._places = _Places(artifact)
         self._deltas = Deltas(artifact, base)
         self._copies = base.copies_of(artifact.files) if base else None
         self._present = self._copied = self._delta_bytes = 0
@@ -116,7 +117,8 @@ class ArtifactStore:
         missing: dict[str, int] = {}
         self._present = self._copied = self._delta_bytes = 0
         self._deltas.begin()
-        for cid, refs in self._places.items():
+        for cid in self._places:
+            refs = self._places[cid]
             whole: bytes | None = None
             torn: list[ChunkRef] = []
             for ref in refs:
@@ -217,14 +219,33 @@ def clear_staging(staging: Path, keep: frozenset[str] = frozenset()) -> None:
             path.unlink(missing_ok=True)
 
 
-def _places(artifact: Artifact) -> dict[str, list[ChunkRef]]:
-    places: dict[str, list[ChunkRef]] = {}
-    try:
-        for ref in artifact.chunk_refs():
-            places.setdefault(ref.cid.hex(), []).append(ref)
-    except ValueError as error:
-        raise ContentError(ErrorCode.FORMAT, "manifest: a chunk's hash or key is not base64") from error
-    for cid, refs in places.items():
-        if len({(ref.sha256, ref.length, ref.key, ref.codec, ref.body_length) for ref in refs}) != 1:
+class _Places:
+    """Where each chunk stands in the stream. An image has thousands: only indices are kept, the rest is looked up."""
+
+    def __init__(self, artifact: Artifact) -> None:
+        self._artifact = artifact
+        self._offsets = array("Q")
+        self._first: dict[str, int] = {}
+        self._further: dict[str, list[int]] = {}
+        try:
+            for index, ref in enumerate(artifact.chunk_refs()):
+                self._offsets.append(ref.offset)
+                self._add(index, ref)
+        except ValueError as error:
+            raise ContentError(ErrorCode.FORMAT, "manifest: a chunk's hash or key is not base64") from error
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._first)
+
+    def __getitem__(self, cid: str) -> list[ChunkRef]:
+        indices = (self._first[cid], *self._further.get(cid, ()))
+        return [self._artifact.chunk_ref(index, self._offsets[index]) for index in indices]
+
+    def _add(self, index: int, ref: ChunkRef) -> None:
+        cid = ref.cid.hex()
+        first = self._first.setdefault(cid, index)
+        if first == index:
+            return
+        if self._artifact.chunks[first] != self._artifact.chunks[index]:
             raise ContentError(ErrorCode.FORMAT, f"manifest: chunk {cid[:16]} is described in two ways")
-    return places
+        self._further.setdefault(cid, []).append(index)
