@@ -79,7 +79,7 @@ def create(
         typer.Option(help=f"A former version, directory or file, to make deltas against; at most {MAX_BASES}."),
     ] = None,
     delta_level: Annotated[
-        int, typer.Option(min=1, max=22, help="zstd level of deltas: 12 is four times as fast and 15 % larger.")
+        int, typer.Option(min=1, max=22, help="zstd level of deltas: 12 is five times as fast and 13 % larger.")
     ] = DELTA_LEVEL,
     home: HomeOption = HERE,
 ) -> None:
