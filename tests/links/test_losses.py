@@ -16,7 +16,7 @@ IMAGE_BYTES = 6_000_000
     "share", [0.05, pytest.param(0.0, marks=pytest.mark.slow), pytest.param(0.1, marks=pytest.mark.slow)]
 )
 async def test_losses_cost_little_more_than_what_was_lost(share: float) -> None:
-    """TLS bytes at the broker, both ways: at most (1.01 + 1.2 x) times the ciphertext where a share x was lost."""
+    """TLS bytes at the broker, both ways: at most (1.01 + 1.2 x) times the ciphertext; x is the share of bytes lost."""
     async with small_fleet() as fleet:
         factory = await asyncio.to_thread(make_tree, fleet.place, "1.0.0", 1000)
         tree = await asyncio.to_thread(make_tree, fleet.place, "1.1.0", IMAGE_BYTES)
