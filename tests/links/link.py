@@ -36,7 +36,7 @@ class Weather:
         up_bytes_s, down_bytes_s: Bandwidth from the client and to it; 0 is none.
         buffer_bytes: What may wait for its turn in each direction.
         reset_after_bytes: To the client, of one connection: then both ends see a reset; 0 is never.
-        hole_up, hole_down: What comes from the client, or goes to it, vanishes.
+        hole_up, hole_down: Nothing passes from the client, or to it, until this ends: then the rest comes, as TCP does.
         refuse: New connections are reset at once.
     """
 
@@ -56,7 +56,7 @@ class Counted:
     """What passed.
 
     Attributes:
-        up_bytes, down_bytes: From clients and to them; what vanished in a hole is not counted.
+        up_bytes, down_bytes: From clients and to them.
         connections, resets: Accepted, and ended by the weather.
     """
 
@@ -89,6 +89,11 @@ class Link:
             self.counted.resets += 1
             pair.reset()
 
+    def strand(self) -> None:
+        """Nothing passes on the present connections ever again, and neither end is told: a NAT that forgot them."""
+        for pair in self.live:
+            pair.is_stranded = True
+
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one client until an end closes or the weather ends it."""
         self.counted.connections += 1
@@ -116,6 +121,7 @@ class _Pair:
     def __init__(self, client: asyncio.StreamWriter, server: asyncio.StreamWriter) -> None:
         self.writers = client, server
         self.ways: tuple[_Way, ...] = ()
+        self.is_stranded = False
         self._ended = asyncio.Event()
 
     async def run(self, *ways: "_Way") -> None:
@@ -162,8 +168,6 @@ class _Way:
         loop = asyncio.get_running_loop()
         with contextlib.suppress(OSError):
             while data := await self.reader.read(READ_BYTES):
-                if self._vanishes():
-                    continue
                 weather, now = self.link.weather, loop.time()
                 rate = weather.up_bytes_s if self.is_up else weather.down_bytes_s
                 self._free_at = max(now, self._free_at) + (len(data) / rate if rate else 0.0)
@@ -175,6 +179,7 @@ class _Way:
                     self.room.clear()
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(self.room.wait(), wait_s)
+                await self._end_of_hole()
         self._flying.append((self._last_due, b""))
         self._sent.set()
 
@@ -188,12 +193,11 @@ class _Way:
                 due, data = self._flying.popleft()
                 if (wait_s := due - loop.time()) > 0:
                     await asyncio.sleep(wait_s)
+                await self._end_of_hole()
                 if not data:
                     if self.writer.can_write_eof():
                         self.writer.write_eof()
                     return
-                if self._vanishes():
-                    continue
                 if not self._pass(data):
                     return
                 await self.writer.drain()
@@ -214,8 +218,10 @@ class _Way:
             asyncio.get_running_loop().call_later(0.01, self.pair.reset)  # what was written leaves first
         return not ends
 
-    def _vanishes(self) -> bool:
-        return self.link.weather.hole_up if self.is_up else self.link.weather.hole_down
+    async def _end_of_hole(self) -> None:
+        while self.pair.is_stranded or (self.link.weather.hole_up if self.is_up else self.link.weather.hole_down):
+            self.room.clear()
+            await self.room.wait()
 
 
 @contextlib.asynccontextmanager
@@ -257,7 +263,7 @@ def _abort(writer: asyncio.StreamWriter) -> None:
 
 
 async def _serve(port: int, weather: Weather) -> None:
-    """Says its port, then obeys lines on standard input: a weather's changes, ``reset`` or ``count``."""
+    """Says its port, then obeys lines on standard input: a weather's changes, ``reset``, ``strand`` or ``count``."""
     lines = asyncio.StreamReader()
     loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
@@ -267,6 +273,8 @@ async def _serve(port: int, weather: Weather) -> None:
             asked = json.loads(line)
             if asked == "reset":
                 made.reset()
+            elif asked == "strand":
+                made.strand()
             elif asked != "count":
                 made.change(**asked)
             print(json.dumps(dataclasses.asdict(made.counted)), flush=True)

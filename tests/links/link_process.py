@@ -27,6 +27,10 @@ class LinkProcess:
         """End every connection with a reset."""
         self._ask("reset")
 
+    def strand(self) -> None:
+        """Nothing passes on the present connections ever again."""
+        self._ask("strand")
+
     def counted(self) -> Counted:
         """What passed so far."""
         return Counted(**self._ask("count"))

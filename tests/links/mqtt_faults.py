@@ -30,7 +30,8 @@ class Faults:
         topic: Part of the topics that are meant.
         drop, duplicate, hold_back, corrupt: Shares from 0 to 1; each PUBLISH has one fate.
         first: Fates of the first ones, before shares count.
-        suback_drop, suback_late_s: SUBACKs that never come, or come after what they announce.
+        suback_drop_each: Each so-many-th SUBACK never comes; 0 is none.
+        suback_late_s: SUBACKs come this much later, after what they announce.
         split_bytes: Everything goes to the device in pieces of this size; 0 is as it comes.
     """
 
@@ -40,7 +41,7 @@ class Faults:
     hold_back: float = 0.0
     corrupt: float = 0.0
     first: tuple[str, ...] = ()
-    suback_drop: float = 0.0
+    suback_drop_each: int = 0
     suback_late_s: float = 0.0
     split_bytes: int = 0
 
@@ -50,7 +51,7 @@ class MqttFaults:
     """One device's way to the broker; made by ``mqtt_faults``.
 
     Attributes:
-        fates: How many had which fate; "passed" is what reached the device whole.
+        fates, fate_bytes: How many PUBLISHes, and bytes of them, had which fate; "pass" is none.
         passed: How often each topic's payload reached the device whole.
     """
 
@@ -58,6 +59,7 @@ class MqttFaults:
     random: Random
     port: int = 0
     fates: Counter[str] = field(default_factory=Counter)
+    fate_bytes: Counter[str] = field(default_factory=Counter)
     passed: Counter[str] = field(default_factory=Counter)
     connections: int = 0
     seen: int = 0
@@ -111,7 +113,8 @@ class _Conversation:
 
     async def _suback(self, head: int, body: bytes) -> None:
         faults = self.hand.faults
-        if self.hand.random.random() < faults.suback_drop:
+        self.hand.fates["suback"] += 1
+        if faults.suback_drop_each and self.hand.fates["suback"] % faults.suback_drop_each == 0:
             self.hand.fates["suback_drop"] += 1
         elif faults.suback_late_s:
             self._later(faults.suback_late_s, _frame(head, body))
@@ -121,8 +124,9 @@ class _Conversation:
     async def _publish(self, head: int, body: bytes) -> None:
         topic, mid, start = _take_apart(head, body, is_5=self.is_5)
         fate = self.hand.fate() if self.hand.faults.topic in topic and len(body) > start else "pass"
-        self.hand.fates[fate] += 1
         packet = _frame(head, body)
+        self.hand.fates[fate] += 1
+        self.hand.fate_bytes[fate] += len(packet)
         match fate:
             case "drop":
                 await self._acknowledge(mid)

@@ -19,7 +19,7 @@ class Row:
     Attributes:
         what: In words, for the table.
         weather, faults: From the beginning.
-        then: What happens in mid-transfer: changes of the weather, ``reset``, ``restart``, ``next broker``.
+        then: What happens in mid-transfer: changes of the weather, ``reset``, ``strand``, ``restart``, ``next broker``.
         after_s: How long that lasts, where it ends.
         seen: What says why, while it goes on and afterwards: codes of refusals, or words of the log.
         ends: Whether the right image must be reached; otherwise the device goes on trying, with the reason visible.
@@ -50,12 +50,34 @@ ROWS = (
     ),
     Row("hole", "nothing arrives for 2.5 s", NARROW, then={"hole_down": True}, after_s=2.5, seen=("chunks_lost",)),
     Row("deaf", "nothing is heard of the device for 2.5 s", NARROW, then={"hole_up": True}, after_s=2.5),
-    Row("drop", "30 % of the chunks are lost", faults=Faults(drop=0.3), seen=("chunks_lost",)),
+    Row(
+        "silence",
+        "nothing passes either way for 2.5 s",
+        NARROW,
+        then={"hole_up": True, "hole_down": True},
+        after_s=2.5,
+        seen=("chunks_lost",),
+    ),
+    Row(
+        "stranded",
+        "a NAT forgets the connection in mid-transfer, and tells nobody",
+        NARROW,
+        then={"strand": True},
+        sections={"broker": {"keepalive_s": 5, "timeout_s": 1.0}},
+        seen=("chunks_lost",),
+    ),
+    Row("drop", "15 % of the chunks are lost", faults=Faults(drop=0.15, first=("drop",)), seen=("chunks_lost",)),
     Row("burst", "a whole window is lost", faults=Faults(first=("drop",) * 16), seen=("chunks_lost",)),
     Row("duplicate", "half of the chunks come twice", faults=Faults(duplicate=0.5)),
     Row("late", "40 % of the chunks come 300 ms late, behind others", faults=Faults(hold_back=0.4)),
-    Row("damaged", "20 % of the chunks are damaged", faults=Faults(corrupt=0.2), seen=("E_CHUNK",)),
+    Row("damaged", "20 % of the chunks are damaged", faults=Faults(corrupt=0.2, first=("corrupt",)), seen=("E_CHUNK",)),
     Row("subacks late", "chunks before the SUBACK", faults=Faults(suback_late_s=0.2)),
+    Row(
+        "subacks lost",
+        "each third SUBACK never comes",
+        faults=Faults(suback_drop_each=3),
+        sections={"broker": {"timeout_s": 1.0}},
+    ),
     Row("splinters", "packets in pieces of 701 B", faults=Faults(split_bytes=701)),
     Row("restart", "the agent is killed in mid-transfer", NARROW, then={"restart": True}),
     Row(
@@ -67,6 +89,14 @@ ROWS = (
         Weather(down_bytes_s=40_000),
         sections={"download": {"min_rate_bytes_s": 200_000, "slow_window_s": 1.5}},
         then={"next broker": False},
+        seen=("E_SLOW",),
+    ),
+    Row(
+        "drip",
+        "in mid-transfer the broker comes down to 4 kB/s; there is another",
+        NARROW,
+        sections={"download": {"min_rate_bytes_s": 200_000, "slow_window_s": 1.5}},
+        then={"down_bytes_s": 4_000.0, "next broker": False},
         seen=("E_SLOW",),
     ),
     Row(

@@ -19,11 +19,14 @@ from tests.integration.small_fleet import SmallFleet, installed, make_package, m
 from tests.links.link import Link, link
 from tests.links.mqtt_faults import MqttFaults, mqtt_faults
 from tests.links.rows import MIDDLE_BYTES, Row
+from tests.links.verified import verified_chunks
 
 IMAGE_BYTES = 1_500_000
 DEADLINE_S = 60.0
 ENDLESS_S = 6.0
 """How long those that never end are watched."""
+THREADS_END_S = 0.5
+"""A killed process writes nothing more; the threads of a cancelled task do, for a moment."""
 
 
 @dataclass
@@ -33,7 +36,7 @@ class Run:
     Attributes:
         version: That the device runs at the end, and whether it is byte for byte what was released.
         said: Codes of refusals, and events of the agent's log.
-        fetched_bytes: Verified ciphertext; of ``chunk_bytes`` that the release has.
+        verified: Chunks that were verified and kept, and ``twice`` those of them that were it more than once.
     """
 
     row: Row
@@ -41,8 +44,8 @@ class Run:
     is_whole: bool = False
     state: State | None = None
     said: set[str] = field(default_factory=set)
-    fetched_bytes: int = 0
-    chunk_bytes: int = 0
+    verified: int = 0
+    twice: int = 0
     fates: dict[str, int] = field(default_factory=dict)
     error: str = ""
 
@@ -51,7 +54,7 @@ async def run_rows(rows: Sequence[Row]) -> dict[str, Run]:
     """Run all rows at once against one fleet."""
     runs = {row.name: Run(row) for row in rows}
     names = {row.name: f"d{number:03}" for number, row in enumerate(rows)}
-    with _captured() as log:
+    with _captured() as log, verified_chunks() as verified:
         async with small_fleet() as fleet, contextlib.AsyncExitStack() as stack:
             factory = make_tree(fleet.place, "1.0.0", 1_000)
             tree = make_tree(fleet.place, "1.1.0", IMAGE_BYTES)
@@ -59,7 +62,6 @@ async def run_rows(rows: Sequence[Row]) -> dict[str, Run]:
             for row in rows:
                 await fleet.enrol([names[row.name]], factory, **copy.deepcopy(row.sections))
             ways = {row.name: await stack.enter_async_context(_way(fleet, names[row.name], row)) for row in rows}
-            chunk_bytes = (await fleet.call("get", "/releases/gateway/1.1.0"))["chunk_bytes"]
             fleet.start_agents(list(names.values()))
             await fleet.roll_out("r-1", "1.1.0")
             await asyncio.gather(*(_run(fleet, names[row.name], ways[row.name], runs[row.name]) for row in rows))
@@ -68,7 +70,8 @@ async def run_rows(rows: Sequence[Row]) -> dict[str, Run]:
                 run.version, run.is_whole = installed(home), _same(tree, home)
                 run.state = agent.runner.update.state if agent.runner.update else None
                 run.said |= set(agent._refusals.counts)
-                run.chunk_bytes = chunk_bytes
+                times = [count for (device, _), count in verified.items() if device == names[name]]
+                run.verified, run.twice = len(times), sum(count > 1 for count in times)
                 run.fates = dict(ways[name][1].fates)
     for name, run in runs.items():
         run.said |= {str(entry["event"]) for entry in log if entry.get("device_id") == names[name]}
@@ -97,11 +100,12 @@ async def _way(fleet: SmallFleet, name: str, row: Row) -> AsyncIterator[tuple[Li
         brokers = [{"host": "127.0.0.1", "port": made.port}]
         if "next broker" in row.then:
             brokers.append({"host": "127.0.0.1", "port": port})
-        _set_brokers(home, brokers)
+        set_brokers(home, brokers)
         yield made, hand
 
 
-def _set_brokers(home: DeviceHome, brokers: list[dict[str, Any]]) -> None:
+def set_brokers(home: DeviceHome, brokers: list[dict[str, Any]]) -> None:
+    """Let a device know these addresses and no others."""
     file = IdentityFiles(home).enrolment
     file.write_text(json.dumps({**json.loads(file.read_text()), "brokers": brokers}))
 
@@ -119,22 +123,23 @@ async def _run(fleet: SmallFleet, name: str, way: tuple[Link, MqttFaults], run: 
                 await asyncio.sleep(ENDLESS_S)
     except TimeoutError:
         run.error = f"not there after {DEADLINE_S:g} s"
-    run.fetched_bytes += fleet.agents[name]._fetcher.progress.standing.fetched_bytes
 
 
 async def _happen(fleet: SmallFleet, name: str, made: Link, run: Run) -> None:
     then = dict(run.row.then)
     if then.pop("restart", False):
-        run.fetched_bytes += fleet.agents[name]._fetcher.progress.standing.fetched_bytes
         run.said |= set(fleet.agents[name]._refusals.counts)
         fleet.tasks[name].cancel()
         await asyncio.gather(fleet.tasks[name], return_exceptions=True)
+        await asyncio.sleep(THREADS_END_S)
         fleet.start_agents([name])
     if then.pop("next broker", False):
         made.change(refuse=True)
         made.reset()
     if then.pop("reset", False):
         made.reset()
+    if then.pop("strand", False):
+        made.strand()
     if then:
         made.change(**then)
         if run.row.after_s:

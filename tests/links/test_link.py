@@ -87,19 +87,36 @@ async def test_a_reset_comes_in_mid_packet() -> None:
         assert made.counted.down_bytes == 200_002
 
 
-async def test_a_hole_swallows_and_ends() -> None:
-    """What goes into it never comes out; afterwards the connection is as it was."""
+async def test_a_hole_lets_nothing_through_until_it_ends() -> None:
+    """Then all of it comes, in order: TCP sends again what was not acknowledged."""
     async with _echo() as port, link(port) as made:
         reader, writer = await asyncio.open_connection("127.0.0.1", made.port)
         made.change(hole_down=True)
-        writer.write(b"lost")
+        writer.write(b"late")
         await writer.drain()
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(reader.read(4), 0.2)
         made.change(hole_down=False)
-        writer.write(b"kept")
-        assert await asyncio.wait_for(reader.readexactly(4), 5) == b"kept"
+        assert await asyncio.wait_for(reader.readexactly(4), 5) == b"late"
         writer.close()
+
+
+async def test_a_stranded_connection_is_silent_for_good_and_a_new_one_is_not() -> None:
+    """As where a NAT forgot it."""
+    async with _echo() as port, link(port) as made:
+        reader, writer = await asyncio.open_connection("127.0.0.1", made.port)
+        writer.write(b"x")
+        await reader.readexactly(1)
+        made.strand()
+        writer.write(b"lost")
+        made.change()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(reader.read(4), 0.2)
+        other_reader, other = await asyncio.open_connection("127.0.0.1", made.port)
+        other.write(b"kept")
+        assert await asyncio.wait_for(other_reader.readexactly(4), 5) == b"kept"
+        writer.close()
+        other.close()
 
 
 async def test_connections_are_refused_and_reset_at_will() -> None:
