@@ -1,0 +1,89 @@
+"""Row: bytes on the wire for each byte of ciphertext, for the whole life of an update, of a real agent.
+
+Counted both ways as TCP payload, from the agent's first byte to its last: TLS handshakes, trust, announcement, offers,
+reports, sealed manifest, SUBSCRIBEs, acknowledgements, and the broker's last words. Lost messages are counted too: they
+were sent. Compressible images are held against their ciphertext as well, and against what they are as files.
+"""
+
+import asyncio
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+from benchmarks.delivery.link import Link
+from benchmarks.delivery.lossy_broker import LossyBroker
+from benchmarks.delivery.one_agent import RealAgent, real_agent
+from benchmarks.delivery.releases import Published, chunks, publish_random
+from benchmarks.delivery.results import samples
+from benchmarks.orchestrator_cpu import HARDWARE, Fleet, running_fleet
+from benchmarks.packing import make_image
+from orchestrator.config import Home
+from orchestrator.demo.fleet import ORCHESTRATOR_TIMES
+from orchestrator.demo.processes import command
+
+GOAL, GOAL_LOSS = 1.01, 1.2
+LOSSES = (0.02, 0.05)
+
+
+async def measure(rounds: int, size_mb: int = 20) -> dict[str, Any]:
+    """Without loss, with some, and for an image that compresses."""
+    found: dict[float, list[float]] = {0.0: [], **{loss: [] for loss in LOSSES}}
+    lost: dict[float, list[float]] = {loss: [] for loss in LOSSES}
+    async with running_fleet(ORCHESTRATOR_TIMES) as fleet, AsyncExitStack() as stack:
+        home = Home(fleet.home)
+        link = Link(home.load().broker.device_port)
+        port = await link.start()
+        stack.push_async_callback(link.close)
+        door = Link(port)  # what the agent was told; it leads to the broker or to the one that loses messages
+        agent = await stack.enter_async_context(real_agent(fleet, await door.start()))
+        stack.push_async_callback(door.close)
+        for number in range(rounds):
+            for loss, column in found.items():
+                published = await publish_random(fleet, size_mb * 10**6)
+                broker = LossyBroker(port, *home.certificate("broker"), agent.identity, loss)
+                door.port = await broker.start() if loss else port
+                column.append(await _update(agent, link, published, f"r-{number}-{round(100 * loss)}"))
+                await broker.close()
+                if loss:
+                    lost[loss].append(broker.dropped / (broker.dropped + broker.passed))
+        door.port = port
+        image = fleet.place / "image"
+        await asyncio.to_thread(make_image, image, size_mb * 10**6)
+        plain = sum(path.stat().st_size for path in image.rglob("*") if path.is_file())
+        published = await _publish(fleet, image, "2.0.0")
+        compressible = await _update(agent, link, published, "r-compressible")
+    return {
+        "image_mb": size_mb,
+        "mean_chunk_bytes": round(published.size_bytes / len(published.chunks)),
+        "wire_per_ciphertext": samples(found[0.0]),
+        "lossy": [
+            {"loss": samples(lost[loss]), "wire_per_ciphertext": samples(found[loss])} for loss in LOSSES
+        ],
+        "compressible": {
+            "wire_per_ciphertext": round(compressible, 4),
+            "wire_per_image": round(compressible * published.size_bytes / plain, 4),
+        },
+    }
+
+
+def limit(loss: float) -> float:
+    """What the goal allows with a share of messages lost."""
+    return GOAL + GOAL_LOSS * loss
+
+
+async def _publish(fleet: Fleet, tree: Path, version: str) -> Published:
+    package = fleet.place / f"{version}.package"
+    await command(
+        "flagship", "release", "create", "--home", fleet.home, tree, "--version", version, "--hardware", HARDWARE,
+        "-o", package,
+    )  # fmt: skip
+    await fleet.publish(package)
+    return Published(version, await asyncio.to_thread(chunks, package, Home(fleet.home).load().fleet))
+
+
+async def _update(agent: RealAgent, link: Link, published: Published, rollout: str) -> float:
+    before = link.bytes
+    async with agent.running():
+        await agent.update(rollout, published.version)
+    await asyncio.sleep(0.2)  # the last bytes
+    return (link.bytes - before) / published.size_bytes
