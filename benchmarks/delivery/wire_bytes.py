@@ -46,7 +46,7 @@ async def measure(rounds: int, size_mb: int = 20) -> dict[str, Any]:
                 await broker.close()
                 if loss:
                     lost[loss].append(broker.dropped / (broker.dropped + broker.passed))
-        door.port = port
+        door.port, chunk = port, published.size_bytes / len(published.chunks)
         image = fleet.place / "image"
         await asyncio.to_thread(make_image, image, size_mb * 10**6)
         plain = sum(path.stat().st_size for path in image.rglob("*") if path.is_file())
@@ -54,7 +54,7 @@ async def measure(rounds: int, size_mb: int = 20) -> dict[str, Any]:
         compressible = await _update(agent, link, published, "r-compressible")
     return {
         "image_mb": size_mb,
-        "mean_chunk_bytes": round(published.size_bytes / len(published.chunks)),
+        "mean_chunk_bytes": round(chunk),
         "wire_per_ciphertext": samples(found[0.0]),
         "lossy": [
             {"loss": samples(lost[loss]), "wire_per_ciphertext": samples(found[loss])} for loss in LOSSES
