@@ -24,15 +24,25 @@ from orchestrator.demo.processes import Server, command
 GOAL_MB = 80.0
 GOAL_GROWTH_MB = 5.0
 FILE_BYTES = 200_000
+CHANGED_EVERY = 8
+"""Files of an image, one of which differs from the version before."""
 SEED = 7
 
 
-def make_image(target: Path, size_mb: int) -> None:
-    """Files of bytes that compress to about half, as programs do."""
+def make_image(target: Path, size_mb: int, changed_every: int = 0) -> None:
+    """Files of bytes that compress to about half, as programs do.
+
+    Args:
+        target: A folder that is not there yet.
+        size_mb: Of all files.
+        changed_every: One file in so many has some bytes more than it would have; 0: none has.
+    """
     source = random.Random(SEED)
     target.mkdir(parents=True)
     for number in range(size_mb * 1_000_000 // FILE_BYTES):
         noise = source.randbytes(FILE_BYTES // 2)
+        if changed_every and number % changed_every == 0:
+            noise = noise[: FILE_BYTES // 4] + b"changed" + noise[FILE_BYTES // 4 :]
         (target / f"part-{number:05}").write_bytes(noise + b"the same text again and again\n" * (FILE_BYTES // 60))
 
 
@@ -44,14 +54,24 @@ def high_water_mb(pid: int) -> float:
     raise RuntimeError("the kernel tells no VmHWM")
 
 
-async def measure(size_mb: int) -> float:
-    """VmHWM in MB of an agent that took an image of this size."""
+async def measure(size_mb: int, *, delta: bool = False) -> float:
+    """VmHWM in MB of an agent that took an image of this size.
+
+    Args:
+        size_mb: Of the image.
+        delta: The device runs an image that differs in some files, and the release has deltas against it.
+    """
     with tempfile.TemporaryDirectory(prefix="flagship-bench-") as name:
         place = Path(name)
         home, device, health = place / "home", place / "device", "true"
         make_image(place / "image", size_mb)
-        (place / "factory").mkdir()
-        (place / "factory" / "app").write_text("one\n")
+        against: tuple[str | Path, ...] = ()
+        if delta:
+            make_image(place / "factory", size_mb, CHANGED_EVERY)
+            against = ("--delta-from", place / "factory", "--delta-level", "3")
+        else:
+            (place / "factory").mkdir()
+            (place / "factory" / "app").write_text("one\n")
         api, devices, services = free_ports(3)
         ports = ("--api-port", str(api), "--device-port", str(devices), "--service-port", str(services))
         await command("flagship", "init", home, "--product", "gateway", *ports)
@@ -63,7 +83,7 @@ async def measure(size_mb: int) -> float:
             package = place / "image.package"
             await command(
                 "flagship", "release", "create", "--home", home, place / "image", "--product", "gateway",
-                "--version", "1.1.0", "--hardware", "rev-a", "-o", package,
+                "--version", "1.1.0", "--hardware", "rev-a", "-o", package, *against,
             )  # fmt: skip
             await command("flagship", "release", "publish", "--home", home, package)
             await command(

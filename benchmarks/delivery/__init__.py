@@ -1,1 +1,1 @@
-"""What delivery costs and how quickly it is, beside the best that a user would pick instead; ``make bench-delivery``."""
+"""What delivery costs and how quickly it is, beside what a user would pick instead: ``make bench-delivery``."""

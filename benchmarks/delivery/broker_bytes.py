@@ -18,7 +18,6 @@ from benchmarks.orchestrator_cpu import running_fleet
 from device_client.config import DownloadSection
 from orchestrator.config import Home
 
-GOAL_NGINX, GOAL_RAW = 1.0, 0.85
 FILE = "image"
 LIVE = 8
 """Messages that the publisher of the fan-out has unacknowledged."""
@@ -116,7 +115,8 @@ def fan_out(port: int, published: Published, files: dict[str, Identity], ciphers
         device.close()
         return total
 
-    return lambda: sum(at_once([publish, *(partial(one, device) for device in lines)]))
+    calls: list[Callable[[], int]] = [publish, *(partial(one, device) for device in lines)]
+    return lambda: sum(at_once(calls))
 
 
 def _fetch(device: MqttDevice, sizes: dict[str, int], limits: DownloadSection) -> int:
@@ -133,4 +133,3 @@ def _rate(server: Served, published: Published, devices: int, ready: Callable[[]
     if total != devices * published.size_bytes:
         raise RuntimeError(f"delivered: expected {devices * published.size_bytes} B, found {total}")
     return total / 1e6 / used
-

@@ -57,7 +57,7 @@ async def _serving(place: Path) -> AsyncIterator[tuple[int, str]]:
     if not (environment / "bin" / "aerich").exists():
         raise RuntimeError("gooseBit is not installed; run benchmarks/delivery/setup.sh")
     (port,) = free_ports(1)
-    place.mkdir()
+    await asyncio.to_thread(place.mkdir)
     env = {
         **os.environ,
         "GOOSEBIT_DB_URI": f"sqlite:///{place}/db.sqlite3",
@@ -70,12 +70,17 @@ async def _serving(place: Path) -> AsyncIterator[tuple[int, str]]:
         f'location = "{migrations}"\nsrc_folder = "./."\n'
     )
     with (place / "goosebit.log").open("wb") as log:
-        words = {"cwd": place, "env": env, "stdout": log, "stderr": log}
-        upgrade = await asyncio.create_subprocess_exec(str(environment / "bin" / "aerich"), "upgrade", **words)
+        upgrade = await asyncio.create_subprocess_exec(
+            str(environment / "bin" / "aerich"), "upgrade", cwd=place, env=env, stdout=log, stderr=log
+        )
         if await upgrade.wait():
-            raise RuntimeError(f"gooseBit: its database could not be made: {(place / 'goosebit.log').read_text()[-500:]}")
+            raise RuntimeError(
+                f"gooseBit: its database could not be made: {(place / 'goosebit.log').read_text()[-500:]}"
+            )
         python = str(environment / "bin" / "python")
-        server = await asyncio.create_subprocess_exec(python, "-m", "goosebit", **words)
+        server = await asyncio.create_subprocess_exec(
+            python, "-m", "goosebit", cwd=place, env=env, stdout=log, stderr=log
+        )
     try:
         address = f"http://127.0.0.1:{port}"
         await _until_up(address)

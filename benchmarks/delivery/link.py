@@ -94,7 +94,7 @@ class Link:
                     start = max(loop.time(), way.free_at)
                     way.free_at = start + (len(data) / self.rate_bytes_s if self.rate_bytes_s else 0.0)
                     queue.put(way.free_at + self.round_trip_s / 2, data)
-                    while queue.bytes > most and not sender.done():
+                    while queue.waiting_bytes > most and not sender.done():
                         await queue.until_less()
             while queue.parts and not sender.done():
                 await queue.until_less()
@@ -108,13 +108,13 @@ class _Queue:
     """What is on its way, with the time at which it arrives."""
 
     parts: deque[tuple[float, bytes]] = field(default_factory=deque)
-    bytes: int = 0
+    waiting_bytes: int = 0
     come: asyncio.Event = field(default_factory=asyncio.Event)
     gone: asyncio.Event = field(default_factory=asyncio.Event)
 
     def put(self, due: float, data: bytes) -> None:
         self.parts.append((due, data))
-        self.bytes += len(data)
+        self.waiting_bytes += len(data)
         self.come.set()
 
     async def next(self) -> tuple[float, bytes]:
@@ -124,7 +124,7 @@ class _Queue:
         return self.parts[0]
 
     def pop(self) -> None:
-        self.bytes -= len(self.parts.popleft()[1])
+        self.waiting_bytes -= len(self.parts.popleft()[1])
         self.gone.set()
 
     async def until_less(self) -> None:

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.delivery.raw_clients import Identity
 from benchmarks.orchestrator_cpu import HARDWARE, PRODUCT, Fleet
 from device_client.config import DeviceHome
 from device_client.identity_files import IdentityFiles
@@ -22,11 +23,8 @@ from protocol.reports import STATE_TYPE, StateReport
 from protocol.states import State
 from protocol.topics import DELIVERY, INGEST, RULES, Kind, Topics
 
-from benchmarks.delivery.raw_clients import Identity  # isort: skip
-
 DEVICE = "real"
 UPDATE_TIMEOUT_S = 300.0
-TIMES = {key: value for key, value in DEVICE_TIMES.items() if key != "chunk_timeout_s"}
 
 
 @dataclass
@@ -80,7 +78,9 @@ class RealAgent:
 
 
 @asynccontextmanager
-async def real_agent(fleet: Fleet, port: int, factory: Path | None = None, version: str = "0.9.0") -> AsyncIterator[RealAgent]:
+async def real_agent(
+    fleet: Fleet, port: int, factory: Path | None = None, version: str = "0.9.0"
+) -> AsyncIterator[RealAgent]:
     """Enrol one device that reaches the broker at ``port``, and watch what is said to it and by it."""
     home = fleet.place / "real"
     if factory is None:
@@ -100,7 +100,7 @@ async def real_agent(fleet: Fleet, port: int, factory: Path | None = None, versi
     answers.write_text(json.dumps(data))
     await command("flagship-device", "enrol", "--home", home, "--accept", answers)
     with (home / "device.toml").open("a") as file:
-        file.write("\n[timing]\n" + "".join(f"{key} = {value}\n" for key, value in TIMES.items()))
+        file.write("\n[timing]\n" + "".join(f"{key} = {value}\n" for key, value in DEVICE_TIMES.items()))
     times = Times()
     watches = [
         asyncio.create_task(_watch(fleet.home, times, DELIVERY, Kind.OFFER)),

@@ -17,6 +17,8 @@ LIBRARY = "libnode108"
 KERNEL = "linux-image-cloud-amd64"
 FIXED = "11111111-2222-3333-4444-555555555555"
 EPOCH = 1_700_000_000
+SIZE = "144M"
+"""Of an image; its files are about 100 MB."""
 TIMEOUT_S = 300.0
 
 
@@ -101,7 +103,7 @@ def _images(cache: Path, place: Path) -> list[Pair]:
 def _make_ext4(file: Path, tree: Path, words: Sequence[str]) -> None:
     options = ("-q", "-F", "-d", str(tree), "-U", FIXED, "-E", f"hash_seed={FIXED},root_owner=0:0", *words)
     program = shutil.which("mkfs.ext4", path=os.environ["PATH"] + ":/usr/sbin:/sbin") or "mkfs.ext4"
-    _run(program, *options, str(file), "192M", env={"E2FSPROGS_FAKE_TIME": str(EPOCH)})
+    _run(program, *options, str(file), SIZE, env={"E2FSPROGS_FAKE_TIME": str(EPOCH)})
 
 
 def _unpacked(cache: Path, packages: Sequence[tuple[str, str]], target: Path) -> Path:
@@ -130,7 +132,13 @@ def _compare(a: str, b: str) -> int:
 
 def _run(*words: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> str:
     done = subprocess.run(
-        words, cwd=cwd, env={**os.environ, **(env or {})}, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+        words,
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
     )
     if done.returncode:
         raise RuntimeError(f"{' '.join(words[:3])} ended with {done.returncode}: {done.stderr.strip()[-500:]}")

@@ -31,7 +31,7 @@ def xdelta3(pair: Pair, place: Path) -> int:
 
 
 def casync(pair: Pair, place: Path) -> int:
-    """casync's own chunks, 64 KiB on average, compressed: the new ones, and the index."""
+    """Its own chunks, 64 KiB on average, compressed: the new ones, and the index."""
     store, index = place / "store", place / "index.caibx"
     sizes = []
     for file in (pair.old, pair.new):

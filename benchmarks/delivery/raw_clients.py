@@ -126,7 +126,8 @@ class MqttDevice:
 
     def fetch(self, sizes: Mapping[str, int], window: int, window_bytes: int) -> int:
         """Fetch topics by windows, as the agent does; each payload's hash is the end of its topic. Returns bytes."""
-        total, done = 0, []
+        total = 0
+        done: list[str] = []
         for topics in windows(sizes, window, window_bytes):
             self.subscribe(topics, done)
             awaited = set(topics)

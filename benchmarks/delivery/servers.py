@@ -93,7 +93,7 @@ def moved_bytes(pid: int) -> int:
 @asynccontextmanager
 async def nginx(place: Path, home: Home, root: Path) -> AsyncIterator[Served]:
     """HTTPS for the files below ``root``, with the fleet's own certificates and one worker."""
-    place.mkdir()
+    await asyncio.to_thread(place.mkdir)
     (port,) = free_ports(1)
     certificate, key = (path.resolve() for path in home.certificate("broker"))
     user = "user root;" if os.geteuid() == 0 else ""
@@ -106,7 +106,7 @@ async def nginx(place: Path, home: Home, root: Path) -> AsyncIterator[Served]:
 @asynccontextmanager
 async def plain_mosquitto(place: Path, home: Home) -> AsyncIterator[Served]:
     """A mosquitto with TLS and client certificates, and no access lists: fan-out as it is."""
-    place.mkdir()
+    await asyncio.to_thread(place.mkdir)
     (port,) = free_ports(1)
     certificate, key = (path.resolve() for path in home.certificate("broker"))
     user = "root" if os.geteuid() == 0 else "mosquitto"

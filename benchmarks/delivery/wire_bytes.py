@@ -21,7 +21,6 @@ from orchestrator.config import Home
 from orchestrator.demo.fleet import ORCHESTRATOR_TIMES
 from orchestrator.demo.processes import command
 
-GOAL, GOAL_LOSS = 1.01, 1.2
 LOSSES = (0.02, 0.05)
 
 
@@ -56,19 +55,12 @@ async def measure(rounds: int, size_mb: int = 20) -> dict[str, Any]:
         "image_mb": size_mb,
         "mean_chunk_bytes": round(chunk),
         "wire_per_ciphertext": samples(found[0.0]),
-        "lossy": [
-            {"loss": samples(lost[loss]), "wire_per_ciphertext": samples(found[loss])} for loss in LOSSES
-        ],
+        "lossy": [{"loss": samples(lost[loss]), "wire_per_ciphertext": samples(found[loss])} for loss in LOSSES],
         "compressible": {
             "wire_per_ciphertext": round(compressible, 4),
             "wire_per_image": round(compressible * published.size_bytes / plain, 4),
         },
     }
-
-
-def limit(loss: float) -> float:
-    """What the goal allows with a share of messages lost."""
-    return GOAL + GOAL_LOSS * loss
 
 
 async def _publish(fleet: Fleet, tree: Path, version: str) -> Published:
