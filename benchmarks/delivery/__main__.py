@@ -68,10 +68,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         row, since = ROWS[name], time.monotonic()
         found = asyncio.run(row.measure(options.rounds or row.rounds))
         results.write_row(options.json, name, {"rounds": options.rounds or row.rounds, **found})
+        if options.json == results.FILE:
+            table.write(table.README, results.read(options.json))
         print(f"{name}: measured in {time.monotonic() - since:.0f} s", flush=True)
     print(table.text(results.read(options.json)))
-    if options.json == results.FILE:
-        table.write(table.README, results.read(options.json))
     return 0
 
 
