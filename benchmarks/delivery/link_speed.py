@@ -12,7 +12,6 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-from benchmarks.delivery.link import Link
 from benchmarks.delivery.one_agent import RealAgent, real_agent
 from benchmarks.delivery.raw_clients import Identity, MqttDevice
 from benchmarks.delivery.releases import Published, publish_random
@@ -22,6 +21,7 @@ from benchmarks.orchestrator_cpu import running_fleet
 from device_client.config import DownloadSection
 from orchestrator.config import Home
 from orchestrator.demo.fleet import ORCHESTRATOR_TIMES
+from tests.links.link_process import link_process
 
 LINKS = ((20, 50), (20, 200), (100, 50), (100, 200))
 """Mbit/s and milliseconds of the round trip."""
@@ -43,15 +43,14 @@ async def measure(rounds: int, seconds: float = SECONDS) -> dict[str, Any]:
         root = fleet.place / "html"
         root.mkdir()
         web = await stack.enter_async_context(nginx(fleet.place / "nginx", Home(fleet.home), root))
-        way, aside = Link(Home(fleet.home).load().broker.device_port), Link(web.port)
-        port, web_port = await way.start(), await aside.start()
-        stack.push_async_callback(way.close)
-        stack.push_async_callback(aside.close)
-        agent = await stack.enter_async_context(real_agent(fleet, port))
+        way = stack.enter_context(link_process(Home(fleet.home).load().broker.device_port))
+        aside = stack.enter_context(link_process(web.port))
+        agent = await stack.enter_async_context(real_agent(fleet, way.port))
         for number in range(rounds):
             for (mbit, milliseconds), column in found.items():
                 for one in (way, aside):
-                    one.rate_bytes_s, one.round_trip_s = mbit * 1e6 / 8, milliseconds / 1000
+                    rate = mbit * 1e6 / 8
+                    one.change(delay_s=milliseconds / 2000, up_bytes_s=rate, down_bytes_s=rate)
                 if not number:
                     tiny = await publish_random(fleet, TINY_BYTES)
                     async with agent.running():
@@ -59,8 +58,8 @@ async def measure(rounds: int, seconds: float = SECONDS) -> dict[str, Any]:
                 published = await publish_random(fleet, _image_bytes(mbit, seconds))
                 (root / FILE).write_bytes(b"".join(published.chunks.values()))
                 column["ours"].append(await _agent(agent, published, f"r-{number}-{mbit}-{milliseconds}"))
-                column["https"].append(await _curl(web_port, agent.identity, published.size_bytes))
-                column["single"].append(await asyncio.to_thread(_single, port, agent.identity, published))
+                column["https"].append(await _curl(aside.port, agent.identity, published.size_bytes))
+                column["single"].append(await asyncio.to_thread(_single, way.port, agent.identity, published))
     limits = DownloadSection()
     return {
         "window": {"count": limits.max_window, "bytes": limits.window_bytes},

@@ -10,47 +10,46 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-from benchmarks.delivery.link import Link
-from benchmarks.delivery.lossy_broker import LossyBroker
 from benchmarks.delivery.one_agent import RealAgent, real_agent
 from benchmarks.delivery.releases import Published, chunks, publish_random
 from benchmarks.delivery.results import samples
 from benchmarks.orchestrator_cpu import HARDWARE, Fleet, running_fleet
 from benchmarks.packing import make_image
+from device_client.config import DeviceHome
 from orchestrator.config import Home
 from orchestrator.demo.fleet import ORCHESTRATOR_TIMES
 from orchestrator.demo.processes import command
+from tests.links.link import Link, link
+from tests.links.mqtt_faults import Faults, mqtt_faults
 
 LOSSES = (0.02, 0.05)
 
 
-async def measure(rounds: int, size_mb: int = 20) -> dict[str, Any]:
+async def measure(rounds: int, size_mb: int = 40) -> dict[str, Any]:
     """Without loss, with some, and for an image that compresses."""
     found: dict[float, list[float]] = {0.0: [], **{loss: [] for loss in LOSSES}}
     lost: dict[float, list[float]] = {loss: [] for loss in LOSSES}
     async with running_fleet(ORCHESTRATOR_TIMES) as fleet, AsyncExitStack() as stack:
         home = Home(fleet.home)
-        link = Link(home.load().broker.device_port)
-        port = await link.start()
-        stack.push_async_callback(link.close)
-        door = Link(port)  # what the agent was told; it leads to the broker or to the one that loses messages
-        agent = await stack.enter_async_context(real_agent(fleet, await door.start()))
-        stack.push_async_callback(door.close)
+        counted = await stack.enter_async_context(link(home.load().broker.device_port))
+        # What the agent is told; it leads to the broker, or to the one that loses messages.
+        door = await stack.enter_async_context(link(counted.port))
+        agent = await stack.enter_async_context(real_agent(fleet, door.port))
         for number in range(rounds):
             for loss, column in found.items():
                 published = await publish_random(fleet, size_mb * 10**6)
-                broker = LossyBroker(port, *home.certificate("broker"), agent.identity, loss)
-                door.port = await broker.start() if loss else port
-                column.append(await _update(agent, link, published, f"r-{number}-{round(100 * loss)}"))
-                await broker.close()
+                faults = mqtt_faults(home, DeviceHome(agent.home), counted.port, Faults(drop=loss), seed=number)
+                async with faults as hand:
+                    door.target = "127.0.0.1", hand.port if loss else counted.port
+                    column.append(await _update(agent, counted, published, f"r-{number}-{round(100 * loss)}"))
                 if loss:
-                    lost[loss].append(broker.dropped / (broker.dropped + broker.passed))
-        door.port, chunk = port, published.size_bytes / len(published.chunks)
+                    lost[loss].append(hand.fates["drop"] / hand.fates.total())
+        door.target, chunk = ("127.0.0.1", counted.port), published.size_bytes / len(published.chunks)
         image = fleet.place / "image"
         await asyncio.to_thread(make_image, image, size_mb * 10**6)
         plain = sum(path.stat().st_size for path in image.rglob("*") if path.is_file())
         published = await _publish(fleet, image, "2.0.0")
-        compressible = await _update(agent, link, published, "r-compressible")
+        compressible = await _update(agent, counted, published, "r-compressible")
     return {
         "image_mb": size_mb,
         "mean_chunk_bytes": round(chunk),
@@ -73,9 +72,13 @@ async def _publish(fleet: Fleet, tree: Path, version: str) -> Published:
     return Published(version, await asyncio.to_thread(chunks, package, Home(fleet.home).load().fleet))
 
 
-async def _update(agent: RealAgent, link: Link, published: Published, rollout: str) -> float:
-    before = link.bytes
+async def _update(agent: RealAgent, counted: Link, published: Published, rollout: str) -> float:
+    before = _bytes(counted)
     async with agent.running():
         await agent.update(rollout, published.version)
     await asyncio.sleep(0.2)  # the last bytes
-    return (link.bytes - before) / published.size_bytes
+    return (_bytes(counted) - before) / published.size_bytes
+
+
+def _bytes(counted: Link) -> int:
+    return counted.counted.up_bytes + counted.counted.down_bytes

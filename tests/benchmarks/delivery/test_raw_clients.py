@@ -1,15 +1,13 @@
-"""Light devices on a real broker, with and without a lossy one before it."""
+"""Light devices say and check what an agent does, on a real broker."""
 
 import asyncio
 import hashlib
 import os
 from collections.abc import AsyncIterator
-from functools import partial
 from pathlib import Path
 
 import pytest
 
-from benchmarks.delivery.lossy_broker import LossyBroker
 from benchmarks.delivery.raw_clients import Identity, MqttDevice, windows
 from benchmarks.delivery.servers import Served, plain_mosquitto
 from orchestrator.config import Home
@@ -62,24 +60,6 @@ async def test_a_light_device_fetches_retained_chunks_by_windows(home: Home, bro
         assert await asyncio.to_thread(device.fetch, sizes, 8, 2**20) == sum(sizes.values())
     assert device.line.cipher.startswith("TLSv1.3 ")
     device.close()
-
-
-@pytest.mark.parametrize("ratio", [0.0, 0.5], ids=["none", "half"])
-async def test_what_is_dropped_is_counted_and_does_not_block_the_rest(home: Home, broker: Served, ratio: float) -> None:
-    """The broker takes a lost message for acknowledged; all that were sent are either passed on or counted."""
-    sizes = await _retain(home, broker.port, 40)
-    lossy = LossyBroker(broker.port, *home.certificate("broker"), _identity(home), ratio)
-    port = await lossy.start()
-    async with asyncio.timeout(DEADLINE_S):
-        device = await asyncio.to_thread(MqttDevice, port, _identity(home), "d1")
-        await asyncio.to_thread(partial(device.subscribe, list(sizes)))
-        while lossy.dropped + lossy.passed < len(sizes):
-            await asyncio.sleep(0.01)
-        got = [await asyncio.to_thread(device.take) for _ in range(lossy.passed)]
-    assert {topic for topic, _ in got} <= set(sizes)
-    assert (lossy.dropped > 0) is (ratio > 0)
-    device.close()
-    await lossy.close()
 
 
 def test_windows_keep_both_bounds() -> None:
