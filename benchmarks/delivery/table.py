@@ -132,11 +132,14 @@ def _whole_update(row: Found) -> Iterator[Line]:
 def _wire_bytes(row: Found) -> Iterator[Line]:
     ratio = row["wire_per_ciphertext"]["median"]
     what = f"bytes on the wire / ciphertext, a whole update of {row['image_mb']} MB"
-    yield Line(f"{what}, no loss", f"{ratio:.4f}", f"<= {WIRE_GOAL:g}", ratio <= WIRE_GOAL)
+    why = (
+        f"the device sends {row['up_per_ciphertext']['median']:.4f}; chunks have {row['mean_chunk_bytes']} B on average"
+    )
+    yield Line(f"{what}, no loss", f"{ratio:.4f}", f"<= {WIRE_GOAL:g}", ratio <= WIRE_GOAL, why)
     for lossy in row["lossy"]:
         loss, ratio = lossy["loss"]["median"], lossy["wire_per_ciphertext"]["median"]
         limit = WIRE_GOAL + LOSS_FACTOR * loss
-        yield Line(f"the same, {loss:.1%} of messages lost", f"{ratio:.4f}", f"<= {limit:.4f}", ratio <= limit)
+        yield Line(f"the same, {loss:.1%} of messages lost", f"{ratio:.4f}", f"<= {limit:.4f}", ratio <= limit, why)
     image = row["compressible"]
     found = f"{image['wire_per_ciphertext']:.4f}; of the image {image['wire_per_image']:.3f}"
     yield Line("the same, Python's standard library, no loss", found, "reported")
@@ -196,6 +199,7 @@ def _agent_steps(row: Found) -> Iterator[Line]:
         f"{row['total_ms_per_mb']['median']:.2f} ms: {steps}; {share:.1%}",
         f"<= {OWN_GOAL:.0%}",
         share <= OWN_GOAL,
+        "; ".join(f"`{line}` {part:.1%}" for line, part in row["dearest_lines"].items()),
     )
 
 

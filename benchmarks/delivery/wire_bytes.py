@@ -7,6 +7,7 @@ were sent. Compressible images are held against their ciphertext as well, and ag
 
 import asyncio
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ async def measure(rounds: int, size_mb: int = 40) -> dict[str, Any]:
     """Without loss, with some, and for an image that compresses."""
     found: dict[float, list[float]] = {0.0: [], **{loss: [] for loss in LOSSES}}
     lost: dict[float, list[float]] = {loss: [] for loss in LOSSES}
+    ups: list[float] = []
     async with running_fleet(ORCHESTRATOR_TIMES) as fleet, AsyncExitStack() as stack:
         home = Home(fleet.home)
         counted = await stack.enter_async_context(link(home.load().broker.device_port))
@@ -41,19 +43,23 @@ async def measure(rounds: int, size_mb: int = 40) -> dict[str, Any]:
                 faults = mqtt_faults(home, DeviceHome(agent.home), counted.port, Faults(drop=loss), seed=number)
                 async with faults as hand:
                     door.target = "127.0.0.1", hand.port if loss else counted.port
-                    column.append(await _update(agent, counted, published, f"r-{number}-{round(100 * loss)}"))
-                if loss:
+                    up, down = await _update(agent, counted, published, f"r-{number}-{round(100 * loss)}")
+                    column.append(up + down)
+                if not loss:
+                    ups.append(up)
+                else:
                     lost[loss].append(hand.fates["drop"] / hand.fates.total())
         door.target, chunk = ("127.0.0.1", counted.port), published.size_bytes / len(published.chunks)
         image = fleet.place / "image"
         await asyncio.to_thread(make_image, image, size_mb * 10**6)
         plain = sum(path.stat().st_size for path in image.rglob("*") if path.is_file())
         published = await _publish(fleet, image, "2.0.0")
-        compressible = await _update(agent, counted, published, "r-compressible")
+        compressible = sum(await _update(agent, counted, published, "r-compressible"))
     return {
         "image_mb": size_mb,
         "mean_chunk_bytes": round(chunk),
         "wire_per_ciphertext": samples(found[0.0]),
+        "up_per_ciphertext": samples(ups),
         "lossy": [{"loss": samples(lost[loss]), "wire_per_ciphertext": samples(found[loss])} for loss in LOSSES],
         "compressible": {
             "wire_per_ciphertext": round(compressible, 4),
@@ -72,13 +78,10 @@ async def _publish(fleet: Fleet, tree: Path, version: str) -> Published:
     return Published(version, await asyncio.to_thread(chunks, package, Home(fleet.home).load().fleet))
 
 
-async def _update(agent: RealAgent, counted: Link, published: Published, rollout: str) -> float:
-    before = _bytes(counted)
+async def _update(agent: RealAgent, counted: Link, published: Published, rollout: str) -> tuple[float, float]:
+    before = replace(counted.counted)
     async with agent.running():
         await agent.update(rollout, published.version)
     await asyncio.sleep(0.2)  # the last bytes
-    return (_bytes(counted) - before) / published.size_bytes
-
-
-def _bytes(counted: Link) -> int:
-    return counted.counted.up_bytes + counted.counted.down_bytes
+    up, down = counted.counted.up_bytes - before.up_bytes, counted.counted.down_bytes - before.down_bytes
+    return up / published.size_bytes, down / published.size_bytes
