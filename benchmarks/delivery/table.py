@@ -188,6 +188,7 @@ def _agent_peak(row: Found) -> Iterator[Line]:
             f"{' and '.join(f'{peak:.1f}' for peak in peaks.values())} MB",
             f"< {PEAK_GOAL_MB:g} MB, growth <= {GROWTH_GOAL_MB:g} MB",
             max(peaks.values()) < PEAK_GOAL_MB and growth <= GROWTH_GOAL_MB,
+            f"the manifest of the largest image, parsed and by chunk id, takes {row['manifest_mb']:g} MB",
         )
 
 

@@ -26,7 +26,7 @@ from tests.links.mqtt_faults import Faults, mqtt_faults
 LOSSES = (0.02, 0.05)
 
 
-async def measure(rounds: int, size_mb: int = 40) -> dict[str, Any]:
+async def measure(rounds: int, size_mb: int = 30) -> dict[str, Any]:
     """Without loss, with some, and for an image that compresses."""
     found: dict[float, list[float]] = {0.0: [], **{loss: [] for loss in LOSSES}}
     lost: dict[float, list[float]] = {loss: [] for loss in LOSSES}
