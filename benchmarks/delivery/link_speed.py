@@ -25,7 +25,7 @@ from tests.links.link_process import link_process
 
 LINKS = ((20, 50), (20, 200), (100, 50), (100, 200))
 """Mbit/s and milliseconds of the round trip."""
-SECONDS = 3.0
+SECONDS = 6.0
 """About this long the link is busy with the image of one round."""
 SINGLE_CHUNKS = 16
 TINY_BYTES = 1000
