@@ -18,7 +18,7 @@ ARGS ?=
 # Tests wait for brokers and processes most of the time; a file's tests stay together, for they share what they started.
 AT_ONCE := -n 2 --dist loadfile
 
-.PHONY: help setup broker token demo test test-all check format lock bench clean
+.PHONY: help setup broker token demo test test-all check format lock bench bench-delivery clean
 
 help:
 	@echo 'make demo      set up, then run a whole fleet on this machine (ARGS="--devices 12")'
@@ -27,6 +27,7 @@ help:
 	@echo 'make check     format, lint, types, layers; under a minute'
 	@echo 'make format    let ruff rewrite what it can'
 	@echo 'make bench     run the benchmarks'
+	@echo 'make bench-delivery  delivery beside its peers, which it installs (ARGS="link_speed --rounds 5")'
 	@echo 'make setup     only the set-up: .venv, locked dependencies, mosquitto'
 	@echo 'make lock      resolve the dependencies anew into requirements/*.txt (needs uv)'
 	@echo 'make clean     remove .venv and caches'
@@ -87,6 +88,9 @@ format: $(STAMP)
 bench: setup
 	@for file in $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py)); do \
 	  echo "== $$file"; $(BIN)/python $$file $(ARGS) || exit 1; done
+
+bench-delivery: setup
+	$(BIN)/python -m benchmarks.delivery $(ARGS)
 
 # The device's and the orchestrator's files take their versions from the largest one.
 COMPILE := uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes --no-header

@@ -143,7 +143,8 @@ class Driver:
 class Drivers:
     """Many devices in this process, each with its own connection."""
 
-    def __init__(self, homes: Sequence[Path]) -> None:
+    def __init__(self, homes: Sequence[Path], kind: type[Driver] = Driver) -> None:
+        self._kind = kind
         self._homes = [DeviceHome(home) for home in homes]
         self._stack = AsyncExitStack()
         self._tasks: list[asyncio.Task[None]] = []
@@ -201,4 +202,4 @@ class Drivers:
         reporter = Reporter(topics, enrolment.device, identity.load_report_signer(home), SystemClock())
         reporter.attach(session, number)
         values = {"device": {"id": enrolment.device, "product": product, "hardware": hardware}}
-        return Driver(session, reporter, topics, settings_from(values, "benchmark"))
+        return self._kind(session, reporter, topics, settings_from(values, "benchmark"))
