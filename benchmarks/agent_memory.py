@@ -18,6 +18,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parent.parent))  # for what stands beside this file
+
+from benchmarks._device_install import device_agent
 from orchestrator.demo.fleet import DEVICE_TIMES, ORCHESTRATOR_TIMES, free_ports, until_serving
 from orchestrator.demo.processes import Server, command
 
@@ -76,7 +79,8 @@ async def measure(size_mb: int, *, delta: bool = False) -> float:
         ports = ("--api-port", str(api), "--device-port", str(devices), "--service-port", str(services))
         await command("flagship", "init", home, "--product", "gateway", *ports)
         serve = Server(place / "serve.log", ["flagship", "serve", "--home", home], ORCHESTRATOR_TIMES)
-        agent = Server(place / "agent.log", ["flagship-device", "run", "--config", device])
+        words, env = await asyncio.to_thread(device_agent)
+        agent = Server(place / "agent.log", [*words, "run", "--config", device], env)
         try:
             await serve.start()
             await until_serving(api, serve)
