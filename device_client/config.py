@@ -96,6 +96,7 @@ class DownloadSection(Section):
         window: Chunks in the first windows; fewer after losses, more while all arrives.
         max_window: The most in one window; brokers drop larger bursts silently.
         window_bytes: The most bytes in one window; as many are asked for as the link's bandwidth and delay need.
+        qos: Of subscriptions to chunks; 0 suits brokers that are slow with 1, as ``flagship broker check`` finds out.
         rate_limit_bytes_s: Average transfer rate; 0 means no limit.
         min_rate_bytes_s: A broker whose chunks come slower is left for another source or broker (E_SLOW); 0: never.
         slow_window_s: What that is averaged over, of time in which chunks were waited for.
@@ -106,6 +107,7 @@ class DownloadSection(Section):
     window: Annotated[int, Field(ge=1, le=MAX_WINDOW)] = 16
     max_window: Annotated[int, Field(ge=1, le=MAX_WINDOW)] = MAX_WINDOW
     window_bytes: Annotated[int, Field(ge=MAX_CIPHERTEXT_BYTES, le=16 * 2**20)] = 4 * 2**20
+    qos: Literal[0, 1] = 1
     rate_limit_bytes_s: Annotated[int, Field(ge=0)] = 0
     min_rate_bytes_s: Annotated[int, Field(ge=0)] = 0
     slow_window_s: Seconds = 60

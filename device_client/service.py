@@ -89,7 +89,7 @@ class Agent:
         self.runner = Runner(Journal(home.journal), timing, clock, self._random)
         self._verifier.unasked_until = self._unasked_until
         self._reporter = Reporter(self._topics, me.id, identity.load_report_signer(home), believed)
-        self._source = MqttSource(self._topics)
+        self._source = MqttSource(self._topics, qos=settings.download.qos)
         self._last_update = LastUpdate(home.state / "last-update")
         book = ApprovalBook(home.state / "approvals.json", home.approvals)
         self._keeper = GateKeeper(self._gates(book, believed), settings, self._verifier, self.runner.announcements)

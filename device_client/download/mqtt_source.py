@@ -69,8 +69,11 @@ class MqttSource:
         received_bytes: Of chunks that were asked for and came, since this was made.
     """
 
-    def __init__(self, topics: Topics, max_bytes: int = RULES[Kind.CHUNK].max_bytes) -> None:
+    def __init__(
+        self, topics: Topics, max_bytes: int = RULES[Kind.CHUNK].max_bytes, qos: int = RULES[Kind.CHUNK].qos
+    ) -> None:
         self._topics = topics
+        self._qos = qos
         self._max_bytes = max_bytes
         self._session: ChunkSession | None = None
         self._attached = asyncio.Event()
@@ -194,9 +197,8 @@ class MqttSource:
         await asyncio.gather(self._subscribe(window, session, cids), self._unsubscribe(session, finished))
 
     async def _subscribe(self, window: _Window, session: ChunkSession, cids: list[str]) -> None:
-        qos = RULES[Kind.CHUNK].qos
         try:
-            await session.subscribe([(self._topic(cid), qos) for cid in cids], timeout_s=ANSWER_S)
+            await session.subscribe([(self._topic(cid), self._qos) for cid in cids], timeout_s=ANSWER_S)
         except FlagshipError as error:
             log.info("chunk_subscribe_failed", detail=str(error), chunks=len(cids))
             window.is_gone = isinstance(error, ConnectionLost)

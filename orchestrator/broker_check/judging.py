@@ -179,7 +179,7 @@ def _qos(figures: Figures) -> Finding:
     if best_qos(figures) == 1:
         return Finding("QoS cost", Verdict.FIT, figure, limit)
     return Finding(
-        "QoS cost", Verdict.LIMITED, figure, limit, "QoS 0 suits this broker better; losses are asked for again"
+        "QoS cost", Verdict.LIMITED, figure, limit, "set download.qos = 0 on devices; what is lost is asked for again"
     )
 
 

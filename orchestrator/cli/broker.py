@@ -17,7 +17,7 @@ from orchestrator.cli.client import ApiClient
 from orchestrator.cli.output import HERE, Format, FormatOption, HomeOption, show_json, show_rows
 from orchestrator.config import Home, Settings
 from orchestrator.delivery.broker_access import service_connection
-from orchestrator.errors import OperationError, UsageError
+from orchestrator.errors import NotFoundError, OperationError, UsageError
 from protocol.topics import DELIVERY, Topics
 
 WAITS = 7
@@ -46,6 +46,7 @@ def list_brokers(output: FormatOption = Format.TABLE, home: HomeOption = HERE) -
 
 @app.command()
 def check(
+    broker: Annotated[str, typer.Argument(help="Its name in config.toml; by default the first.")] = "",
     host: Annotated[str, typer.Option(help="Another broker than the home's; needs the options below.")] = "",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Where it listens for services.")] = 8884,
     device_port: Annotated[int, typer.Option(min=1, max=65535, help="Where it listens for devices.")] = 8883,
@@ -62,7 +63,7 @@ def check(
 ) -> None:
     """Probe a broker: exit code 0 fit (perhaps with limits), 1 unfit, 9 not reached. What it publishes is cleared."""
     place = Home(home)
-    settings = place.load()
+    settings = _of_broker(place.load(), broker)
     delivery = _delivery(place, settings, (host, port), ca, certificate, key)
     bounds = Bounds(timeout_s=timeout, most_bytes=megabytes * 2**20, others=topics)
     given = _pair("--device-certificate", device_certificate, "--device-key", device_key)
@@ -72,6 +73,15 @@ def check(
         device = Access(*address, name, delivery.ca, *files) if files else None
         figures = check_broker(Topics(settings.fleet), delivery, device, bounds, _say)
     _show(figures, judge(figures), output)
+
+
+def _of_broker(settings: Settings, name: str) -> Settings:
+    """The settings as the named broker sees them."""
+    found = [broker for broker in settings.all_brokers if not name or broker.name == name]
+    if not found:
+        known = ", ".join(broker.name for broker in settings.all_brokers)
+        raise NotFoundError(f"broker {name}: not in config.toml, which has {known}")
+    return settings.for_broker(found[0])
 
 
 def _delivery(

@@ -68,6 +68,20 @@ async def test_topics_are_those_of_the_protocol() -> None:
     assert seen == [TOPICS.build(Kind.CHUNK, cid=CIDS[0])]
 
 
+async def test_the_quality_of_service_is_the_devices_own() -> None:
+    """1, or what its settings say for a broker that is slow with 1."""
+    seen: list[int] = []
+
+    class Listening(Session):
+        async def subscribe(self, filters: Sequence[tuple[str, int]], *, timeout_s: float | None = None) -> None:
+            seen.extend(qos for _, qos in filters)
+
+    for source in (MqttSource(TOPICS), MqttSource(TOPICS, qos=0)):
+        source.attach(Listening())
+        await source.collect(CIDS[:1], 0.001)
+    assert seen == [1, 0]
+
+
 async def test_a_window_ends_when_all_came() -> None:
     """The wait ends with the last chunk, long before silence does; one SUBSCRIBE asked for all."""
     session = Session()

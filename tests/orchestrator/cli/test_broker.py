@@ -56,6 +56,7 @@ def test_another_broker_is_named_by_address(run: Run, served: Home) -> None:
         (("--device-key", "a.key"), 2, "--device-certificate and --device-key come together"),
         (("--certificate", "none.pem", "--key", "none.key"), 1, "none.pem"),
         (("--topics", "5"), 2, "--topics"),
+        (("nowhere",), 3, "broker nowhere: not in config.toml, which has main"),
     ],
 )
 def test_what_cannot_be_is_one_sentence(run: Run, words: tuple[str, ...], code: int, says: str) -> None:
