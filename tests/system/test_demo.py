@@ -47,7 +47,7 @@ def test_the_demo_shows_what_the_readme_says() -> None:
     assert summary["devices"] == DEVICES
     assert summary["resumed_devices"] == 2
     assert summary["image_bytes"] > 1_000_000
-    # Each chunk is published once and delivered to each device: the second release shares nearly all of the first.
+    # Each chunk is published once: the second release shares nearly all of the first. What devices have is not fetched.
     assert summary["published_chunk_bytes"] < summary["image_bytes"]
-    assert summary["delivered_chunk_bytes"] > (DEVICES - 1) * summary["published_chunk_bytes"]
+    assert 0 < summary["delivered_chunk_bytes"] < DEVICES * summary["published_chunk_bytes"] / 4
     assert summary["seconds"] <= MAX_SECONDS

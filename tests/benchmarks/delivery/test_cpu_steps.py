@@ -23,7 +23,7 @@ def _line(function: FunctionType, text: str) -> tuple[str, str, int]:
     ("function", "text", "step"),
     [
         (staging.Stage.write, "os.pwrite", "write"),
-        (encryption.open_chunk, "sha256(ciphertext)", "verify"),
+        (encryption.open_chunk, "sha256(plain)", "verify"),
         (Plan.next_window, "chosen.append", OWN),
     ],
     ids=["write", "verify", "own"],

@@ -25,5 +25,5 @@ def test_the_time_of_children_counts() -> None:
 
 def test_a_process_that_is_not_there_is_an_error() -> None:
     """Nobody's CPU time is taken for that of a server."""
-    with pytest.raises(RuntimeError, match="one mosquitto, found 0"):
-        named(os.getpid(), "mosquitto")
+    with pytest.raises(RuntimeError, match="one no-such-server, found 0"):
+        named(os.getpid(), "no-such-server")
