@@ -16,6 +16,11 @@ MAX_REASONS = 8
 OTHERS = "others"
 _STATE = "state:"
 _UNDER_WAY = frozenset({StageState.OPEN, StageState.SOAKING})
+_HAVE_IT = (
+    State.FETCHED, State.INSTALLING, State.INSTALLED, State.ACTIVATING, State.VERIFYING, State.COMMITTING,
+    State.SUCCEEDED, State.ROLLING_BACK, State.ROLLED_BACK, State.INCONSISTENT,
+)  # fmt: skip
+"""States that no device reaches without the whole image."""
 
 
 def fleet_status(
@@ -69,7 +74,7 @@ def rollout_status(
                 counts={key.removeprefix(_STATE): n for key, n in sorted(counts.items()) if key.startswith(_STATE)},
                 reasons=_most_frequent(reasons.get(stage.position, {})),
                 figures=[figure for position, figure in figures if position == stage.position],
-                moved=_moved([counts], stage.members * image_bytes) if stage.state in _UNDER_WAY else None,
+                moved=_moved([counts], stage.members, image_bytes) if stage.state in _UNDER_WAY else None,
             )
         )
     return RolloutStatus(
@@ -85,7 +90,7 @@ def rollout_status(
         untouched=untouched(facts.counts, members),
         excluded=sum(excluded(counts) for counts in facts.counts.values()),
         stages=stages,
-        moved=_moved(list(facts.counts.values()), members * image_bytes),
+        moved=_moved(list(facts.counts.values()), members, image_bytes),
     )
 
 
@@ -122,11 +127,16 @@ def device_status(device: Device, newest: Assignment | None, now: datetime) -> D
     )
 
 
-def _moved(counts: Sequence[Mapping[str, int]], expected: int) -> BytesMoved:
+def _moved(counts: Sequence[Mapping[str, int]], members: int, image_bytes: int) -> BytesMoved:
+    """Hints of progress may be lost, or never come from a device without a link: its state says the same."""
+    expected = members * image_bytes
+    whole = image_bytes * sum(stage.get(f"{_STATE}{state}", 0) for stage in counts for state in _HAVE_IT)
     fetched, delta, copied, present = (
         sum(stage.get(f"bytes:{way}", 0) for stage in counts) for way in ("fetched", "delta", "copied", "present")
     )
-    return BytesMoved(fetched=fetched, delta=delta, copied=copied, present=min(present, expected), expected=expected)
+    return BytesMoved(
+        fetched=fetched, delta=delta, copied=copied, present=min(max(present, whole), expected), expected=expected
+    )
 
 
 def _most_frequent(reasons: Mapping[str, int]) -> dict[str, int]:

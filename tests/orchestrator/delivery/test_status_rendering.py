@@ -57,6 +57,14 @@ def test_bytes_are_summed_for_stages_that_are_under_way() -> None:
     assert all(stage.moved is None for stage in status.stages if stage.state in ("pending", "passed"))
 
 
+def test_who_has_the_whole_image_counts_though_it_never_said_how_far_it_was() -> None:
+    """A device without a link says its outcome and no progress."""
+    counts = {0: {"state:succeeded": 3, "state:rolled_back": 1, "state:failed": 1, "bytes:present": 10}, 1: {}}
+    moved = rollout_status(facts(counts=counts), {}, NOW, image_bytes=100).moved
+    assert moved is not None
+    assert (moved.present, moved.expected) == (400, 2000)
+
+
 def test_reasons_are_the_most_frequent_ones() -> None:
     """Devices choose the words: what is rare stands together, and nobody is lost."""
     reasons = {f"gate: code_{n:03}": n for n in range(1, 101)}
