@@ -71,7 +71,8 @@ class Mirror:
     def hang_up(self) -> None:
         """End every connection."""
         for writer in self.writers:
-            writer.transport.abort()
+            with contextlib.suppress(AttributeError):  # of Python 3.11.2, where it was closed already
+                writer.transport.abort()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection."""
