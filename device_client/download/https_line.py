@@ -16,6 +16,7 @@ import h11
 
 from device_client import network
 from device_client.download.https_answer import Answer, announced_bytes, answer_of, header
+from device_client.download.https_handshake import begin_tls
 from protocol.chunks import MAX_CIPHERTEXT_BYTES
 from protocol.errors import FlagshipError
 
@@ -252,16 +253,19 @@ async def connect(
                 network.tie(sock, interface)
             async with asyncio.timeout(timeout_s):
                 await loop.sock_connect(sock, address)
-                reader, writer = await asyncio.open_connection(
-                    sock=sock, ssl=context, server_hostname=origin.host, limit=_READ_BYTES
-                )
-            return Line(reader, writer, origin, request_timeout_s, heard)
         except (OSError, TimeoutError) as error:
             sock.close()
             failure = _why(error)
+            continue
         except BaseException:
             sock.close()
             raise
+        try:
+            async with asyncio.timeout(timeout_s):
+                reader, writer = await begin_tls(sock, context, origin.host, _READ_BYTES, timeout_s)
+            return Line(reader, writer, origin, request_timeout_s, heard)
+        except (OSError, TimeoutError) as error:
+            failure = _why(error)
     raise LineLostError(f"{origin}: {failure}")
 
 
