@@ -53,6 +53,7 @@ class ChunkSources:
             medium: The place for what people hand in; asked first, while something is there.
         """
         self._medium = medium
+        self._has_medium = False
         self._home = home
         self._settings = settings
         self._leave = leave
@@ -66,11 +67,16 @@ class ChunkSources:
     async def present(self) -> SourceSet:
         """The set, for a download that begins: with the mirrors that are signed now."""
         named = await asyncio.to_thread(self._named)
-        if named != self._sections:
+        if named != self._sections or self._has_medium != self._is_medium_known:
             await self._set.release()
             self._sections = named
             self._sources, self._set = self._make()
         return self._set
+
+    @property
+    def _is_medium_known(self) -> bool:
+        # One that was never handed in is no preferred source that is away: nothing waits for it.
+        return self._medium is not None and self._medium.was_handed_in
 
     def watch(self) -> None:
         """Leave who is too slow; called a few times a second."""
@@ -91,7 +97,8 @@ class ChunkSources:
         download, timing = self._settings.download, self._settings.timing
         sources = [self._maker.make(section) for section in self._sections]
         suppliers = [self._supplier(section, source) for section, source in zip(self._sections, sources, strict=True)]
-        if self._medium is not None:
+        self._has_medium = self._is_medium_known
+        if self._medium is not None and self._has_medium:
             suppliers.insert(0, Supplier(self._medium))
         limits = ChoiceLimits(download.return_after_s, timing.chunk_timeout_s)
         made = SourceSet(suppliers, limits, download.slow_window_s, self._clock, self._random, self._refused)

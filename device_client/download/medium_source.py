@@ -21,6 +21,11 @@ class MediumSource:
         self._medium = DirectorySource(path, self._look_again_s)
 
     @property
+    def was_handed_in(self) -> bool:
+        """Whether there ever was one."""
+        return self._medium is not None
+
+    @property
     def name(self) -> str:
         """The medium's folder."""
         return self._medium.name if self._medium else "no medium"

@@ -12,6 +12,7 @@ from device_client import connection_sets
 from device_client.chunk_sources import ChunkSources, SourceStanding
 from device_client.clock import FlooredClock
 from device_client.config import DeviceHome, DeviceSettings
+from device_client.download.medium_source import MediumSource
 from device_client.download.mqtt_source import MqttSource
 from protocol.clock import ManualClock, SystemClock
 from protocol.enrolment import BrokerAddress, ConnectionTarget, MirrorAddress
@@ -79,6 +80,26 @@ async def test_the_set_goes_on_with_the_next_source(tmp_path: Path) -> None:
         assert (await present.collect(list(on_medium), 5)).chunks == on_medium
         assert present.name == str(tmp_path / "usb")
         await present.release()
+
+
+async def test_nothing_waits_for_a_medium_that_was_never_handed_in(tmp_path: Path) -> None:
+    """The broker is asked at once; a medium that is handed in is asked first from the next download on."""
+    home, broker, place = enrolled(tmp_path / "home", CA), MqttSource(Topics("north")), MediumSource()
+    settings = SETTINGS.model_copy(update={"timing": SETTINGS.timing.model_copy(update={"chunk_timeout_s": 600})})
+    refused: Callable[[ErrorCode, str], None] = lambda _code, _detail: None  # noqa: E731
+    clock = FlooredClock(SystemClock())
+    found = ChunkSources(home, settings, broker, lambda _: False, refused, clock, Random(1), place)
+    broker.attach(Session())
+    async with asyncio.timeout(20):
+        first = await found.present()
+        await first.ready()
+        assert first.name == "mqtt"
+        medium(tmp_path / "usb")
+        place.use(tmp_path / "usb")
+        second = await found.present()
+        await second.ready()
+    assert second.name == str(tmp_path / "usb")
+    assert await found.present() is second
 
 
 async def test_what_bars_every_source_is_told(tmp_path: Path) -> None:
