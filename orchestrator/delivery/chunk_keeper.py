@@ -56,8 +56,12 @@ class ChunkKeeper:
         await self._audit.begin(known, last)
         self._show()
 
+    async def is_needed(self, release: str) -> bool:
+        """Whether the broker shall hold a release."""
+        return await self._upkeep.is_needed(release)
+
     async def publish(self, session: Session, release: str) -> int:
-        """Bring a release that an operator publishes; raises as ``ChunkUpkeep.bring``."""
+        """Bring a release now and whole; raises as ``ChunkUpkeep.bring``."""
         async with self._publishing:
             try:
                 return await self._upkeep.bring(session, release)

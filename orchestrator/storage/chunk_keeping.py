@@ -77,6 +77,12 @@ def _needed(broker: str, keeping: Keeping, now: datetime) -> ColumnElement[bool]
     return or_(lives, and_(releases.c.state != WITHDRAWN, or_(ended_lately, waits)))
 
 
+async def is_needed(conn: AsyncConnection, broker: str, release: str, keeping: Keeping, now: datetime) -> bool:
+    """Whether a broker shall hold a release."""
+    query = select(releases.c.id).where(releases.c.id == release, _needed(broker, keeping, now))
+    return await conn.scalar(query) is not None
+
+
 async def next_to_bring(
     conn: AsyncConnection, broker: str, keeping: Keeping, now: datetime, free_bytes: int
 ) -> str | None:
