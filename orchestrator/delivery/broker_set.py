@@ -13,7 +13,7 @@ import structlog
 from orchestrator.config import TimingSettings
 from orchestrator.delivery.delivery import Delivery
 from orchestrator.errors import OperationError
-from orchestrator.storage import brokers, dirty
+from orchestrator.storage import brokers, chunk_keeping, dirty
 from orchestrator.storage.database import Database
 from orchestrator.storage.releases import PUBLISHED, get
 from protocol.clock import Clock
@@ -99,9 +99,12 @@ class BrokerSet:
             NotFoundError: It was not imported here.
             OperationError: No broker has all of it: what the first one said; calling again goes on from there.
         """
-        names = [each.broker for each in self.deliveries]
+        names, now = [each.broker for each in self.deliveries], self._clock.now()
         async with self._db.begin() as conn:
-            await brokers.fall_behind(conn, names, [release], self._clock.now())
+            await brokers.fall_behind(conn, names, [release], now)
+            if await get(conn, release) is not None:
+                for name in names:
+                    await chunk_keeping.ask(conn, name, release, now)
         tasks = {each.broker: asyncio.create_task(each.publish_release(release)) for each in self.deliveries}
         try:
             await self._wait(tasks)

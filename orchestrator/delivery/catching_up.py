@@ -1,4 +1,7 @@
-"""One broker's releases: brought when they are published, and later where the broker was not there or was full."""
+"""One broker's releases: brought when they are published, and later where the broker was not there or was full.
+
+What nobody needs any more by then is not brought: ``ChunkKeeper`` would clear it again.
+"""
 
 import asyncio
 
@@ -67,7 +70,12 @@ class CatchingUp:
                 pass
 
     async def _try(self, session: Session, release: str) -> str:
-        """Why it could not be brought; "" when it was."""
+        """Why it could not be brought; "" when it was, or when nobody needs it any more."""
+        if not await self._chunks.is_needed(release):
+            async with self._db.begin() as conn:
+                await brokers.catch_up(conn, self._broker, release)
+            log.info("release not caught up: nobody needs it", broker=self._broker, release=release)
+            return ""
         try:
             sent = await self.bring(session, release)
         except OperationError as error:

@@ -49,7 +49,7 @@ class ChunkUpkeep:
         self._clear_at = 0.0
 
     async def bring(self, session: Session, release: str) -> int:
-        """Bring a release whole because an operator publishes it; or its pieces, where the broker allows that.
+        """Bring a release whole, now and at once; or its pieces, where it does not fit and the broker allows that.
 
         Returns:
             Ciphertext bytes that were sent.
@@ -58,8 +58,6 @@ class ChunkUpkeep:
             ConnectionLost: Calling again goes on from there.
             OperationError: It does not fit, the store has lost a chunk, or the broker does not retain.
         """
-        async with self._db.begin() as conn:
-            await chunk_keeping.ask(conn, self._broker.name, release, self._clock.now())
         refusal = await self._refusal(release)
         if refusal:
             sent = await self._without_room(session, release, refusal)
@@ -72,6 +70,11 @@ class ChunkUpkeep:
             sent += await self._chunks.publish_page(session, release, page)
         await self._whole(release)
         return sent
+
+    async def is_needed(self, release: str) -> bool:
+        """Whether the broker shall hold a release."""
+        async with self._db.read() as conn:
+            return await chunk_keeping.is_needed(conn, self._broker.name, release, self._keeping, self._clock.now())
 
     async def step(self, session: Session) -> int | None:
         """Do one piece of what is to be done; bytes that were sent for it, None when nothing is to be done.

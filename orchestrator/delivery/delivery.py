@@ -95,8 +95,8 @@ class Delivery:
 
     @property
     def why(self) -> str:
-        """Why the broker is not reached, or lacks a release; "" when all is well."""
-        return self._lost or self._releases.why
+        """Why the broker is not reached, lacks a release or does not keep chunks; "" when all is well."""
+        return self._lost or self._releases.why or self._chunks.why
 
     @property
     def connected(self) -> bool:

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.storage import dirty, expelling, published
 from orchestrator.storage.broker_tables import behind, brokers, expelled, removals
+from orchestrator.storage.chunk_tables import broker_releases, chunk_audits
 from orchestrator.storage.database import Database
 from orchestrator.storage.tables import dirty as marks
 from orchestrator.storage.tables import published as topics
@@ -82,7 +83,7 @@ async def _mark_page(
 
 async def _forget(conn: AsyncConnection, name: str) -> None:
     await conn.execute(delete(brokers).where(brokers.c.name == name))
-    for table in (marks, topics, behind, removals, expelled):
+    for table in (marks, topics, behind, removals, expelled, broker_releases, chunk_audits):
         await conn.execute(delete(table).where(_broker(table) == name))
     await published.forget_progress(conn, name)
 

@@ -77,6 +77,12 @@ def _needed(broker: str, keeping: Keeping, now: datetime) -> ColumnElement[bool]
     return or_(lives, and_(releases.c.state != WITHDRAWN, or_(ended_lately, waits)))
 
 
+async def is_needed(conn: AsyncConnection, broker: str, release: str, keeping: Keeping, now: datetime) -> bool:
+    """Whether a broker shall hold a release."""
+    query = select(releases.c.id).where(releases.c.id == release, _needed(broker, keeping, now))
+    return await conn.scalar(query) is not None
+
+
 async def next_to_bring(
     conn: AsyncConnection, broker: str, keeping: Keeping, now: datetime, free_bytes: int
 ) -> str | None:
@@ -235,10 +241,13 @@ async def on_brokers(conn: AsyncConnection, ids: Collection[str]) -> dict[str, l
 
 
 async def not_deliverable(conn: AsyncConnection, ids: Collection[str]) -> set[str]:
-    """Those of the releases that were cleared and are not back on any broker: an offer would lead to nothing."""
-    held = await on_brokers(conn, ids)
-    gone = (Held.CLEARING, Held.CLEARED)
-    return {release for release, rows in held.items() if all(row.state in gone for row in rows)}
+    """Those of the releases that were cleared and are not back on any broker: an offer would lead to nothing.
+
+    One that is lacking on another broker may never have been there: offers wait for it too.
+    """
+    found = {release: {row.state for row in rows} for release, rows in (await on_brokers(conn, ids)).items()}
+    gone, there = {Held.CLEARING, Held.CLEARED}, {Held.WHOLE, Held.MIRRORS_ONLY}
+    return {release for release, states in found.items() if states & gone and not states & there}
 
 
 async def leaving(conn: AsyncConnection, broker: str, keeping: Keeping) -> Sequence[tuple[datetime, str]]:

@@ -46,6 +46,8 @@ class ChunkYard:
 
     async def publish(self, release: str) -> int:
         """As an operator does."""
+        async with self.lab.db.begin() as conn:
+            await chunk_keeping.ask(conn, "main", release, self.clock.now())
         sent = await self.upkeep.bring(self.session, release)
         async with self.lab.db.begin() as conn:
             await releases.release_published(conn, release, sent)

@@ -56,9 +56,9 @@ class Lab:
         return Delivery(self.db, self.home, self.settings, self.signer, self.chunks, SystemClock())
 
     @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[Delivery]:
-        """A delivery that runs for the length of the block."""
-        delivery = self.delivery()
+    async def running(self, delivery: Delivery | None = None) -> AsyncIterator[Delivery]:
+        """A delivery that runs for the length of the block; this one, or one of its own."""
+        delivery = delivery or self.delivery()
         task = asyncio.create_task(delivery.run())
         try:
             yield delivery

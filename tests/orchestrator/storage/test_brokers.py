@@ -4,7 +4,9 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import insert
 
-from orchestrator.storage import brokers, dirty, published, removals
+from orchestrator.storage import brokers, chunk_audits, chunk_keeping, dirty, published, removals
+from orchestrator.storage.chunk_audits import Audit
+from orchestrator.storage.chunk_keeping import Held
 from orchestrator.storage.database import Database
 from orchestrator.storage.published import Publication
 from orchestrator.storage.tables import releases, rollouts
@@ -99,7 +101,7 @@ async def test_who_joins_gets_marks_topics_and_releases_in_use(db: Database) -> 
 
 
 async def test_who_leaves_is_forgotten_and_waited_for_no_more(db: Database) -> None:
-    """Marks, topics, removals, releases, and the word that a closed device is out."""
+    """Marks, topics, removals, releases, how far its audit is, and the word that a closed device is out."""
     await _use(db, "main", "b")
     async with db.begin() as conn:
         await dirty.mark(conn, Kind.OFFER, ["d1/r-1"], NOW)
@@ -107,10 +109,14 @@ async def test_who_leaves_is_forgotten_and_waited_for_no_more(db: Database) -> N
         await published.record(conn, "b", [item])
         await removals.cleared(conn, "b", [item], NOW)
         await brokers.fall_behind(conn, ["b"], ["g/1"], NOW)
+        await chunk_keeping.set_held(conn, "b", "g/1", Held.WHOLE)
+        await chunk_audits.save(conn, "b", Audit(heal_after=3, heal_up_to=9, after="x"))
         await published.set_ingest_generation(conn, "b", "g")
     assert await _use(db, "main") == ([], ["b"])
     async with db.read() as conn:
         assert await dirty.count(conn) == {"main": 1}
         assert await removals.later(conn, "b", after=0, limit=9) == []
         assert await brokers.all_lacking(conn) == {}
+        assert await chunk_keeping.on_brokers(conn, ["g/1"]) == {}
+        assert await chunk_audits.load(conn, "b") == Audit()
         assert await published.progress(conn, "b") == (0, "")
