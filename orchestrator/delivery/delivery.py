@@ -214,9 +214,12 @@ class Delivery:
 
     async def _begin(self, session: Session, group: asyncio.TaskGroup) -> None:
         topic = self._topics.build(Kind.STATUS_SYNC)
-        marker = await self._readback.fetch(session, [topic], min(MARKER_WAIT_S, self._settings.timing.read_back_s))
+        read_back_s = self._settings.timing.read_back_s
         async with self._db.read() as conn:
             last = await published.last_serial(conn, self.broker)
+        marker = await self._readback.fetch(session, [topic], min(MARKER_WAIT_S, read_back_s))
+        if not marker and last:  # it had one: a slow broker is not taken for one that lost everything
+            marker = await self._readback.fetch(session, [topic], read_back_s)
         known = published_up_to(marker.get(topic), self._db.id, last)
         log.info("broker reached", broker=self.broker, known_serial=known, last_serial=last)
         self._status.begin(known)
