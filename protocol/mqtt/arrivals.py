@@ -26,7 +26,7 @@ class Arrivals:
     """In order, and bounded.
 
     Attributes:
-        dropped: Messages that came when there were as many as may wait.
+        dropped: Messages that came when there were as many as may wait, or whose topic is no text.
     """
 
     def __init__(self, most: int) -> None:
@@ -37,11 +37,16 @@ class Arrivals:
         self._woken = asyncio.Event()
 
     def take(self, client: Client, userdata: Any, message: MQTTMessage) -> None:  # noqa: ANN401, ARG002 - paho's
-        """Paho's ``on_message``."""
+        """Paho's ``on_message``; never raises: paho would handle the same packet again and again."""
         if self._most and len(self.messages) >= self._most:
             self.dropped += 1
             return
-        self.messages.append(Message(message.topic, bytes(message.payload), message.retain, message.qos))
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:
+            self.dropped += 1
+            return
+        self.messages.append(Message(topic, bytes(message.payload), message.retain, message.qos))
         self._woken.set()
 
     async def wait(self) -> None:

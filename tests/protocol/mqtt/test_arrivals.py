@@ -1,6 +1,7 @@
 """Messages that wait to be read: in order, bounded, and a reader that sleeps is woken."""
 
 import asyncio
+import socket
 from collections.abc import Callable
 
 from paho.mqtt.client import Client, MQTTMessage
@@ -52,3 +53,16 @@ async def test_a_reader_is_woken() -> None:
             await waiting
         come()
         await arrivals.wait()
+
+
+def test_a_topic_that_is_no_text() -> None:
+    """A broker can send any bytes: that message is dropped and counted, the next one is read."""
+    arrivals, server, socket_here = Arrivals(9), *socket.socketpair()
+    client = Client(CallbackAPIVersion.VERSION2)
+    client.on_message = arrivals.take
+    client._sock = socket_here
+    server.sendall(b"\x30\x04\x00\x01\xffx" + b"\x30\x04\x00\x01ay")
+    with server, socket_here:
+        client.loop_read()
+        client.loop_read()
+        assert (list(arrivals.messages), arrivals.dropped) == ([Message("a", b"y", False, 0)], 1)
