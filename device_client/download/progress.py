@@ -10,6 +10,8 @@ from typing import Protocol
 
 RATE_OVER_S = 10.0
 MAX_SAMPLES = 64
+MAX_REMAINING_S = 1e9
+"""What takes longer is not foretold; ``protocol.reports.Progress`` carries no more."""
 
 
 class Moved(Protocol):
@@ -53,7 +55,7 @@ class Standing:
         delta_bytes: Those of ``fetched_bytes`` that were deltas.
         total_bytes: Of what will be installed; 0 while it is not known.
         rate_bytes_s: Ciphertext per second, over the last seconds.
-        remaining_s: At the rate of the last seconds; None where nothing moves.
+        remaining_s: At the rate of the last seconds; None where nothing moves, or hardly.
     """
 
     percent: float = 0.0
@@ -120,7 +122,7 @@ class DownloadProgress:
             delta_bytes=self._before_delta + moved.delta_bytes,
             total_bytes=moved.total_bytes,
             rate_bytes_s=rate,
-            remaining_s=0.0 if not left else left / growth if growth else None,
+            remaining_s=left / growth if left < growth * MAX_REMAINING_S else None if left else 0.0,
         )
         return self._standing
 

@@ -19,6 +19,16 @@ class Moved:
     delta_bytes: int = 0
 
 
+def test_a_crawl_is_told_without_a_time() -> None:
+    """One small chunk in a day of a large image: what is said fits what the protocol carries."""
+    progress = DownloadProgress()
+    progress.moved(Moved(total_bytes=10**11), 0.0)
+    standing = progress.moved(Moved(present_bytes=64, total_bytes=10**11, fetched_bytes=80), 86_400.0)
+    assert standing.rate_bytes_s > 0 and standing.remaining_s is None
+    done = progress.moved(Moved(present_bytes=10**11, total_bytes=10**11, fetched_bytes=80), 86_401.0)
+    assert done.remaining_s == 0
+
+
 def test_the_manifest_counts_no_percent() -> None:
     """How much there is to do is not known before it is open; its bytes are counted."""
     progress = DownloadProgress()
