@@ -162,17 +162,6 @@ class ProbeClient:
         lost = {topic: self._ended for topic, info in waiting if self._ended and not self._is_out(info)}
         return lost | {mids[mid]: why for mid, why in self._refused.items() if mid in mids}
 
-    def clear(self, topics: Collection[str]) -> None:
-        """Take retained messages away; what the broker refuses to clear it refused to take.
-
-        Raises:
-            TimedOutError: The deadline passed.
-            UnreachableError: The connection ended before all was sent.
-        """
-        self.publish(dict.fromkeys(sorted(topics), b""))
-        if self._ended:
-            raise UnreachableError(f"{self._where}: the connection ended ({self._ended})")
-
     def subscribe(self, filters: Sequence[str], qos: int, *, wait: bool = True) -> bool:
         """One SUBSCRIBE; whether all were granted (True too where the answer is not waited for)."""
         self._suback = None

@@ -292,7 +292,7 @@ def _clear(check: _Check) -> None:
     check = replace(check, deadline=time.monotonic() + CLEAR_S)
     try:
         client = check.client()
-        client.clear(check.made)
+        client.publish(dict.fromkeys(sorted(check.made), b""))
         client.close()
     except OperationError as error:
         raise OperationError(

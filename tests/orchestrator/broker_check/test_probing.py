@@ -1,6 +1,5 @@
 """Real brokers, fit and unfit, and nothing left on them."""
 
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +7,6 @@ import pytest
 
 from orchestrator.broker_check.figures import Finding, Verdict
 from orchestrator.broker_check.judging import best_qos, best_window, judge, overall
-from orchestrator.broker_check.probe_client import ProbeClient
 from orchestrator.errors import UnreachableError
 from tests.orchestrator.broker_check.brokers import BOUNDS, Broker, running
 
@@ -81,15 +79,6 @@ def test_time_that_runs_out_leaves_nothing_behind(tmp_path: Path) -> None:
         assert "--timeout" in figures.skipped
         assert overall(judge(figures)) is Verdict.LIMITED
         assert broker.retained() == 0
-
-
-def test_what_may_be_left_because_the_connection_ended_is_said(tmp_path: Path) -> None:
-    """Clearing that was cut off does not pass for done."""
-    with running(tmp_path) as broker:
-        client = ProbeClient(broker.delivery, mqtt5=True, deadline=time.monotonic() + 20)
-    with pytest.raises(UnreachableError, match="the connection ended"):
-        client.clear([f"{broker.topics.root}/chunk/{'0' * 64}"])
-    client.close()
 
 
 def test_a_broker_that_is_not_there(tmp_path: Path) -> None:
