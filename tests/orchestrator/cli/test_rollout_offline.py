@@ -1,6 +1,7 @@
 """``flagship rollout offline`` against a real serve: the whole medium, and the errors that a person meets."""
 
 import json
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,9 +18,17 @@ def rollout(run: Run) -> str:
     return made
 
 
+def _begin(run: Run, rollout: str) -> None:
+    """Start it, and wait until the engine has opened its stage."""
+    ask(run, "rollout", "start", rollout)
+    deadline = time.monotonic() + 20
+    while ask(run, "rollout", "show", rollout)["stages"][0]["state"] != "open" and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
 def test_a_medium_is_whole(run: Run, served: Home, rollout: str, tmp_path: Path) -> None:
     """Orders, trust and chunks lie where a device looks for them; a second command adds to them."""
-    ask(run, "rollout", "start", rollout)
+    _begin(run, rollout)
     made = ask(run, "rollout", "offline", rollout, DEVICES[0], "--to", tmp_path, "--until", "2d")
     until = datetime.fromisoformat(made["until"])
     assert abs(until - datetime.now(UTC) - timedelta(days=2)) < timedelta(minutes=5)
@@ -65,7 +74,7 @@ def test_places_that_cannot_hold_a_medium(run: Run, served: Home, rollout: str, 
 
 def test_longer_than_the_signer_allows(run: Run, rollout: str, tmp_path: Path) -> None:
     """The signer's sentence names the setting; chunks may be there, orders are not."""
-    ask(run, "rollout", "start", rollout)
+    _begin(run, rollout)
     code, _, err = run("rollout", "offline", rollout, DEVICES[2], "--to", tmp_path, "--until", "91d")
     assert (code, "offline_max_s" in err) == (4, True), err
     assert not (tmp_path / "offer").exists()
