@@ -1,7 +1,7 @@
 """One agent: builds every room, keeps the connection, runs it all in one TaskGroup. Several may share a process."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from functools import partial
 from random import Random, SystemRandom
@@ -194,18 +194,18 @@ class Agent:
                 group,
             )
             self.runner.attach(self._handlers)
-            group.create_task(local_socket.serve(self.home.socket, self._verbs.answer))
+            group.create_task(self._once_loaded(local_socket.serve, self.home.socket, self._verbs.answer))
             group.create_task(self.runner.run())
-            group.create_task(self._restore())
+            group.create_task(self._once_loaded(self._desk.restore))
             group.create_task(MediaWatch(self.settings.media, self.settings.device.id, self._desk).run())
             group.create_task(self.inbox.run())
             group.create_task(self._uplink.run())
             group.create_task(self._tick())
             group.create_task(self._answer())
 
-    async def _restore(self) -> None:
-        await self.runner.loaded.wait()
-        await self._desk.restore()
+    async def _once_loaded(self, work: Callable[..., Awaitable[None]], *words: object) -> None:
+        await self.runner.loaded.wait()  # before that nobody knows which update is open
+        await work(*words)
 
     def _unasked_until(self) -> datetime | None:
         update = self.runner.update

@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 import tempfile
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -101,6 +102,28 @@ async def test_a_second_agent_touches_nothing(place: Path) -> None:
         assert (await _status(home))["device"] == "d1"
     async with running(second):
         await until(lambda: second.runner.update is not None)
+
+
+async def test_nobody_is_told_of_no_update_before_the_journal_was_read(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A person who approves at once after a restart is heard, however slow the disk is."""
+    home, settings = make_device(place)
+    release = ReleaseRef(path="gateway/1.1.0/manifest", length=1, sha256="ab" * 32, counter=0)
+    offer = Offer(
+        fleet=FLEET, issued=NOW, rollout="r", expires=NOW, epoch=1, seq=1, device="d1", grant=Grant.DOWNLOAD,
+        release=release,
+    )  # fmt: skip
+    Journal(home.journal).save(Update(offer=offer, nonce="asked-001"))
+    load = Journal.load
+
+    def slowly(journal: Journal) -> Update | None:
+        time.sleep(0.5)
+        return load(journal)
+
+    monkeypatch.setattr(Journal, "load", slowly)
+    async with running(Agent(home, settings, SystemClock())):
+        assert (await _status(home))["update"]["offer"]["rollout"] == "r"
 
 
 async def test_a_session_that_cannot_be_raised(place: Path) -> None:
