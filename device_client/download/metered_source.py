@@ -49,7 +49,7 @@ class MeteredSource:
         self._trouble = trouble
         self.received = received
         self.interrupt = interrupt
-        self._counted = 0
+        self._counted = received() if received else 0  # the rest was counted when it came
         self._said = ""
 
     @property

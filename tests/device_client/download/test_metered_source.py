@@ -131,3 +131,12 @@ async def test_the_sources_own_trouble_is_told(scene: Scene) -> None:
     source = scene.source(trouble=lambda: "no stick")
     scene.supply.is_ready = False
     assert (source.is_ready, source.trouble, source.name) == (False, "no stick", "supply")
+
+
+async def test_only_what_comes_from_now_on_is_spent(scene: Scene) -> None:
+    """A source outlives the set that it is in: what it read before is not of this link, nor of this day."""
+    scene.supply.received = 10 * PER_DAY
+    source = scene.source(received=lambda: scene.supply.received)
+    await source.collect(["a", "b"], 1)
+    assert scene.allowance.says.startswith("300 B")
+    assert source.is_ready
