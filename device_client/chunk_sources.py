@@ -53,7 +53,6 @@ class ChunkSources:
             medium: The place for what people hand in; asked first, while something is there.
         """
         self._medium = medium
-        self._has_medium = False
         self._home = home
         self._settings = settings
         self._leave = leave
@@ -67,16 +66,11 @@ class ChunkSources:
     async def present(self) -> SourceSet:
         """The set, for a download that begins: with the mirrors that are signed now."""
         named = await asyncio.to_thread(self._named)
-        if named != self._sections or self._has_medium != self._is_medium_known:
+        if named != self._sections:
             await self._set.release()
             self._sections = named
             self._sources, self._set = self._make()
         return self._set
-
-    @property
-    def _is_medium_known(self) -> bool:
-        # One that was never handed in is no preferred source that is away: nothing waits for it.
-        return self._medium is not None and self._medium.was_handed_in
 
     def watch(self) -> None:
         """Leave who is too slow; called a few times a second."""
@@ -97,9 +91,8 @@ class ChunkSources:
         download, timing = self._settings.download, self._settings.timing
         sources = [self._maker.make(section) for section in self._sections]
         suppliers = [self._supplier(section, source) for section, source in zip(self._sections, sources, strict=True)]
-        self._has_medium = self._is_medium_known
-        if self._medium is not None and self._has_medium:
-            suppliers.insert(0, Supplier(self._medium))
+        if self._medium is not None:  # a download that is under way goes on with it when it is handed in
+            suppliers.insert(0, Supplier(self._medium, is_expected=False))
         limits = ChoiceLimits(download.return_after_s, timing.chunk_timeout_s)
         made = SourceSet(suppliers, limits, download.slow_window_s, self._clock, self._random, self._refused)
         return sources, made

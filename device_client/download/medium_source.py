@@ -21,19 +21,19 @@ class MediumSource:
         self._medium = DirectorySource(path, self._look_again_s)
 
     @property
-    def was_handed_in(self) -> bool:
-        """Whether there ever was one."""
-        return self._medium is not None
-
-    @property
     def name(self) -> str:
-        """The medium's folder."""
-        return self._medium.name if self._medium else "no medium"
+        """The medium's folder; empty before the first."""
+        return self._medium.name if self._medium else ""
 
     @property
     def is_ready(self) -> bool:
         """Whether there is a medium, and it answers."""
         return self._medium is not None and self._medium.is_ready
+
+    @property
+    def trouble(self) -> str:
+        """Why it is not ready; empty before the first, which nobody misses."""
+        return self._medium.trouble if self._medium else ""
 
     async def ready(self) -> None:
         """Wait for one."""

@@ -7,7 +7,8 @@ A source that was left is barred for that while, so two never take turns; when a
 present one stays.
 """
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -43,9 +44,9 @@ class _Standing:
 class SourceChoice:
     """The standing of each source; a source is known by its place in the order of preference."""
 
-    def __init__(self, count: int, limits: ChoiceLimits, random: Random) -> None:
-        """Begin with all of ``count`` sources in good standing."""
-        self._all = [_Standing() for _ in range(count)]
+    def __init__(self, count: int, limits: ChoiceLimits, random: Random, unexpected: Collection[int] = ()) -> None:
+        """Begin with all of ``count`` sources in good standing; nobody waits for the first sight of ``unexpected``."""
+        self._all = [_Standing(absent_since=-math.inf if n in unexpected else None) for n in range(count)]
         self._limits = limits
         self._random = random
         self._chosen_at = 0.0

@@ -33,6 +33,7 @@ class Supplier:
         received: Bytes that came from it since it was made; without, only whole windows are counted.
         interrupt: Ends its windows with what came so far; without, they are cancelled.
         leave: Ends its connection, told why, so that another broker is tried; False: there is no other.
+        is_expected: Whether it is waited for a moment at the start; it is asked whenever it is there.
     """
 
     source: ChunkSource
@@ -40,6 +41,7 @@ class Supplier:
     received: Callable[[], int] | None = None
     interrupt: Callable[[], None] | None = None
     leave: Callable[[str], bool] | None = None
+    is_expected: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,8 @@ class SourceSet:
             refused: Is told of a source that is too slow: E_SLOW and a sentence.
         """
         self._links = [_Link(supplier, slow_window_s) for supplier in suppliers]
-        self._choice = SourceChoice(len(suppliers), limits, random)
+        unexpected = {n for n, supplier in enumerate(suppliers) if not supplier.is_expected}
+        self._choice = SourceChoice(len(suppliers), limits, random, unexpected)
         self._misses = Misses()
         self._clock = clock
         self._refused = refused
@@ -136,7 +139,9 @@ class SourceSet:
         """Who is asked and why, for people; empty before the first window."""
         if not self.name:
             return ""
-        parts = [f"from {self.name}" if any(self._ready()) else f"waits for {', '.join(n.name for n in self._links)}"]
+        is_served = any(self._ready())
+        names = ", ".join(link.name for link in self._links if link.name)
+        parts = [f"from {self.name}" if is_served else f"waits for {names}"]
         if self._reason:
             parts.append(self._reason)
         if self._misses:

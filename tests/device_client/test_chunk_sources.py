@@ -83,7 +83,7 @@ async def test_the_set_goes_on_with_the_next_source(tmp_path: Path) -> None:
 
 
 async def test_nothing_waits_for_a_medium_that_was_never_handed_in(tmp_path: Path) -> None:
-    """The broker is asked at once; a medium that is handed in is asked first from the next download on."""
+    """The broker is asked at once; a medium that is handed in meanwhile is asked from the next window on."""
     home, broker, place = enrolled(tmp_path / "home", CA), MqttSource(Topics("north")), MediumSource()
     settings = SETTINGS.model_copy(update={"timing": SETTINGS.timing.model_copy(update={"chunk_timeout_s": 600})})
     refused: Callable[[ErrorCode, str], None] = lambda _code, _detail: None  # noqa: E731
@@ -91,15 +91,35 @@ async def test_nothing_waits_for_a_medium_that_was_never_handed_in(tmp_path: Pat
     found = ChunkSources(home, settings, broker, lambda _: False, refused, clock, Random(1), place)
     broker.attach(Session())
     async with asyncio.timeout(20):
-        first = await found.present()
-        await first.ready()
-        assert first.name == "mqtt"
-        medium(tmp_path / "usb")
+        present = await found.present()
+        await present.ready()
+        assert (present.name, present.says) == ("mqtt", "from mqtt")
+        on_medium = medium(tmp_path / "usb")
         place.use(tmp_path / "usb")
-        second = await found.present()
-        await second.ready()
-    assert second.name == str(tmp_path / "usb")
-    assert await found.present() is second
+        await present.ready()
+        assert (await present.collect(list(on_medium), 5)).chunks == on_medium
+    assert present.name == str(tmp_path / "usb")
+    assert await found.present() is present
+
+
+async def test_a_download_that_lost_its_link_goes_on_with_a_medium(tmp_path: Path) -> None:
+    """It waits for the broker and names nobody else; the medium that somebody brings ends the wait."""
+    home, broker, place = enrolled(tmp_path / "home", CA), MqttSource(Topics("north")), MediumSource(0.01)
+    refused: Callable[[ErrorCode, str], None] = lambda _code, _detail: None  # noqa: E731
+    clock = FlooredClock(SystemClock())
+    found = ChunkSources(home, SETTINGS, broker, lambda _: False, refused, clock, Random(1), place)
+    broker.attach(Session())
+    async with asyncio.timeout(20):
+        present = await found.present()
+        await present.ready()
+        broker.detach()
+        waiting = asyncio.create_task(present.ready())
+        await asyncio.sleep(0.05)
+        assert not waiting.done() and present.says == "waits for mqtt"
+        on_medium = medium(tmp_path / "usb")
+        place.use(tmp_path / "usb")
+        await waiting
+        assert (await present.collect(list(on_medium), 5)).chunks == on_medium
 
 
 async def test_what_bars_every_source_is_told(tmp_path: Path) -> None:

@@ -39,6 +39,15 @@ def test_the_preferred_is_given_a_moment_to_become_ready() -> None:
     assert choice.choose(SECOND, 15.0) == 1
 
 
+def test_no_grace_waits_for_what_was_never_there() -> None:
+    """The next is taken at once; when the preferred one appears it is asked, and is given a moment from then on."""
+    choice = SourceChoice(2, LIMITS, Random(1), {0})
+    assert choice.choose(SECOND, 0.0) == 1
+    assert choice.choose(BOTH, 1.0) == 0
+    assert choice.choose(SECOND, 2.0) is None
+    assert choice.choose(SECOND, 7.0) == 1
+
+
 def test_the_preferred_is_taken_again_after_a_while() -> None:
     """One that went and came back is not asked at once: a link that comes and goes is left alone for a while."""
     choice = _choice()
