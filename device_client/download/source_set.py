@@ -139,7 +139,7 @@ class SourceSet:
         """Who is asked and why, for people; empty before the first window."""
         if not self.name:
             return ""
-        is_served = any(self._ready())
+        is_served = any(link.at_work or link.supplier.source.is_ready for link in self._links)
         names = ", ".join(link.name for link in self._links if link.name)
         parts = [f"from {self.name}" if is_served else f"waits for {names}"]
         if self._reason:
