@@ -78,11 +78,15 @@ class ChunkSources:
 
     def barred(self) -> list[str]:
         """By source, why the owner's word on metered links forbids to ask it; empty where it does not."""
-        return [source.barred for source in self._sources]
+        free = [""] if self._medium is not None and self._medium.is_ready else []  # a medium costs nothing
+        return [source.barred for source in self._sources] + free
 
     def standings(self) -> list[SourceStanding]:
         """Every source, the preferred first."""
-        return [SourceStanding(source.name, source.is_ready, source.trouble) for source in self._sources]
+        every: list[MediumSource | MeteredSource] = [*self._sources]
+        if self._medium is not None and self._medium.name:
+            every.insert(0, self._medium)
+        return [SourceStanding(source.name, source.is_ready, source.trouble) for source in every]
 
     def _named(self) -> tuple[SourceSection, ...]:
         return sections(self._settings, connection_sets.present(self._home).mirrors)

@@ -23,17 +23,19 @@ from tests.device_client.download.mirror import Mirror, serving, some_chunks
 from tests.device_client.download.test_directory_source import medium
 from tests.device_client.download.test_mqtt_source import CIDS, Session
 from tests.device_client.identities import NOW, SETTINGS, TestCa, enrolled
+from tests.device_client.test_network import HEAD, RADIO, tables
 
 CA = TestCa()
 
 
-def sources(home: DeviceHome, **sections: Any) -> ChunkSources:
+def sources(home: DeviceHome, place: MediumSource | None = None, **sections: Any) -> ChunkSources:
     """Those of a device with these sections."""
     values = {"device": SETTINGS.device.model_dump(exclude_none=True), **sections}
     clock = FlooredClock(SystemClock())
     settings = DeviceSettings.model_validate(values)
     refused: Callable[[ErrorCode, str], None] = lambda _code, _detail: None  # noqa: E731
-    return ChunkSources(home, settings, MqttSource(Topics("north")), lambda _: False, refused, clock, Random(1))
+    broker = MqttSource(Topics("north"))
+    return ChunkSources(home, settings, broker, lambda _: False, refused, clock, Random(1), place)
 
 
 def sign(home: DeviceHome, version: int, *urls: str, ca: str = CA.pem) -> None:
@@ -134,6 +136,20 @@ async def test_what_bars_every_source_is_told(tmp_path: Path) -> None:
     assert [bool(one) for one in found.barred()] == [True, False]
     reason = "interface wwan0 is metered, and this source may not be used over it"
     assert found.standings()[0] == SourceStanding("mqtt", False, reason)
+
+
+async def test_a_medium_that_was_handed_in_is_there_whatever_links_cost(tmp_path: Path) -> None:
+    """No source may be asked over the metered link, and the gate opens all the same; people see the medium."""
+    home, place = enrolled(tmp_path / "home", CA), MediumSource()
+    network = {"metered_interfaces": ["wwan*"], "proc": str(tables(tmp_path, HEAD + RADIO))}
+    found = sources(home, place, download={"sources": [{"kind": "mqtt", "allow_metered": False}]}, network=network)
+    assert all(found.barred()) and [one.name for one in found.standings()] == ["mqtt"]
+    medium(tmp_path / "usb")
+    place.use(tmp_path / "usb")
+    assert not all(found.barred())
+    assert found.standings()[0] == SourceStanding(str(tmp_path / "usb"), True, "")
+    (tmp_path / "usb" / "chunks").rename(tmp_path / "away")
+    assert all(found.barred()) and found.standings()[0].trouble.endswith("not there")
 
 
 @pytest.mark.parametrize(("floor", "is_left"), [(101, True), (100, False), (0, False)])
