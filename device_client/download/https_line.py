@@ -245,7 +245,11 @@ async def connect(
     except (OSError, TimeoutError, UnicodeError) as error:
         raise LineLostError(f"{origin}: its name is not found: {_why(error)}") from error
     for family, kind, protocol, _, address in found[:MAX_ADDRESSES]:
-        sock = socket.socket(family, kind, protocol)
+        try:
+            sock = socket.socket(family, kind, protocol)
+        except OSError as error:  # such as IPv6 on a kernel that has none
+            failure = _why(error)
+            continue
         try:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

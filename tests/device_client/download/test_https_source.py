@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import dataclasses
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -339,3 +340,21 @@ async def test_a_cancelled_window_leaves_nothing_open(mirror: Mirror, source: Ht
     assert [line for line in source._lines._servers[source._origin].lines if line.may_ask] == []
     hold.set()
     assert len((await source.collect(cids[1:3], SILENCE_S)).chunks) == 2
+
+
+async def test_an_address_that_this_machine_cannot_speak_to(
+    mirror: Mirror, source: HttpsSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kernel without IPv6 and a name that has such an address: the next address is tried, nothing breaks."""
+    loop = asyncio.get_running_loop()
+    known = await loop.getaddrinfo("127.0.0.1", source._origin.port, type=socket.SOCK_STREAM)
+    spoken = [(socket.AF_UNSPEC, socket.SOCK_STREAM, 0, "", ("::1", source._origin.port)), *known]
+
+    async def both(*_words: object, **_more: object) -> object:
+        return spoken
+
+    monkeypatch.setattr(loop, "getaddrinfo", both)
+    assert (await source.collect(list(mirror.chunks), SILENCE_S)).chunks == mirror.chunks
+    del spoken[1:]
+    await source.release()
+    assert (await source.collect(list(mirror.chunks), SILENCE_S)).gone and "not supported" in source.trouble
