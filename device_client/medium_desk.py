@@ -100,12 +100,10 @@ class MediumDesk:
 
         Its chunks are looked for where they were.
         """
-        try:
-            note = json.loads(await asyncio.to_thread(read_capped, self._note, MAX_NOTE_BYTES))
-            path, announcements = Path(note["path"]), dict(note["announcements"])
-            at = datetime.fromisoformat(note["at"])
-        except (DeviceError, ValueError, KeyError, TypeError, RecursionError):
+        remembered = await asyncio.to_thread(self._remembered)
+        if remembered is None:
             return
+        path, announcements, at = remembered
         self._use_chunks(path)
         try:
             await asyncio.to_thread(self._verifier.recall, at)
@@ -113,7 +111,9 @@ class MediumDesk:
             log.warning("trust not taken again", why=str(error)[:500])
         for rollout, raw in announcements.items():
             try:
-                accepted = await asyncio.to_thread(self._verifier.accept_announcement, rollout, str(raw).encode())
+                accepted = await asyncio.to_thread(
+                    self._verifier.accept_announcement, rollout, raw.encode(errors="replace")
+                )
             except (ProtocolError, DeviceError) as error:
                 log.info("medium's announcement not taken again", rollout_id=rollout, why=str(error)[:500])
             else:
@@ -147,7 +147,20 @@ class MediumDesk:
         await self._take(accepted.message)
         return why, accepted.message
 
+    def _remembered(self) -> tuple[Path, dict[str, str], datetime] | None:
+        """The folder handed in last, announcements of media by rollout, and when the last was taken."""
+        try:
+            note = json.loads(read_capped(self._note, MAX_NOTE_BYTES))
+            announcements = {str(rollout): str(raw) for rollout, raw in dict(note["announcements"]).items()}
+            return Path(note["path"]), announcements, datetime.fromisoformat(note["at"])
+        except (DeviceError, ValueError, KeyError, TypeError, RecursionError):
+            return None
+
     def _remember(self, path: Path, announcements: dict[str, bytes]) -> None:
-        texts = {rollout: raw.decode(errors="replace") for rollout, raw in announcements.items()}
+        """Beside those of media before it: the open update may be of one of them, and has no other lease."""
+        remembered = self._remembered()
+        texts = {r: raw for r, raw in (remembered[1] if remembered else {}).items() if r not in announcements}
+        texts |= {rollout: raw.decode(errors="replace") for rollout, raw in announcements.items()}
+        texts = dict(list(texts.items())[-MAX_ROLLOUTS:])
         note = {"path": str(path), "announcements": texts, "at": self._verifier.now().isoformat()}
         write_durably(self._note, json.dumps(note).encode())

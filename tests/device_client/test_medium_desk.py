@@ -13,7 +13,7 @@ from device_client.errors import NotFoundError, UsageError
 from protocol.directives import Announcement, Offer
 from protocol.errors import ErrorCode, ProtocolError
 from tests.device_client.lab import DEVICE
-from tests.device_client.media import LIFE, Site, make_medium, offline_announcement, offline_offer
+from tests.device_client.media import LIFE, Site, make_medium, offline_announcement, offline_offer, write_medium
 
 
 @pytest.fixture
@@ -73,6 +73,21 @@ async def test_a_restart_goes_on_with_the_medium(site: Site) -> None:
     await site.new_desk().restore()
     assert site.taken == [announced]
     assert site.folders == [site.stick, site.stick]
+
+
+async def test_a_restart_after_a_second_medium(site: Site) -> None:
+    """The update of the first one is open still, and its lease holds; chunks are looked for on the second."""
+    await site.desk.hand_in(site.stick)
+    lab, release = site.lab, site.release
+    announcement = lab.signed(offline_announcement(lab, release).model_copy(update={"rollout": "s"}))
+    offer = lab.signed(offline_offer(lab, release).model_copy(update={"rollout": "s"}))
+    second = write_medium(site.path / "second", lab.repository.files(), announcement, offer, {}, rollout="s")
+    await site.desk.hand_in(second)
+    announced = [message for message in site.taken if isinstance(message, Announcement)]
+    site.taken.clear()
+    await site.new_desk().restore()
+    assert [message.rollout for message in announced] == ["r", "s"] and site.taken == announced
+    assert site.folders[-1] == second
 
 
 async def test_a_restart_after_the_trust_ran_out(site: Site) -> None:
