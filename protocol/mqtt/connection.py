@@ -91,7 +91,7 @@ class Session:
         self._arrivals = arrivals
         self._settings = settings
         self._lost: ConnectionLost | None = None
-        self._refused: dict[int, str] = {}
+        self._refused: dict[str, str] = {}  # why, by topic
 
     @property
     def dropped(self) -> int:
@@ -108,14 +108,15 @@ class Session:
             PublishRefused: The broker said so.
         """
         self._check()
+        self._refused.pop(topic, None)  # of one that nobody waited for any more
         wait_s = timeout_s or self._settings.timeout_s
         try:
             await whole(self._client.publish(topic, payload, qos=qos, retain=retain, timeout=wait_s))
         except (MqttError, ValueError) as error:
             raise ConnectionLost(f"publish to {topic}: {error}") from error
         self._check()
-        if self._refused:
-            _, reason = self._refused.popitem()
+        reason = self._refused.pop(topic, None)
+        if reason is not None:
             raise PublishRefused(f"publish to {topic}: the broker answered {reason}")
 
     async def subscribe(self, filters: Sequence[tuple[str, int]], *, timeout_s: float | None = None) -> None:
@@ -199,17 +200,23 @@ class Session:
         self.end(why)
 
     def _watch_pubacks(self) -> None:
-        # aiomqtt drops the PUBACK's reason code: "Not authorized" would look like success.
-        paho = self._client._client  # noqa: SLF001
-        inner: Any = paho.on_publish  # its type is a union over versions of the callback
+        # aiomqtt drops the PUBACK's reason code, and tells no packet id: "Not authorized" would look like success.
+        paho: Any = self._client._client  # noqa: SLF001
+        send, answered, topics = paho.publish, paho.on_publish, dict[int, str]()
+
+        def publish(topic: str, payload: bytes, qos: int, *rest: Any, **more: Any) -> Any:  # noqa: ANN401
+            info = send(topic, payload, qos, *rest, **more)
+            if qos:  # others are never answered
+                topics[info.mid] = topic
+            return info
 
         def hook(client: Any, userdata: Any, mid: int, code: Any, properties: Any) -> None:  # noqa: ANN401
-            if getattr(code, "is_failure", False):
-                self._refused[mid] = str(code)
-            if inner is not None:
-                inner(client, userdata, mid, code, properties)
+            topic = topics.pop(mid, None)
+            if topic is not None and getattr(code, "is_failure", False):
+                self._refused[topic] = str(code)
+            answered(client, userdata, mid, code, properties)
 
-        paho.on_publish = hook
+        paho.publish, paho.on_publish = publish, hook
 
 
 @contextlib.asynccontextmanager

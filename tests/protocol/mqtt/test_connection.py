@@ -81,6 +81,15 @@ async def test_after_unsubscribing_nothing_more_arrives(session: Session) -> Non
     assert [message.payload for message in await take(session, 1)] == [b"heard"]
 
 
+async def test_a_refusal_is_told_to_its_own_publish(broker: Any) -> None:
+    """Many at once on one session: what was taken does not hear of what was not, and the other way round."""
+    async with connect(broker.settings("intruder")) as intruder:
+        topics = [*(f"open/{number}" for number in range(10)), "guarded/x"]
+        told = await asyncio.gather(*(intruder.publish(one, b"x") for one in topics), return_exceptions=True)
+    assert told[:-1] == [None] * 10
+    assert isinstance(told[-1], PublishRefused)
+
+
 async def test_a_refused_publish_is_an_error(broker: Any) -> None:
     """aiomqtt drops the PUBACK's reason; a refusal would look like success.
 
