@@ -183,7 +183,7 @@ class Run:
             self._plan.unsent(supplied.unsent)
         if supplied.lost:
             log.info("chunks_lost", lost=len(supplied.lost), asked=len(window.cids))
-            wanted = self._plan.lost(supplied.lost, time.monotonic())
+            wanted = self._do_without(self._plan.lost(supplied.lost, time.monotonic()))
             self._changed.set()
             await self._want(wanted)
         elif supplied.unsent:
@@ -205,16 +205,31 @@ class Run:
         for refusal in refusals:
             if refusal.instead:  # it came as it was signed and was of no use: nobody's attack
                 log.info("delta_useless", detail=refusal.detail)
-                self._plan.replace(refusal.cid, dict(refusal.instead))
-                self._source.settled((refusal.cid,))
+                self._replace(refusal.cid, refusal.instead)
                 continue
             self._refused += 1
             log.warning("chunk_refused", code=refusal.code, detail=refusal.detail)
             self._listeners.refused(refusal.code, refusal.detail)
-        wanted = self._plan.refused(bad, time.monotonic())
+        wanted = self._do_without(self._plan.refused(bad, time.monotonic()))
         self._changed.set()
         self._listeners.progress(self.transfer())
         await self._want(wanted)
+
+    def _replace(self, cid: str, instead: tuple[tuple[str, int], ...]) -> None:
+        self._plan.replace(cid, dict(instead))
+        self._source.settled((cid,))
+
+    def _do_without(self, wanted: tuple[str, ...]) -> tuple[str, ...]:
+        """Of what would be wanted, what nothing else can stand for: a delta is a short cut, its chunk will do."""
+        needed: list[str] = []
+        for cid in wanted:
+            instead = self._store.without(cid)
+            if instead:
+                log.info("delta_not_had", cid=cid[:16])
+                self._replace(cid, instead)
+            else:
+                needed.append(cid)
+        return tuple(needed)
 
     async def _want(self, cids: tuple[str, ...]) -> None:
         if not cids:

@@ -63,6 +63,10 @@ class PieceStore:
         """None, likewise."""
         return 0
 
+    def without(self, cid: str) -> tuple[tuple[str, int], ...]:  # noqa: ARG002
+        """Nothing: every piece is needed."""
+        return ()
+
     def resume(self) -> dict[str, int]:
         """Hash what is there; bytes by id of what is missing, in order."""
         missing: dict[str, int] = {}

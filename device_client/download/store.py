@@ -66,6 +66,10 @@ class Store(Protocol):
         """Ciphertext bytes in this run that were deltas against what the device runs."""
         ...
 
+    def without(self, cid: str) -> tuple[tuple[str, int], ...]:
+        """(cid, ciphertext bytes) to fetch in place of what does not come or not as signed; empty: there is nothing."""
+        ...
+
 
 class ArtifactStore:
     """The stream of one artifact, ``staging/<sha256>.stream``."""
@@ -179,6 +183,15 @@ class ArtifactStore:
             return [Refusal(cid, ErrorCode.CHUNK, detail, tuple(useless))]
         self._delta_bytes += len(ciphertext)
         return []
+
+    def without(self, cid: str) -> tuple[tuple[str, int], ...]:
+        """The chunks that a delta was to make; see ``Store.without``."""
+        if cid not in self._deltas:
+            return ()
+        chunks = self._deltas.chunks_of(cid)
+        for chunk in chunks:
+            self._deltas.failed(chunk)
+        return tuple((chunk, self._places[chunk][0].body_length + TAG_BYTES) for chunk in chunks)
 
     def _keep(self, cid: str, plain: bytes) -> None:
         for ref in self._places[cid]:

@@ -24,6 +24,8 @@ class Shelf:
 
     chunks: dict[str, bytes]
     asked: list[str] = field(default_factory=list)
+    withheld: set[str] = field(default_factory=set)
+    forged: set[str] = field(default_factory=set)
     name: str = "shelf"
     is_ready: bool = True
 
@@ -38,15 +40,17 @@ class Shelf:
         """All of it."""
         await asyncio.sleep(0)
         self.asked += cids
-        return Collected({cid: self.chunks[cid] for cid in cids})
+        had = [cid for cid in cids if cid not in self.withheld]
+        return Collected({cid: b"forged" if cid in self.forged else self.chunks[cid] for cid in had})
 
 
 async def fetch(
-    tmp_path: Path, new: Release, base: Base | None
+    tmp_path: Path, new: Release, base: Base | None, withheld: Sequence[str] = (), forged: Sequence[str] = ()
 ) -> tuple[Transfer, Shelf, list[tuple[ErrorCode, str]], list[str]]:
     """Fetch it; returns what it took, what was asked for, what was refused, and what was wanted."""
     (tmp_path / "staging").mkdir(exist_ok=True)
-    shelf, refused, wanted = Shelf(new.chunks), list[tuple[ErrorCode, str]](), list[str]()
+    shelf = Shelf(new.chunks, withheld=set(withheld), forged=set(forged))
+    refused, wanted = list[tuple[ErrorCode, str]](), list[str]()
 
     async def want(cids: tuple[str, ...]) -> None:
         wanted.extend(cids)
@@ -84,6 +88,24 @@ async def test_useless_deltas_are_replaced_and_are_nobodys_attack(tmp_path: Path
     assert {new.cid(0), new.cid(4)} <= set(shelf.asked)
     assert len(shelf.asked) == 6
     assert (refused, wanted, transfer.refused) == ([], [], 0)
+
+
+async def test_a_delta_that_nobody_has_is_done_without(tmp_path: Path) -> None:
+    """A mirror that has the chunks and not the deltas: asked twice, then the chunk is fetched; nothing is wanted."""
+    new, base = changed(), Base([place(tmp_path / "slot", {"image": OLD}, PLAINS)])
+    withheld = [new.delta_cid(0), new.delta_cid(2)]
+    _, shelf, refused, wanted = await fetch(tmp_path, new, base, withheld)
+    assert {new.cid(0), new.cid(4)} <= set(shelf.asked)
+    assert [shelf.asked.count(cid) for cid in withheld] == [2, 2]
+    assert (refused, wanted) == ([], [])
+
+
+async def test_a_forged_delta_is_told_and_done_without(tmp_path: Path) -> None:
+    """The forger is named, and has won one fetch of a whole chunk."""
+    new, base = changed(), Base([place(tmp_path / "slot", {"image": OLD}, PLAINS)])
+    transfer, shelf, refused, wanted = await fetch(tmp_path, new, base, forged=[new.delta_cid(1)])
+    assert shelf.asked.count(new.delta_cid(1)) == shelf.asked.count(new.cid(2)) == 1
+    assert ([code for code, _ in refused], transfer.refused, wanted) == ([ErrorCode.CHUNK], 1, [])
 
 
 async def test_without_what_it_was_made_against_the_whole_is_fetched(tmp_path: Path) -> None:

@@ -47,6 +47,10 @@ class Shelf:
         """Nothing is there yet."""
         return dict(self.missing)
 
+    def without(self, cid: str) -> tuple[tuple[str, int], ...]:
+        """Nothing stands for anything."""
+        return ()
+
     def write(self, chunks: Mapping[str, bytes]) -> list[Refusal]:
         """One window; two at a time would be a fault."""
         if self.fails:
