@@ -46,12 +46,12 @@ def offline(
         raise NotFoundError(f"{place.chunks}: no chunks here; run this on the machine that serve runs on")
     if to.resolve().is_relative_to(place.path.resolve()):
         raise NotAllowedError(f"{to}: lies inside the home; name a folder outside of it")
-    # The chunks first: orders that are signed cannot be called back, a disk that is full should have said so before.
+    # Chunks and trust first: orders that are signed cannot be called back, a full disk should have said so before.
     release = client.get(f"/rollouts/{name}")["release"]
     chunks = {row["cid"]: row["length"] for row in client.pages(f"/releases/{release}/chunks")}
     done = export_chunks(ChunkStore(place.chunks), chunks, to, lambda _size: None)
-    made = client.post(f"/rollouts/{name}/offline", {"devices": devices, "life_s": life_s})
     export_trust(place.trust, to)
+    made = client.post(f"/rollouts/{name}/offline", {"devices": devices, "life_s": life_s})
     _write_orders(to, made)
     fields = {
         "rollout": made["rollout"],

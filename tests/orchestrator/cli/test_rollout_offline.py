@@ -72,6 +72,17 @@ def test_places_that_cannot_hold_a_medium(run: Run, served: Home, rollout: str, 
     assert code == 5, err
 
 
+def test_a_medium_that_takes_no_trust_costs_no_orders(run: Run, rollout: str, tmp_path: Path) -> None:
+    """Nothing is signed for it: the device counts as offered nothing."""
+    _begin(run, rollout)
+    (tmp_path / "trust").touch()
+    code, _, err = run("rollout", "offline", rollout, DEVICES[2], "--to", tmp_path)
+    assert (code, "trust" in err) == (5, True), err
+    told = ask(run, "device", "explain", DEVICES[2], "--rollout", rollout)["sentences"]
+    assert not any("offer" in sentence for sentence in told), told
+    run("rollout", "abort", rollout)
+
+
 def test_longer_than_the_signer_allows(run: Run, rollout: str, tmp_path: Path) -> None:
     """The signer's sentence names the setting; chunks may be there, orders are not."""
     _begin(run, rollout)
