@@ -20,7 +20,7 @@ from orchestrator.cli.words import (
 )
 from orchestrator.config import Home
 from orchestrator.errors import UsageError
-from orchestrator.model.rollout import Members, RolloutSpec, StageSpec
+from orchestrator.model.plan import Members, RolloutSpec, StageSpec
 from protocol.manifest import Policy
 
 app = typer.Typer(help="Bring a release to devices, stage by stage.", no_args_is_help=True)

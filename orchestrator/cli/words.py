@@ -8,13 +8,10 @@ from datetime import datetime
 from pydantic import ValidationError
 
 from orchestrator.errors import UsageError
-from orchestrator.model.rollout import StageSpec
+from orchestrator.model.plan import StageSpec
+from orchestrator.model.units import read_seconds, read_share
 from protocol.identifiers import ReleaseName, check_id
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd]?)\Z")
-MAX_DURATION_S = 3660 * 86_400
-"""Ten years: beyond it is a slip, and in the end beyond the calendar."""
-_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 _SELECTOR = re.compile(r"[=!(]|\sin\s")
 
 
@@ -52,25 +49,14 @@ def read_release(text: str) -> ReleaseName:
 
 def read_duration(text: str, option: str) -> float:
     """Seconds of ``90``, ``90s``, ``15m``, ``2h`` or ``1d``; raises UsageError."""
-    found = _DURATION.match(text.strip())
-    if not found:
-        raise UsageError(f"{option} {text[:40]!r}: expected a duration such as 90s, 15m, 2h or 1d")
-    seconds = float(found[1]) * _SECONDS[found[2]]
-    if seconds > MAX_DURATION_S:
-        raise UsageError(f"{option} {text[:40]!r}: expected at most {MAX_DURATION_S // 86_400}d")
-    return seconds
+    with usage(option):
+        return read_seconds(text)
 
 
 def read_ratio(text: str, option: str) -> float:
     """A share of ``0.95`` or ``95%``; raises UsageError."""
-    number = text.strip()
-    try:
-        share = float(number[:-1]) / 100 if number.endswith("%") else float(number)
-    except ValueError:
-        share = 0.0
-    if not 0 < share <= 1:
-        raise UsageError(f"{option} {text[:40]!r}: expected a share above 0 and up to 1, such as 0.95 or 95%")
-    return share
+    with usage(option):
+        return read_share(text)
 
 
 def read_instant(text: str, option: str) -> datetime:

@@ -7,7 +7,7 @@ from random import Random
 
 from orchestrator.errors import ConflictError
 from orchestrator.model.device import Device, DeviceState
-from orchestrator.model.rollout import Members, RolloutSpec, StageSpec
+from orchestrator.model.plan import Members, RolloutSpec, StageSpec
 from orchestrator.model.selector import Selector
 from protocol.manifest import ReleaseInfo
 

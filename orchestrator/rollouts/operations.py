@@ -11,7 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from orchestrator.errors import ConflictError, NotFoundError, UsageError
 from orchestrator.model.assignment import OFFERED, PENDING, Assignment
 from orchestrator.model.device import Device
-from orchestrator.model.rollout import Rollout, RolloutSpec, RolloutState
+from orchestrator.model.plan import RolloutSpec
+from orchestrator.model.rollout import Rollout, RolloutState
 from orchestrator.rollouts.members import Groups, Place, place_members, select_members
 from orchestrator.rollouts.rules import stage_counts
 from orchestrator.storage import assignments, devices, dirty, events, groups, offered, releases, rollouts

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from orchestrator.model.assignment import EXCLUDED
-from orchestrator.model.rollout import RolloutSpec
+from orchestrator.model.plan import RolloutSpec
 from protocol.states import FAILURES, FINISHED, OUTCOMES, State
 from protocol.status_messages import RuleFigure
 

@@ -8,7 +8,8 @@ from sqlalchemy import String, func, select, type_coerce, update
 from sqlalchemy import insert as plain_insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.model.rollout import Rollout, RolloutSpec, RolloutState, Stage
+from orchestrator.model.plan import RolloutSpec
+from orchestrator.model.rollout import Rollout, RolloutState, Stage
 from orchestrator.storage.tables import assignments, rollouts, stages
 from protocol.states import OUTCOMES
 

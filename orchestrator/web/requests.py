@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from orchestrator.model.rollout import RolloutSpec
+from orchestrator.model.plan import RolloutSpec
 from protocol.enrolment import EnrolmentRequest
 from protocol.identifiers import ClaimText, IdText, SerialText
 

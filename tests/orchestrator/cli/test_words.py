@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from orchestrator.cli.words import read_duration, read_ids, read_instant, read_ratio, read_stage
 from orchestrator.errors import UsageError
-from orchestrator.model.rollout import StageSpec
+from orchestrator.model.plan import StageSpec
 
 
 @pytest.mark.parametrize(

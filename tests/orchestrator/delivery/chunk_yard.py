@@ -17,7 +17,8 @@ from orchestrator.delivery.chunk_upkeep import ChunkUpkeep
 from orchestrator.delivery.publisher import Outgoing, send_all
 from orchestrator.delivery.readback import ReadBack
 from orchestrator.metrics import Metrics
-from orchestrator.model.rollout import RolloutSpec, RolloutState, StageSpec
+from orchestrator.model.plan import RolloutSpec, StageSpec
+from orchestrator.model.rollout import RolloutState
 from orchestrator.storage import chunk_keeping, releases, rollouts
 from orchestrator.storage.chunk_keeping import OnBroker
 from orchestrator.storage.tables import published

@@ -17,7 +17,8 @@ from orchestrator.delivery.broker_access import service_connection
 from orchestrator.delivery.delivery import Delivery
 from orchestrator.model.assignment import Assignment
 from orchestrator.model.device import Device
-from orchestrator.model.rollout import RolloutSpec, RolloutState, StageSpec
+from orchestrator.model.plan import RolloutSpec, StageSpec
+from orchestrator.model.rollout import RolloutState
 from orchestrator.publisher.ceremony import Thresholds, hold_ceremony
 from orchestrator.signer.keys import load_x25519
 from orchestrator.signer.seam import SigningRoom

@@ -5,7 +5,8 @@ from typing import Any
 
 from orchestrator.model.assignment import Assignment
 from orchestrator.model.device import Device, DeviceState
-from orchestrator.model.rollout import RolloutSpec, RolloutState, StageSpec
+from orchestrator.model.plan import RolloutSpec, StageSpec
+from orchestrator.model.rollout import RolloutState
 from orchestrator.storage import assignments, devices, dirty, published, rollouts
 from orchestrator.storage.database import Database
 from orchestrator.storage.published import Publication

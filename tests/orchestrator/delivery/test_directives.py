@@ -10,7 +10,8 @@ from structlog.testing import capture_logs
 
 from orchestrator.delivery.directives import Directives, Rows
 from orchestrator.model.assignment import Assignment
-from orchestrator.model.rollout import Rollout, RolloutSpec, RolloutState, StageSpec
+from orchestrator.model.plan import RolloutSpec, StageSpec
+from orchestrator.model.rollout import Rollout, RolloutState
 from orchestrator.signer.keys import load_signer
 from orchestrator.storage import releases
 from orchestrator.storage.releases import ReleaseFacts

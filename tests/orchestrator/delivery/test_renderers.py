@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from orchestrator.delivery.renderers import announcement_draft, offer_draft
 from orchestrator.model.assignment import Assignment
-from orchestrator.model.rollout import Rollout, RolloutSpec, RolloutState, StageSpec
+from orchestrator.model.plan import RolloutSpec, StageSpec
+from orchestrator.model.rollout import Rollout, RolloutState
 from protocol.directives import Action, Grant, ReleaseRef
 from protocol.states import OUTCOMES, State
 

@@ -6,7 +6,8 @@ from typing import Any
 from orchestrator.delivery.status_rendering import MAX_REASONS, OTHERS, device_status, fleet_status, rollout_status
 from orchestrator.model.assignment import Assignment
 from orchestrator.model.device import Device
-from orchestrator.model.rollout import MAX_STAGES, Rollout, RolloutSpec, RolloutState, Stage, StageSpec, StageState
+from orchestrator.model.plan import MAX_STAGES, RolloutSpec, StageSpec
+from orchestrator.model.rollout import Rollout, RolloutState, Stage, StageState
 from orchestrator.rollouts.engine import Facts
 from orchestrator.storage.concerns import Concern
 from protocol.envelopes import encode

@@ -11,7 +11,8 @@ from orchestrator.fleet import closing
 from orchestrator.fleet.closing import MAX_REASON_CHARS
 from orchestrator.model.assignment import EXCLUDED, Assignment
 from orchestrator.model.device import Device, DeviceState
-from orchestrator.model.rollout import RolloutSpec, RolloutState, StageSpec
+from orchestrator.model.plan import RolloutSpec, StageSpec
+from orchestrator.model.rollout import RolloutState
 from orchestrator.storage import assignments, certificates, devices, dirty, events, expelling, rollouts
 from orchestrator.storage.database import Database
 from orchestrator.storage.reports import Incoming, apply_batch

@@ -9,7 +9,8 @@ import pytest
 from orchestrator.fleet.explaining import Place, explain
 from orchestrator.model.assignment import Assignment
 from orchestrator.model.device import Device, DeviceState, Dropped
-from orchestrator.model.rollout import Rollout, RolloutSpec, RolloutState, Stage, StageSpec, StageState
+from orchestrator.model.plan import RolloutSpec, StageSpec
+from orchestrator.model.rollout import Rollout, RolloutState, Stage, StageState
 
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
 DEVICE = Device(id="d1", product="gateway", hardware="rev-a", components={"app": "1.0.0"}, online=True, last_seen=NOON)

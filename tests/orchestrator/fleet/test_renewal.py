@@ -12,7 +12,8 @@ from orchestrator.fleet.enrolment import report_key_of
 from orchestrator.fleet.renewal import renew, use_new_keys
 from orchestrator.model.assignment import Assignment
 from orchestrator.model.device import Device, DeviceState
-from orchestrator.model.rollout import RolloutSpec, RolloutState, StageSpec
+from orchestrator.model.plan import RolloutSpec, StageSpec
+from orchestrator.model.rollout import RolloutState
 from orchestrator.storage import assignments, devices, dirty, renewals, rollouts
 from orchestrator.storage.tables import dirty as dirty_table
 from protocol.errors import EnvelopeError, ErrorCode

@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.model.device import DeviceState
-from orchestrator.model.rollout import RolloutState, StageSpec
+from orchestrator.model.plan import StageSpec
+from orchestrator.model.rollout import RolloutState
 from orchestrator.rollouts import operations
 from orchestrator.rollouts.controller import MAX_IDLE_S
 from protocol.errors import FlagshipError

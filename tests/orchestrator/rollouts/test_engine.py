@@ -7,7 +7,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from orchestrator.model.rollout import ENDED, Rollout, RolloutState, Stage, StageSpec, StageState
+from orchestrator.model.plan import StageSpec
+from orchestrator.model.rollout import ENDED, Rollout, RolloutState, Stage, StageState
 from orchestrator.rollouts.engine import Decisions, Facts, figures_of, reconcile, untouched, waiting
 from orchestrator.rollouts.rules import stage_counts, success_rule
 from protocol.states import FINISHED, OUTCOMES, State

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from orchestrator.errors import ConflictError
 from orchestrator.model.device import Device, DeviceState
-from orchestrator.model.rollout import Members, StageSpec
+from orchestrator.model.plan import Members, StageSpec
 from orchestrator.rollouts.members import place_members, select_members
 from protocol.manifest import ReleaseInfo
 from tests.orchestrator.rollouts.yard import plan

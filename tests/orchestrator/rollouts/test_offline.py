@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from orchestrator.config import Home, Settings
 from orchestrator.errors import ConflictError, NotAllowedError, NotFoundError, UsageError
 from orchestrator.model.device import DeviceState
-from orchestrator.model.rollout import StageSpec
+from orchestrator.model.plan import StageSpec
 from orchestrator.rollouts import operations
 from orchestrator.rollouts.offline import MAX_DEVICES, OfflineDesk
 from orchestrator.signer.keys import load_signer, load_x25519

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import ConflictError, NotFoundError, OperationError, UsageError
-from orchestrator.model.rollout import Members, Rollout, RolloutSpec, RolloutState, StageSpec
+from orchestrator.model.plan import Members, RolloutSpec, StageSpec
+from orchestrator.model.rollout import Rollout, RolloutState
 from orchestrator.rollouts import operations
 from orchestrator.storage import rollouts
 from orchestrator.storage.releases import IMPORTING, WITHDRAWN
@@ -265,9 +266,11 @@ _STAGE: dict[str, Any] = {"name": "all", "percent": 100}
     ("stages", "says"),
     [
         pytest.param([], "at least 1 item", id="none"),
-        pytest.param([{"name": "a"}], "expected one of group, selector or percent", id="says nothing"),
-        pytest.param([{**_STAGE, "group": "g"}], "expected one of group, selector or percent", id="says two things"),
-        pytest.param([_STAGE, _STAGE], "two have one name", id="one name twice"),
+        pytest.param([{"name": "a"}], "expected one of group, selector, percent or devices", id="says nothing"),
+        pytest.param(
+            [{**_STAGE, "group": "g"}], "expected one of group, selector, percent or devices", id="says two things"
+        ),
+        pytest.param([_STAGE, _STAGE], "two have the name", id="one name twice"),
         pytest.param([{"name": "a", "percent": 50}, {"name": "b", "percent": 25}, _STAGE], "does not add", id="falls"),
         pytest.param([{"name": "a", "percent": 50}, {"name": "b", "percent": 50}, _STAGE], "does not add", id="stands"),
         pytest.param([{"name": "a", "percent": 50}], "add up to 50%, expected 100%", id="ends early"),

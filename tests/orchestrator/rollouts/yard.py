@@ -11,7 +11,8 @@ from typing import Any
 from orchestrator.config import Settings, TimingSettings
 from orchestrator.model.assignment import Assignment
 from orchestrator.model.device import Device, DeviceState
-from orchestrator.model.rollout import Rollout, RolloutSpec, StageSpec
+from orchestrator.model.plan import RolloutSpec, StageSpec
+from orchestrator.model.rollout import Rollout
 from orchestrator.rollouts import operations
 from orchestrator.rollouts.controller import Controller
 from orchestrator.storage import assignments, devices, dirty, events, groups, published, releases, rollouts

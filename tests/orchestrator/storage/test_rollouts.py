@@ -4,7 +4,8 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from orchestrator.model.assignment import Assignment
-from orchestrator.model.rollout import Members, RolloutSpec, RolloutState, StageSpec, StageState
+from orchestrator.model.plan import Members, RolloutSpec, StageSpec
+from orchestrator.model.rollout import RolloutState, StageState
 from orchestrator.storage import assignments, rollouts
 from orchestrator.storage.database import Database
 from protocol.manifest import Policy

@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 
 from orchestrator.model.assignment import Assignment
 from orchestrator.model.device import Device
-from orchestrator.model.rollout import Rollout, RolloutSpec, RolloutState, Stage, StageSpec, StageState
+from orchestrator.model.plan import RolloutSpec, StageSpec
+from orchestrator.model.rollout import Rollout, RolloutState, Stage, StageState
 from orchestrator.web.views import device_view, event_view, rollout_view, update_view, whole_rollout_view
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
