@@ -4,9 +4,11 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 
-from protocol.states import OUTCOMES
+from orchestrator.model.failure import FAILED_STATES, TIMED_OUT, failure_key, verdict_key
+from protocol.states import OUTCOMES, TOUCHED, Phase, State
 
 PENDING = "pending"
 """Never offered."""
@@ -16,6 +18,35 @@ EXCLUDED = "excluded"
 """Taken out of the rollout: revoked, retired, or one of two under one id. Over, and not finished: it proves nothing."""
 
 MAX_CLOSE_REASON_CHARS = 200
+BY_ROLLOUT, BY_SCOPE, BY_SITE, BY_RETRY, BY_PREEMPTION = "rollout:", "scope:", "site", "retry", "preempted"
+"""What ``held_by`` begins with: another rollout has the device, no permit is left, no bytes are left for its site,
+a retry waits for its time, the device must give up this update for a heavier rollout first."""
+
+
+class Work(StrEnum):
+    """What a device is at, as far as time limits tell apart. Waiting to activate is queueing too."""
+
+    NONE = ""
+    QUEUED = "queued"
+    DOWNLOADING = "downloading"
+    INSTALLING = "installing"
+    VERIFYING = "verifying"
+
+
+_WORK = {
+    OFFERED: Work.QUEUED,
+    State.EVALUATING: Work.QUEUED,
+    State.WAITING: Work.QUEUED,
+    State.DOWNLOADING: Work.DOWNLOADING,
+    State.FETCHED: Work.QUEUED,
+    State.INSTALLING: Work.INSTALLING,
+    State.INSTALLED: Work.INSTALLING,
+    State.ACTIVATING: Work.INSTALLING,
+    State.VERIFYING: Work.VERIFYING,
+    State.COMMITTING: Work.VERIFYING,
+    State.ROLLING_BACK: Work.VERIFYING,
+}
+_CHANGING = frozenset({*TOUCHED, State.ROLLING_BACK})
 
 Deltas = Counter[tuple[str, int, str]]
 """(rollout, stage, key) -> change of the count; may be negative."""
@@ -27,6 +58,16 @@ class Assignment:
 
     Attributes:
         place: Random order inside the stage.
+        site: The label ``site`` when it was placed.
+        scopes: Whose permits an activation needs: ``LABEL=VALUE`` or ``group:NAME``.
+        settled: False from a failure until the engine has judged whether it is tried again; it counts from then on.
+        verdict: Of the engine or the silence watch, for want of an outcome: ``timed_out`` or
+            ``silent_after_activation``. A signed outcome replaces it.
+        held_by: What keeps it from its turn, see ``BY_...``; "" where nothing does.
+        not_before: When what holds it is looked at again.
+        retried: By failure class, how often it was tried again by itself.
+        work, work_since: What it is at, and since when; what time limits are judged on.
+        grant_until: When an activate grant that was not used has surely ended on the device.
         ready: Pending, and the device said that it is ready.
         asking: The device asked for an activate grant and was not answered yet.
         nonce: Of the newest report; what ``heard`` names.
@@ -39,6 +80,8 @@ class Assignment:
     device: str
     stage: int
     place: float
+    site: str = ""
+    scopes: list[str] = field(default_factory=list)
     attempt: int = 1
     state: str = PENDING
     ready: bool = False
@@ -66,11 +109,34 @@ class Assignment:
     offered_at: datetime | None = None
     offer_expires: datetime | None = None
     updated_at: datetime | None = None
+    settled: bool = True
+    verdict: str = ""
+    held_by: str = ""
+    not_before: datetime | None = None
+    retried: dict[str, int] = field(default_factory=dict)
+    work: str = Work.NONE
+    work_since: datetime | None = None
+    grant_until: datetime | None = None
 
     @property
     def is_terminal(self) -> bool:
         """Whether the device does nothing more for this attempt."""
-        return self.state in OUTCOMES or self.state == EXCLUDED
+        return self.state in _TERMINAL
+
+    @property
+    def is_changing(self) -> bool:
+        """Whether the device's software is being changed: from installing on, until it is proven or taken back."""
+        return self.state in _CHANGING
+
+    @property
+    def permits(self) -> tuple[str, ...]:
+        """The scopes in which it counts as unavailable now: granted to activate, or at it, or left inconsistent."""
+        if not self.scopes:
+            return ()
+        granted = self.grant == "activate" and not self.is_terminal
+        waits = self.phase == Phase.ACTIVATE and self.grant != "activate"
+        at_it = self.is_changing and not waits
+        return tuple(self.scopes) if granted or at_it or self.state == State.INCONSISTENT else ()
 
     def is_open(self, now: datetime) -> bool:
         """Whether its offer grants something now."""
@@ -88,35 +154,69 @@ class Assignment:
 
 
 FIELDS = tuple(f.name for f in fields(Assignment))
-_DECIDING = frozenset({"ready", "asking", *(f"state:{state}" for state in OUTCOMES)})
+_TERMINAL = frozenset({*(state.value for state in OUTCOMES), EXCLUDED, TIMED_OUT})
+OVER = _TERMINAL
+"""States in which a device has nothing left to do."""
+UNSETTLED = "unsettled"
+_DECIDING = frozenset({"ready", "asking", f"state:{UNSETTLED}", *(f"state:{state}" for state in _TERMINAL)})
+
+
+def moved(row: Assignment, now: datetime, **changes: Any) -> Assignment:  # noqa: ANN401 - fields
+    """The row with changes, and what follows from them for the work that it is at."""
+    after = replace(row, updated_at=now, **changes)
+    work = Work.NONE if after.is_terminal else _WORK.get(after.state, Work.NONE)
+    if work is Work.INSTALLING and after.phase == Phase.ACTIVATE and after.grant != "activate":
+        work = Work.QUEUED
+    return after if work == row.work else replace(after, work=work, work_since=now if work else None)
 
 
 def exclude(row: Assignment, why: str, now: datetime) -> Assignment:
     """Take the device out of this rollout; an offer that it has is closed with the reason."""
-    return replace(
+    return moved(
         row,
+        now,
         state=EXCLUDED,
         ready=False,
         asking=False,
         reasons=[],
         grant="none" if row.offered_at is None else "closed",
         grant_nonce=None,
+        grant_until=None,
         close_reason=why[:MAX_CLOSE_REASON_CHARS],
         detail=why,
-        updated_at=now,
+        settled=True,
+        verdict="",
+        held_by="",
+        not_before=None,
     )
 
 
 def count_keys(row: Assignment) -> frozenset[str]:
-    """The counters in which this assignment stands: its state, and ready, asking, offered as they apply."""
-    keys = {f"state:{row.state}"}
+    """The counters in which this assignment stands: its state, its failure, and ready, asking, offered as they apply.
+
+    What is held counts as ``held`` instead of ``ready``, as ``blocked`` instead of ``asking``.
+    """
+    keys = {f"state:{row.state if row.settled else UNSETTLED}"}
     if row.ready and row.state == PENDING:
-        keys.add("ready")
+        keys.add("held" if row.held_by else "ready")
     if row.asking:
-        keys.add("asking")
+        keys.add("blocked" if row.held_by else "asking")
     if row.offered_at is not None:
         keys.add("offered")
+    if row.state in FAILED_STATES:
+        if row.settled:
+            keys.add(failure_key(row.state, row.code))
+    elif row.verdict and not row.is_terminal:
+        keys.add(verdict_key(row.verdict))
     return frozenset(keys)
+
+
+def scope_figures(row: Assignment) -> dict[str, tuple[int, int]]:
+    """What this assignment adds to its scopes: (permits that it holds, permits that it waits for)."""
+    found = dict.fromkeys(row.permits, (1, 0))
+    if row.asking and row.held_by.startswith(BY_SCOPE):
+        found[row.held_by.removeprefix(BY_SCOPE)] = (0, 1)
+    return found
 
 
 def byte_sums(row: Assignment) -> dict[str, int]:

@@ -6,10 +6,12 @@ offered nothing, changes nothing at all.
 
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
-from orchestrator.model.assignment import EXCLUDED, OFFERED, PENDING, Assignment
+from orchestrator.model.assignment import BY_PREEMPTION, BY_SCOPE, EXCLUDED, OFFERED, PENDING, Assignment, moved
+from orchestrator.model.failure import TIMED_OUT, FailureClass
 from protocol.reports import MAX_BYTES, Progress, Readiness, Reason, StateReport
-from protocol.states import OUTCOMES, Phase, State
+from protocol.states import FAILURES, FINISHED, TOUCHED, Phase, State
 
 _WHOLE = frozenset(
     {State.FETCHED, State.INSTALLING, State.INSTALLED, State.ACTIVATING, State.VERIFYING, State.COMMITTING}
@@ -17,6 +19,8 @@ _WHOLE = frozenset(
 _PASSING = frozenset({State.INSTALLING, State.INSTALLED, State.ACTIVATING, State.COMMITTING})
 """Soon followed by a report that is answered anyway."""
 _MAX_REASON_CHARS = 200
+BUSY = "busy"
+"""The gate of a device that has another update open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,21 +37,26 @@ class Effect:
 
 
 def apply_readiness(row: Assignment, report: Readiness, now: datetime) -> Effect:
-    """Take in which gates are open."""
+    """Take in which gates are open. A device that is only busy with another update counts as ready.
+
+    Which of the two goes first is for the engine to say.
+    """
     if row.is_terminal or report.attempt not in (0, row.attempt):
         return Effect(row, hear=row.is_terminal and row.offered_at is not None)
     reasons = [_dump(reason) for reason in report.reasons]
+    said: dict[str, Any] = {"reasons": reasons, "phase": report.phase, "nonce": report.nonce, "verdict": _still(row)}
     if row.state == PENDING:
         if report.phase is not Phase.DOWNLOAD:
             return Effect(row)
-        return Effect(
-            replace(row, ready=report.ready, reasons=reasons, phase=report.phase, nonce=report.nonce, updated_at=now)
-        )
+        ready = report.ready or all(reason.gate == BUSY for reason in report.reasons)
+        return Effect(moved(row, now, ready=ready, **said))
     if report.attempt == 0:
         return Effect(row, hear=True)  # it has not seen its offer yet, or lost it
     asking = report.ready and report.phase is not Phase.DOWNLOAD
-    after = replace(row, asking=asking, reasons=reasons, phase=report.phase, nonce=report.nonce, updated_at=now)
-    return Effect(after, hear=not asking)
+    if row.grant == "activate" and report.nonce != row.grant_nonce:
+        said |= {"grant": "download", "grant_nonce": None, "grant_until": None}  # it let that grant go
+    after = _waiting_no_more(moved(row, now, asking=asking, **said))
+    return Effect(after, hear=not asking or bool(after.held_by))
 
 
 def apply_state(row: Assignment, report: StateReport, digest: str, now: datetime) -> Effect:
@@ -58,55 +67,83 @@ def apply_state(row: Assignment, report: StateReport, digest: str, now: datetime
     """
     if row.offered_at is None or report.attempt != row.attempt:
         return Effect(row)
-    if row.is_terminal and not report.is_outcome:
+    over = row.is_terminal or row.state == PENDING  # pending: it will try again, and this is of the attempt before
+    if over and not report.is_outcome:
         return Effect(row, hear=True)
-    if row.state == EXCLUDED:  # heard, so that the device is done; it counts for nothing
+    if over and not _replaces(row, report):  # heard, so that the device is done; it counts for nothing
         return Effect(replace(row, nonce=report.nonce, outcome_digest=digest, updated_at=now), hear=True)
     asking = report.state is State.FETCHED and report.phase is Phase.INSTALL and not report.reasons
-    after = replace(
-        row,
-        state=report.state.value,
-        ready=False,
-        asking=asking,
-        phase=report.phase.value if report.phase else None,
-        reasons=[_dump(reason) for reason in report.reasons],
-        nonce=report.nonce,
-        code=report.code.value if report.code else None,
-        detail=report.detail,
-        log=report.log,
-        from_version=report.from_version,
-        running_version=report.running_version,
-        resumed=row.resumed or report.resumed,
-        bytes_fetched=max(row.bytes_fetched, min(report.bytes_fetched, MAX_BYTES)),
-        bytes_present=max(row.bytes_present, row.bytes_total) if report.state in _WHOLE else row.bytes_present,
-        percent=100.0 if report.state in _WHOLE else row.percent,
-        rate_bytes_s=0.0 if report.state in _WHOLE or report.is_outcome else row.rate_bytes_s,
-        updated_at=now,
-    )
-    if report.state in OUTCOMES:
-        reason = f"{report.state}: {report.detail}" if report.detail else report.state.value
-        after = replace(
-            after,
-            grant="closed",
-            grant_nonce=None,
-            close_reason=reason[:_MAX_REASON_CHARS],
-            outcome_digest=digest,
-        )
+    changes: dict[str, Any] = {
+        "state": report.state.value,
+        "ready": False,
+        "asking": asking,
+        "phase": report.phase.value if report.phase else None,
+        "reasons": [_dump(reason) for reason in report.reasons],
+        "nonce": report.nonce,
+        "code": report.code.value if report.code else None,
+        "detail": report.detail,
+        "log": report.log,
+        "from_version": report.from_version,
+        "running_version": report.running_version,
+        "resumed": row.resumed or report.resumed,
+        "bytes_fetched": max(row.bytes_fetched, min(report.bytes_fetched, MAX_BYTES)),
+        "bytes_present": max(row.bytes_present, row.bytes_total) if report.state in _WHOLE else row.bytes_present,
+        "percent": 100.0 if report.state in _WHOLE else row.percent,
+        "rate_bytes_s": 0.0 if report.state in _WHOLE or report.is_outcome else row.rate_bytes_s,
+        "grant_until": None if report.state in TOUCHED else row.grant_until,
+        "verdict": _still(row),
+    }
+    if report.is_outcome:
+        changes |= _ended(row, report, digest)
+    after = _waiting_no_more(moved(row, now, **changes))
     # Design, section 3: four offers. What comes a second time waits for an answer, whatever it says.
     passing = report.state in _PASSING and report.nonce != row.nonce
-    return Effect(after, hear=not (asking or passing))
+    return Effect(after, hear=not passing and (not asking or bool(after.held_by)))
 
 
-def apply_progress(row: Assignment, hint: Progress) -> Assignment:
+def _replaces(row: Assignment, report: StateReport) -> bool:
+    """Whether an outcome takes the place of what stands there: only where that was not the device's own word.
+
+    A device that gave up because its time was over is one that timed out, whatever it calls that itself.
+    """
+    if row.state in (EXCLUDED, PENDING) or row.outcome_digest is not None:
+        return False
+    return row.state != TIMED_OUT or report.state in FINISHED
+
+
+def _ended(row: Assignment, report: StateReport, digest: str) -> dict[str, Any]:
+    reason = f"{report.state}: {report.detail}" if report.detail else report.state.value
+    return {
+        "grant": "closed",
+        "grant_nonce": None,
+        "grant_until": None,
+        "close_reason": reason[:_MAX_REASON_CHARS],
+        "outcome_digest": digest,
+        "verdict": "",
+        "settled": report.state is State.SUCCEEDED or (report.state not in FAILURES and row.held_by != BY_PREEMPTION),
+    }
+
+
+def _still(row: Assignment) -> str:
+    """A device that speaks is not silent; that it took too long stays true until it comes to an end."""
+    return "" if row.verdict == FailureClass.SILENT else row.verdict
+
+
+def _waiting_no_more(row: Assignment) -> Assignment:
+    if row.held_by.startswith(BY_SCOPE) and not row.asking:
+        return replace(row, held_by="", not_before=None)
+    return row
+
+
+def apply_progress(row: Assignment, hint: Progress, now: datetime) -> Assignment:
     """Take in a hint: it never goes back, and moves the state only from ``offered`` to ``downloading``."""
     if hint.attempt is not None and hint.attempt != row.attempt:
         return row
     if row.is_terminal or row.offered_at is None or row.state not in (OFFERED, State.WAITING, State.DOWNLOADING):
         return row
     known = State.DOWNLOADING.value if hint.state is State.DOWNLOADING else row.state
-    return replace(
+    after = replace(
         row,
-        state=known,
         percent=max(row.percent, hint.percent),
         bytes_fetched=max(row.bytes_fetched, hint.bytes_fetched),
         bytes_copied=max(row.bytes_copied, hint.bytes_copied or 0),
@@ -116,6 +153,7 @@ def apply_progress(row: Assignment, hint: Progress) -> Assignment:
         rate_bytes_s=hint.rate_bytes_s or 0.0,
         reasons=[] if known == State.DOWNLOADING else row.reasons,
     )
+    return after if known == row.state else moved(after, now, state=known)
 
 
 def _dump(reason: Reason) -> dict[str, object]:

@@ -1,18 +1,21 @@
 """A rollout and its stages: where they stand. The plan is in ``plan``."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from orchestrator.model.failure import failure_key
 from orchestrator.model.plan import RolloutSpec
+from protocol.states import State
 
 
 class RolloutState(StrEnum):
     """Design, section 7."""
 
     DRAFT = "draft"
+    AWAITING_APPROVAL = "awaiting_approval"
     SCHEDULED = "scheduled"
     RUNNING = "running"
     PAUSED = "paused"
@@ -31,6 +34,7 @@ class StageState(StrEnum):
     PENDING = "pending"
     OPEN = "open"
     SOAKING = "soaking"
+    AWAITING_APPROVAL = "awaiting_approval"
     PASSED = "passed"
 
 
@@ -44,8 +48,10 @@ class Rollout:
 
     Attributes:
         ended_at: When no member could move any more; an aborted rollout may still have devices that roll back.
-        acknowledged: Stage -> [failed, finished] that a person has seen when resuming from a halt; rules are judged
-            on what came after.
+        version: Rises with every change; who orders something may name the one that was looked at.
+        timed_from: When it went on last: time limits of devices are counted from here at the earliest.
+        acknowledged: Stage -> counter -> what a person has seen when resuming from a halt; rules are judged on what
+            came after.
     """
 
     id: str
@@ -61,7 +67,11 @@ class Rollout:
     pace_credit: float = 0.0
     pace_at: datetime | None = None
     halts: int = 0
-    acknowledged: dict[int, tuple[int, int]] = field(default_factory=dict)
+    version: int = 1
+    submitted_by: str = ""
+    approved_by: str = ""
+    timed_from: datetime | None = None
+    acknowledged: dict[int, dict[str, int]] = field(default_factory=dict)
 
     @classmethod
     def from_row(cls, row: Mapping[Any, Any]) -> "Rollout":
@@ -80,8 +90,20 @@ class Rollout:
             pace_credit=row["pace_credit"],
             pace_at=row["pace_at"],
             halts=row["halts"],
-            acknowledged={int(stage): (seen[0], seen[1]) for stage, seen in row["acknowledged"].items()},
+            version=row["version"],
+            submitted_by=row["submitted_by"],
+            approved_by=row["approved_by"],
+            timed_from=row["timed_from"],
+            acknowledged={int(stage): _seen(seen) for stage, seen in row["acknowledged"].items()},
         )
+
+
+def _seen(stored: Mapping[str, int] | Sequence[int]) -> dict[str, int]:
+    """What was acknowledged; earlier versions stored (failed, finished)."""
+    if isinstance(stored, Mapping):
+        return dict(stored)
+    failed, finished = stored
+    return {failure_key(State.FAILED, None): failed, f"state:{State.SUCCEEDED}": finished - failed}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

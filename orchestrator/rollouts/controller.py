@@ -1,12 +1,12 @@
 """Runs the engine: loads facts, reconciles, writes what was decided and marks topics, in one transaction.
 
 It looks when it is woken (a report, an operator) and when the engine said that time alone may change something. A look
-costs counts and stages, not members; offers are made in bounded batches.
+costs counts and stages, not members; offers are made in bounded batches. The heaviest rollout is looked at first.
 """
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -14,14 +14,18 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.config import Settings
-from orchestrator.errors import OperationError
-from orchestrator.model.assignment import OFFERED, Assignment
+from orchestrator.errors import ConflictError, NotFoundError, OperationError
 from orchestrator.model.rollout import Rollout, RolloutState
-from orchestrator.rollouts.engine import OFFER_BATCH, Decisions, Facts, reconcile
+from orchestrator.rollouts import operations
+from orchestrator.rollouts.carrying_out import Change, Terms, carry_out
+from orchestrator.rollouts.engine import Decisions, Facts, reconcile
+from orchestrator.rollouts.fact_loading import load_active, load_facts
 from orchestrator.rollouts.pace import Bucket
-from orchestrator.storage import assignments, chunk_keeping, dirty, events, rollouts
-from orchestrator.storage.assignments import Change
+from orchestrator.rollouts.steadiness import Steadiness
+from orchestrator.storage import dirty, events, releases, rollouts
 from orchestrator.storage.database import Database
+from orchestrator.storage.engine_rows import EngineRows
+from orchestrator.storage.letting_go import let_go_of
 from protocol.clock import Clock
 from protocol.topics import Kind
 
@@ -33,20 +37,46 @@ SETTLE_S = 0.05
 """The least time between two looks: reports come in batches."""
 
 
+ENGINE = "engine"
+GRANT_SKEW = timedelta(seconds=60)
+"""How much longer an activate grant may last on a device than it says: its clock's error, and the way there."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """One transaction of the engine."""
+
+    decisions: Decisions
+    more: bool
+
+
 class Controller:
     """The one writer of decisions."""
 
-    def __init__(self, db: Database, clock: Clock, settings: Settings, wake_delivery: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        db: Database,
+        clock: Clock,
+        settings: Settings,
+        wake_delivery: Callable[[], None],
+    ) -> None:
         self._db = db
         self._clock = clock
         self._lease = timedelta(seconds=settings.timing.lease_s)
+        self._grant_life = timedelta(seconds=settings.timing.activate_grant_s) + GRANT_SKEW
         self._retry_s = settings.timing.tick_s
         self._wake_delivery = wake_delivery
         self._woken = asyncio.Event()
+        self.steadiness = Steadiness(clock.now(), clock.monotonic())
 
     def wake(self) -> None:
         """Facts have changed: look at once."""
         self._woken.set()
+
+    def hears_again(self) -> None:
+        """Reports were lost until now: what takes long is counted from here."""
+        self.steadiness.begin_anew(self._clock.now())
+        self.wake()
 
     async def run(self) -> None:
         """Look, again and again, until cancelled."""
@@ -70,7 +100,10 @@ class Controller:
         Raises:
             OperationError: The database does not do what it is told; nothing is half written.
         """
-        wakes = [await self._look_at(facts) for facts in await self._db.look(load_active)]
+        if self.steadiness.see(self._clock.now(), self._clock.monotonic()):
+            log.warning("clock leapt; what takes long is counted from now", now=self._clock.now().isoformat())
+        active = await self._db.look(partial(load_active, steady_from=self.steadiness.since))
+        wakes = [await self._look_at(facts) for facts in active]
         now = self._clock.now()
         return min(((at - now).total_seconds() for at in wakes if at is not None), default=MAX_IDLE_S)
 
@@ -78,126 +111,89 @@ class Controller:
         now, rollout_id = self._clock.now(), facts.rollout.id
         if (decisions := reconcile(facts, now, self._lease)).is_nothing:
             return decisions.wake_at
-        written = await self._db.write(partial(self._decide, rollout_id=rollout_id, now=now))
-        if written is None:
+        if decisions.begin:
+            await self._start(rollout_id, now)
+        done = await self._db.write(partial(self._decide, rollout_id=rollout_id, now=now))
+        if done is None:
             return None
-        decisions, more = written
         self._wake_delivery()
-        for happening in decisions.happenings:
+        for happening in done.decisions.happenings:
             log.info(happening.kind, rollout_id=rollout_id, text=happening.text)
-        return now if more else decisions.wake_at
+        return now if done.more else done.decisions.wake_at
 
-    async def _decide(self, conn: AsyncConnection, rollout_id: str, now: datetime) -> tuple[Decisions, bool] | None:
+    async def _start(self, rollout_id: str, now: datetime) -> None:
+        """A scheduled rollout's time has come. What keeps it from starting makes it a draft again, with the reason."""
+        try:
+            await operations.start(self._db, self._clock, rollout_id, actor=ENGINE)
+        except (ConflictError, NotFoundError) as error:
+            log.error("scheduled rollout did not start", rollout_id=rollout_id, why=str(error))
+            async with self._db.begin() as conn:
+                await rollouts.save(conn, rollout_id, state=RolloutState.DRAFT, reason=f"did not start: {error}")
+                await events.add(conn, "rollout_not_started", str(error), now, rollout=rollout_id)
+                await dirty.mark(conn, Kind.STATUS_ROLLOUT, [rollout_id], now)
+
+    async def _decide(self, conn: AsyncConnection, rollout_id: str, now: datetime) -> _Done | None:
         """Once more, on facts that cannot change until what follows from them is written."""
-        facts = await load_facts(conn, rollout_id)
-        if facts is None:
-            return None
-        decisions = reconcile(facts, now, self._lease)
-        return decisions, await self._write(conn, facts, decisions, now)
+        done: _Done | None = None
+        for _ in range(2):  # failed attempts are settled first; what follows from them is decided in the same breath
+            facts = await load_facts(conn, rollout_id, self.steadiness.since)
+            if facts is None:
+                return None
+            decisions = reconcile(facts, now, self._lease)
+            done = _Done(decisions, await self._write(conn, facts, decisions, now))
+            if not decisions.settle:
+                break
+        return done
 
     async def _write(self, conn: AsyncConnection, facts: Facts, decisions: Decisions, now: datetime) -> bool:
         """Returns whether a batch was full: there is more to do at once."""
         before, after = facts.rollout, decisions.rollout
-        offered = await self._offer(conn, decisions, now)
-        answered = await self._answer(conn, decisions, now)
-        renewed = await self._renew(conn, decisions, now)
-        # One that was answered has a new life already; two changes of one row would undo one another.
-        settled = {row.device for row, _ in answered}
-        changes = [*offered, *answered, *(change for change in renewed if change[0].device not in settled)]
-        await assignments.save_all(conn, changes)
-        devices = [row.device for _, row in changes]
-        marks = {
-            Kind.OFFER: [dirty.offer_key(device, after.id) for device in devices],
-            Kind.STATUS_DEVICE: devices,
-            Kind.ANNOUNCE: [after.id] if decisions.announce else [],
-            Kind.STATUS_ROLLOUT: [after.id],
-            Kind.STATUS_FLEET: [""] if after.state is not before.state else [],
-        }
-        await dirty.mark_all(conn, marks, now)
-        await _save_rollout(conn, before, after, len(offered))
+        rows = EngineRows(conn, after.id)
+        written = await carry_out(rows, decisions, await self._terms(conn, after), now)
+        changes = [*written.changes, *await let_go_of(conn, written.changes)]
+        await _mark(conn, after, changes, now, announce=decisions.announce, moved=after.state is not before.state)
+        await _save_rollout(conn, before, after, written.offered, len(decisions.stages))
         await rollouts.save_stages(conn, decisions.stages)
         for happening in decisions.happenings:
             figures = {"figures": [figure.model_dump(mode="json") for figure in decisions.figures]}
             await events.add(conn, happening.kind, happening.text, now, rollout=after.id, data=figures)
-        return OFFER_BATCH in (len(offered), len(answered), len(renewed))
+        return written.more
 
-    async def _offer(self, conn: AsyncConnection, decisions: Decisions, now: datetime) -> list[Change]:
-        rows: list[Assignment] = []
-        for stage in decisions.offer_stages:
-            rows += await assignments.to_offer(conn, decisions.rollout.id, stage, decisions.offer_budget - len(rows))
-            if len(rows) >= decisions.offer_budget:
-                break
-        return [
-            (
-                row,
-                replace(
-                    row,
-                    state=OFFERED,
-                    ready=False,
-                    grant="download",
-                    offered_at=now,
-                    offer_expires=now + self._lease,
-                    updated_at=now,
-                ),
-            )
-            for row in rows
-        ]
-
-    async def _answer(self, conn: AsyncConnection, decisions: Decisions, now: datetime) -> list[Change]:
-        """Devices that ask for ``activate``: granted, or, in a halt, only heard; they ask again after it."""
-        if decisions.answer is None:
-            return []
-        rows = await assignments.asking(conn, decisions.rollout.id, OFFER_BATCH)
-        if not decisions.answer:
-            return [(row, replace(row, asking=False)) for row in rows]
-        return [
-            (
-                row,
-                replace(row, asking=False, grant="activate", grant_nonce=row.nonce, offer_expires=now + self._lease),
-            )
-            for row in rows
-        ]
-
-    async def _renew(self, conn: AsyncConnection, decisions: Decisions, now: datetime) -> list[Change]:
-        """Open offers at half of their life; a grant for ``activate`` that was not used by then is asked for again."""
-        if decisions.renew_until is None:
-            return []
-        rows = await assignments.open_offers_until(conn, decisions.rollout.id, decisions.renew_until, OFFER_BATCH)
-        return [
-            (row, replace(row, grant="download", grant_nonce=None, offer_expires=now + self._lease)) for row in rows
-        ]
+    async def _terms(self, conn: AsyncConnection, rollout: Rollout) -> Terms:
+        release = await releases.get(conn, rollout.release)
+        terms = Terms(lease=self._lease, grant_life=self._grant_life)
+        if release is None:
+            return terms
+        brings = (release.image_bytes, release.component, release.version)
+        return replace(terms, image_bytes=brings[0], component=brings[1], version=brings[2])
 
 
-async def load_facts(conn: AsyncConnection, rollout_id: str) -> Facts | None:
-    """What the engine judges; None when there is no such rollout."""
-    rollout = await rollouts.get(conn, rollout_id)
-    return None if rollout is None else await _facts_of(conn, rollout)
+async def _mark(
+    conn: AsyncConnection, rollout: Rollout, changes: Sequence[Change], now: datetime, *, announce: bool, moved: bool
+) -> None:
+    """Topics that show what changed, of this rollout and of those that gave way to it."""
+    offers = [dirty.offer_key(after.device, after.rollout) for _, after in changes]
+    marks = {
+        Kind.OFFER: offers,
+        Kind.STATUS_DEVICE: {after.device for _, after in changes},
+        Kind.ANNOUNCE: [rollout.id] if announce else [],
+        Kind.STATUS_ROLLOUT: {rollout.id, *(after.rollout for _, after in changes)},
+        Kind.STATUS_FLEET: [""] if moved else [],
+    }
+    await dirty.mark_all(conn, marks, now)
 
 
-async def load_active(conn: AsyncConnection) -> list[Facts]:
-    """What the engine judges, of every rollout that has not ended."""
-    return [await _facts_of(conn, rollout) for rollout in await rollouts.not_ended(conn)]
-
-
-async def _facts_of(conn: AsyncConnection, rollout: Rollout) -> Facts:
-    return Facts(
-        rollout=rollout,
-        stages=await rollouts.load_stages(conn, rollout.id),
-        counts=await assignments.load_counts(conn, rollout.id),
-        next_offer_expiry=await rollouts.next_offer_expiry(conn, rollout.id),
-        is_deliverable=not await chunk_keeping.not_deliverable(conn, [rollout.release]),
-    )
-
-
-async def _save_rollout(conn: AsyncConnection, before: Rollout, after: Rollout, offered: int) -> None:
+async def _save_rollout(conn: AsyncConnection, before: Rollout, after: Rollout, offered: int, stages: int) -> None:
     bucket = Bucket(after.spec.pace_per_minute, after.pace_credit, after.pace_at).spent(offered)
     after = replace(after, offers_made=before.offers_made + offered, pace_credit=bucket.credit)
-    if after.state is RolloutState.HALTED and before.state is not RolloutState.HALTED:
+    if after.state is not before.state and after.state in (RolloutState.HALTED, RolloutState.ABORTED):
         after = replace(after, halts=before.halts + 1)
     names: Sequence[str] = (
         "state", "reason", "started_at", "ended_at", "announcement_expires", "offers_made", "pace_credit", "pace_at",
         "halts",
     )  # fmt: skip
     changed = {name: getattr(after, name) for name in names if getattr(after, name) != getattr(before, name)}
-    if changed:
-        await rollouts.save(conn, after.id, **changed)
+    if changed or stages:
+        # A version is what a person looked at: a renewed lease or a counter is no news to anybody.
+        is_news = bool(stages) or after.state is not before.state
+        await rollouts.save(conn, after.id, is_news=is_news, **changed)

@@ -1,22 +1,26 @@
 """What an operator may do with a rollout. Each verb is one transaction; engine and delivery act on what it wrote."""
 
+from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from random import Random, SystemRandom
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.errors import ConflictError, NotFoundError, UsageError
-from orchestrator.model.assignment import OFFERED, PENDING, Assignment
+from orchestrator.errors import ConflictError, NotAllowedError, NotFoundError, UsageError
+from orchestrator.model.assignment import OFFERED, Assignment
 from orchestrator.model.device import Device
+from orchestrator.model.failure import FailureClass, classes_of, failure_key
 from orchestrator.model.plan import RolloutSpec
-from orchestrator.model.rollout import Rollout, RolloutState
+from orchestrator.model.rollout import Rollout, RolloutState, StageState
+from orchestrator.rollouts import steps
 from orchestrator.rollouts.members import Groups, Place, place_members, select_members
-from orchestrator.rollouts.rules import stage_counts
+from orchestrator.rollouts.rules import judged_keys
 from orchestrator.storage import assignments, devices, dirty, events, groups, offered, releases, rollouts
 from orchestrator.storage.database import Database
+from orchestrator.storage.engine_rows import EngineRows
 from orchestrator.storage.releases import PUBLISHED
 from protocol.clock import Clock
 from protocol.manifest import ReleaseInfo
@@ -24,26 +28,27 @@ from protocol.states import State
 from protocol.topics import Kind
 
 _PAGE = 500
-_VERBS: dict[str, tuple[frozenset[RolloutState], RolloutState]] = {
-    "start": (frozenset({RolloutState.DRAFT, RolloutState.SCHEDULED}), RolloutState.RUNNING),
-    "pause": (frozenset({RolloutState.RUNNING}), RolloutState.PAUSED),
-    "resume": (frozenset({RolloutState.PAUSED, RolloutState.HALTED}), RolloutState.RUNNING),
-    "halt": (frozenset({RolloutState.RUNNING, RolloutState.PAUSED}), RolloutState.HALTED),
+_S = RolloutState
+_VERBS: dict[str, tuple[frozenset[RolloutState], RolloutState | None]] = {
+    "submit": (frozenset({_S.DRAFT}), _S.AWAITING_APPROVAL),
+    "approve": (frozenset({_S.AWAITING_APPROVAL}), _S.SCHEDULED),
+    "reject": (frozenset({_S.AWAITING_APPROVAL}), _S.DRAFT),
+    "start": (frozenset({_S.DRAFT, _S.SCHEDULED}), _S.RUNNING),
+    "pause": (frozenset({_S.RUNNING}), _S.PAUSED),
+    "resume": (frozenset({_S.PAUSED, _S.HALTED}), _S.RUNNING),
+    "promote": (frozenset({_S.RUNNING}), None),
+    "halt": (frozenset({_S.RUNNING, _S.PAUSED}), _S.HALTED),
+    "retry": (frozenset({_S.RUNNING, _S.PAUSED, _S.HALTED, _S.COMPLETED}), None),
     "abort": (
-        frozenset(
-            {
-                RolloutState.DRAFT,
-                RolloutState.SCHEDULED,
-                RolloutState.RUNNING,
-                RolloutState.PAUSED,
-                RolloutState.HALTED,
-            }
-        ),
-        RolloutState.ABORTED,
+        frozenset({_S.DRAFT, _S.AWAITING_APPROVAL, _S.SCHEDULED, _S.RUNNING, _S.PAUSED, _S.HALTED}),
+        _S.ABORTED,
     ),
 }
-"""Verb -> (states it applies to, state it leads to)."""
-_PAST = {"start": "started", "pause": "paused", "resume": "resumed", "halt": "halted", "abort": "aborted"}
+"""Verb -> (states it applies to, state it leads to; None where it stays)."""
+_PAST = {
+    "submit": "submitted", "approve": "approved", "reject": "rejected", "start": "started", "pause": "paused",
+    "resume": "resumed", "promote": "promoted", "halt": "halted", "retry": "retried", "abort": "aborted",
+}  # fmt: skip
 MAX_REASON_CHARS = 500
 JUST_NOW = timedelta(minutes=1)
 """A start that passed while the command was on its way still counts as now."""
@@ -75,7 +80,8 @@ async def create(
         members = await _load_groups(conn, spec)
         chosen = select_members(await _all_devices(conn), spec.members, members, info)
         places = place_members(name, chosen, spec, members, random or SystemRandom())
-        state = RolloutState.SCHEDULED if spec.start_at else RolloutState.DRAFT
+        waits = spec.needs_approval or spec.start_at is None
+        state = RolloutState.DRAFT if waits else RolloutState.SCHEDULED
         await rollouts.insert(conn, name, spec, state, now)
         await _insert_members(conn, name, places)
         await events.add(
@@ -90,69 +96,208 @@ async def create(
         return await _get(conn, name)
 
 
-async def start(db: Database, clock: Clock, rollout_id: str) -> Rollout:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """A verb with all that belongs to it.
+
+    Attributes:
+        actor: Who orders it.
+        version: Of the rollout, as the person who orders saw it; None: whatever it is now.
+        devices: Which of the failed ones, with ``retry``; none named: all.
+        classes: Which failures, with ``retry``; none named: all.
+    """
+
+    verb: str
+    reason: str = ""
+    actor: str = "operator"
+    version: int | None = None
+    devices: frozenset[str] = frozenset()
+    classes: frozenset[FailureClass] = frozenset()
+
+
+async def start(db: Database, clock: Clock, rollout_id: str, **more: Any) -> Rollout:  # noqa: ANN401 - of Order
     """Announce it and open its first stage; raises as ``order``."""
-    return await order(db, clock, rollout_id, "start")
+    return await order(db, clock, rollout_id, Order(verb="start", **more))
 
 
-async def pause(db: Database, clock: Clock, rollout_id: str, reason: str = "") -> Rollout:
+async def pause(db: Database, clock: Clock, rollout_id: str, reason: str = "", **more: Any) -> Rollout:  # noqa: ANN401
     """Make no new offers; raises as ``order``."""
-    return await order(db, clock, rollout_id, "pause", reason)
+    return await order(db, clock, rollout_id, Order(verb="pause", reason=reason, **more))
 
 
-async def resume(db: Database, clock: Clock, rollout_id: str, reason: str = "") -> Rollout:
+async def resume(db: Database, clock: Clock, rollout_id: str, reason: str = "", **more: Any) -> Rollout:  # noqa: ANN401
     """Go on; after a halt a reason is needed, and rules are judged on what comes from now on; raises as ``order``."""
-    return await order(db, clock, rollout_id, "resume", reason)
+    return await order(db, clock, rollout_id, Order(verb="resume", reason=reason, **more))
 
 
-async def halt(db: Database, clock: Clock, rollout_id: str, reason: str = "", *, barrier: Barrier) -> Rollout:
+async def halt(
+    db: Database,
+    clock: Clock,
+    rollout_id: str,
+    reason: str = "",
+    *,
+    barrier: Barrier,
+    **more: Any,  # noqa: ANN401
+) -> Rollout:
     """Hold every device that is not installing; returns when sends in flight have ended; raises as ``order``."""
-    halted = await order(db, clock, rollout_id, "halt", reason or "halted by an operator")
+    given = Order(verb="halt", reason=reason or "halted by an operator", **more)
+    halted = await order(db, clock, rollout_id, given)
     await barrier()
     return halted
 
 
-async def abort(db: Database, clock: Clock, rollout_id: str, reason: str = "", *, barrier: Barrier) -> Rollout:
+async def abort(
+    db: Database,
+    clock: Clock,
+    rollout_id: str,
+    reason: str = "",
+    *,
+    barrier: Barrier,
+    **more: Any,  # noqa: ANN401
+) -> Rollout:
     """End it for good; raises as ``order``."""
-    aborted = await order(db, clock, rollout_id, "abort", reason or "aborted by an operator")
+    given = Order(verb="abort", reason=reason or "aborted by an operator", **more)
+    aborted = await order(db, clock, rollout_id, given)
     await barrier()
     return aborted
 
 
-async def order(db: Database, clock: Clock, rollout_id: str, verb: str, reason: str = "") -> Rollout:
+async def order(db: Database, clock: Clock, rollout_id: str, given: Order) -> Rollout:
     """Carry out one verb.
 
     Raises:
         NotFoundError: There is no such rollout.
-        ConflictError: Its state does not allow it.
+        ConflictError: Its state does not allow it, or somebody else changed it since it was looked at.
+        NotAllowedError: Who submitted it may not approve it.
         UsageError: A reason is missing or too long.
     """
-    now, allowed = clock.now(), _VERBS[verb]
-    if len(reason) > MAX_REASON_CHARS:
-        raise UsageError(f"--reason: at most {MAX_REASON_CHARS} characters, found {len(reason)}")
+    now = clock.now()
+    if len(given.reason) > MAX_REASON_CHARS:
+        raise UsageError(f"--reason: at most {MAX_REASON_CHARS} characters, found {len(given.reason)}")
     async with db.begin() as conn:
         rollout = await _get(conn, rollout_id)
-        if rollout.state not in allowed[0]:
-            expected = " or ".join(sorted(allowed[0]))
-            raise ConflictError(f"rollout {rollout_id}: is {rollout.state}; {verb} needs one that is {expected}")
-        if verb == "resume" and rollout.state is RolloutState.HALTED and not reason:
-            raise UsageError(f"rollout {rollout_id}: was halted ({rollout.reason}); resume it with --reason")
-        values: dict[str, Any] = {"state": allowed[1], "reason": reason}
-        if verb == "start":
-            values["started_at"] = now
-        if verb in {"halt", "abort"}:
-            values["halts"] = rollout.halts + 1  # the signer tells a database that knows of the halt by it
-        if verb == "resume":
-            values["acknowledged"] = await _acknowledge(conn, rollout)
+        _check_order(rollout, given)
+        values = _changes(rollout, given, now)
+        text = f"{_PAST[given.verb]}: {given.reason}" if given.reason else _PAST[given.verb]
+        match given.verb:
+            case "resume":
+                values["acknowledged"] = await _acknowledge(conn, rollout)
+            case "abort":
+                await _cancel_unreached(conn, rollout_id, now)
+            case "promote":
+                text = await _promote(conn, rollout, now)
+            case "retry":
+                again = await _try_again(conn, rollout, given, now)
+                text = f"{len(again)} devices try again" + (f": {given.reason}" if given.reason else "")
+                values["acknowledged"] = _less(rollout, again)
         await rollouts.save(conn, rollout_id, **values)
-        if verb == "abort":
-            await _cancel_unreached(conn, rollout_id, now)
-        if verb != "pause":
+        if given.verb in _ANNOUNCED:
             await dirty.mark(conn, Kind.ANNOUNCE, [rollout_id], now)
-        text = f"{_PAST[verb]}: {reason}" if reason else _PAST[verb]
-        await events.add(conn, f"rollout_{_PAST[verb]}", text, now, actor="operator", rollout=rollout_id)
+        await events.add(conn, f"rollout_{_PAST[given.verb]}", text, now, actor=given.actor, rollout=rollout_id)
         await _mark_status(conn, rollout_id, now)
         return await _get(conn, rollout_id)
+
+
+_ANNOUNCED = frozenset({"start", "resume", "halt", "abort", "retry"})
+
+
+def allowed_verbs(rollout: Rollout) -> list[str]:
+    """What may be ordered in the state that a rollout is in."""
+    return [verb for verb, (states, _) in _VERBS.items() if rollout.state in states]
+
+
+def _check_order(rollout: Rollout, given: Order) -> None:
+    allowed, name = _VERBS[given.verb][0], f"rollout {rollout.id}"
+    if rollout.state not in allowed:
+        may = ", ".join(allowed_verbs(rollout)) or "nothing"
+        raise ConflictError(
+            f"{name}: is {rollout.state}; {given.verb} needs one that is {' or '.join(sorted(allowed))}; "
+            f"allowed now: {may}"
+        )
+    if given.version is not None and given.version != rollout.version:
+        raise ConflictError(
+            f"{name}: version {rollout.version}, you looked at version {given.version}: somebody changed it since; "
+            f"look again with 'flagship rollout show {rollout.id}'"
+        )
+    if given.verb == "resume" and rollout.state is _S.HALTED and not given.reason:
+        raise UsageError(f"{name}: was halted ({rollout.reason}); resume it with --reason")
+    if given.verb == "reject" and not given.reason:
+        raise UsageError(f"{name}: say why with --reason")
+    if given.verb == "start" and rollout.spec.needs_approval and not rollout.approved_by:
+        raise ConflictError(
+            f"{name}: its plan needs approval; 'flagship rollout submit {rollout.id}', "
+            "then somebody else: 'flagship rollout approve'"
+        )
+    if given.verb == "approve" and given.actor == rollout.submitted_by:
+        raise NotAllowedError(
+            f"{name}: was submitted by {rollout.submitted_by}; another person approves it, with a token of their own"
+        )
+
+
+def _changes(rollout: Rollout, given: Order, now: datetime) -> dict[str, Any]:
+    values: dict[str, Any] = {} if given.verb in ("promote", "retry") else {"reason": given.reason}
+    after = _VERBS[given.verb][1]
+    if after is not None:
+        values["state"] = after
+    match given.verb:
+        case "submit":
+            values |= {"submitted_by": given.actor, "approved_by": ""}
+        case "approve":
+            values |= {"approved_by": given.actor}
+        case "start":
+            values |= {"started_at": now, "timed_from": now}
+        case "resume":
+            values |= {"timed_from": now}
+        case "halt" | "abort":
+            values |= {"halts": rollout.halts + 1}  # the signer tells a database that knows of the halt by it
+        case "retry" if rollout.state is _S.COMPLETED:
+            values |= {"state": _S.RUNNING, "ended_at": None, "timed_from": now}
+    return values
+
+
+async def _promote(conn: AsyncConnection, rollout: Rollout, now: datetime) -> str:
+    """Pass the stage that is under way, whatever its rule says; the engine opens the next one."""
+    stages = await rollouts.load_stages(conn, rollout.id)
+    under_way = next((stage for stage in stages if stage.state is not StageState.PASSED), None)
+    if under_way is None or under_way.state is StageState.PENDING or under_way is stages[-1]:
+        name = under_way.name if under_way else stages[-1].name
+        raise ConflictError(f"rollout {rollout.id}: no stage comes after {name} that could be opened now")
+    await rollouts.save_stages(conn, [replace(under_way, state=StageState.PASSED, passed_at=now)])
+    return f"promoted: stage {under_way.name} passed by order"
+
+
+async def _try_again(conn: AsyncConnection, rollout: Rollout, given: Order, now: datetime) -> list[Assignment]:
+    """Let failed devices try once more; returns them as they were."""
+    rows, after, again = EngineRows(conn, rollout.id), "", list[Assignment]()
+    while page := await rows.failed(after, _PAGE):
+        after = page[-1].device
+        found = [row for row in page if row.settled and _is_meant(row, given)]
+        changes = [(row, steps.try_again(row, now)) for row in found]
+        await assignments.save_all(conn, changes)
+        await dirty.mark(conn, Kind.STATUS_DEVICE, [row.device for row in found], now)
+        again += found
+    if missing := sorted(given.devices - {row.device for row in again}):
+        raise ConflictError(
+            f"rollout {rollout.id}: {', '.join(missing[:3])} did not fail in it; see 'flagship device explain'"
+        )
+    if not again:
+        raise ConflictError(f"rollout {rollout.id}: no device failed that way; there is nothing to try again")
+    return again
+
+
+def _is_meant(row: Assignment, given: Order) -> bool:
+    if given.devices and row.device not in given.devices:
+        return False
+    return not given.classes or bool(classes_of(row.state, row.code) & given.classes)
+
+
+def _less(rollout: Rollout, again: list[Assignment]) -> dict[str, dict[str, int]]:
+    """What a person acknowledged, without the failures that are undone: the next ones of the kind count again."""
+    left = {stage: Counter(seen) for stage, seen in rollout.acknowledged.items()}
+    for row in again:
+        if (seen := left.get(row.stage)) is not None and seen[key := failure_key(row.state, row.code)] > 0:
+            seen[key] -= 1
+    return {str(stage): dict(seen) for stage, seen in left.items()}
 
 
 async def _get(conn: AsyncConnection, rollout_id: str) -> Rollout:
@@ -198,34 +343,27 @@ async def _insert_members(conn: AsyncConnection, rollout_id: str, places: list[P
     await rollouts.save_stages(conn, [replace(s, members=n) for s, n in zip(stages, sizes, strict=True)])
 
 
-async def _acknowledge(conn: AsyncConnection, rollout: Rollout) -> dict[str, list[int]]:
-    """What a person has seen who resumes: (failed, finished) of every stage so far."""
+async def _acknowledge(conn: AsyncConnection, rollout: Rollout) -> dict[str, dict[str, int]]:
+    """What a person has seen who resumes: what rules are judged on, by stage."""
     if rollout.state is not RolloutState.HALTED:
-        return {str(stage): list(seen) for stage, seen in rollout.acknowledged.items()}
-    found: dict[str, list[int]] = {}
-    for stage, counts in (await assignments.load_counts(conn, rollout.id)).items():
-        seen = stage_counts("", 0, counts)
-        found[str(stage)] = [seen.failed, seen.finished]
-    return found
+        return {str(stage): dict(seen) for stage, seen in rollout.acknowledged.items()}
+    found = await assignments.load_counts(conn, rollout.id)
+    return {str(stage): judged_keys(counts) for stage, counts in found.items()}
 
 
 async def _cancel_unreached(conn: AsyncConnection, rollout_id: str, now: datetime) -> None:
-    """Devices that no offer has reached are done: they will never say so. The others do.
+    """Devices that were offered something which no broker has are done: they will never say so. The others do.
 
     One whose offer is on its way just now is among them; it hears of the abort, and its own outcome replaces this.
+    Those that were never offered anything are the engine's, batch by batch.
     """
     reached = await offered.reached(conn, rollout_id)
-    after = ""
-    while page := await assignments.of_rollout(conn, rollout_id, after=after, limit=_PAGE):
+    rows, after = EngineRows(conn, rollout_id), ""
+    while page := await rows.queued(after, _PAGE):
         after = page[-1].device
-        done = [row for row in page if row.state == PENDING or (row.state == OFFERED and row.device not in reached)]
-        await assignments.save_all(conn, [(row, _cancelled(row, now)) for row in done])
+        done = [row for row in page if row.state == OFFERED and row.device not in reached]
+        await assignments.save_all(conn, [(row, steps.end(row, State.CANCELLED, "aborted", now)) for row in done])
         await dirty.mark(conn, Kind.STATUS_DEVICE, [row.device for row in done], now)
-
-
-def _cancelled(row: Assignment, now: datetime) -> Assignment:
-    done = replace(row, state=State.CANCELLED.value, ready=False, asking=False, updated_at=now)
-    return done if row.state == PENDING else replace(done, grant="closed", grant_nonce=None, close_reason="aborted")
 
 
 async def _mark_status(conn: AsyncConnection, rollout_id: str, now: datetime) -> None:

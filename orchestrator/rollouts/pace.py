@@ -3,6 +3,9 @@
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from orchestrator.model.plan import RolloutSpec
+
+MAX_STEPS = 100
 BURST_S = 5.0
 """Offers that a bucket saves up, as seconds of its rate: a late tick does not slow the rollout."""
 
@@ -43,3 +46,17 @@ class Bucket:
         if self.per_minute is None or self.at is None or self.budget(1):
             return None
         return self.at + timedelta(seconds=(1 - self.credit) * 60 / self.per_minute)
+
+
+def rate(spec: RolloutSpec, *, succeeded: int, offered: int) -> float | None:
+    """Offers per minute now; None without a limit.
+
+    Args:
+        succeeded, offered: Of the whole rollout so far; what the pace grows by.
+    """
+    base, growth = spec.pace_per_minute, spec.pace_growth
+    if base is None or growth is None:
+        return base
+    steps = (succeeded if growth.of == "succeeded" else offered) // growth.every
+    # Beyond this many steps the largest float is passed; the maximum was reached long before.
+    return min(growth.max_per_minute, base * growth.factor ** min(steps, MAX_STEPS))

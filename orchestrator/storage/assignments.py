@@ -10,13 +10,13 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Update, bindparam, func, select, tuple_, update
+from sqlalchemy import String, Update, bindparam, func, select, tuple_, type_coerce, update
 from sqlalchemy import insert as plain_insert
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.model.assignment import FIELDS, PENDING, Assignment, Deltas, byte_sums, count_deltas, count_keys
-from orchestrator.storage.tables import assignments, counts, devices
+from orchestrator.model.assignment import FIELDS, Assignment, Deltas, byte_sums, count_deltas, count_keys, scope_figures
+from orchestrator.storage.tables import assignments, counts, scope_counts
 
 Change = tuple[Assignment, Assignment]
 """(before, after)."""
@@ -30,6 +30,14 @@ _NEW_COUNT = insert(counts)
 _COUNT = _NEW_COUNT.on_conflict_do_update(
     index_elements=[counts.c.rollout, counts.c.stage, counts.c.key],
     set_={"n": counts.c.n + _NEW_COUNT.excluded.n},
+)
+_NEW_SCOPE_COUNT = insert(scope_counts)
+_SCOPE_COUNT = _NEW_SCOPE_COUNT.on_conflict_do_update(
+    index_elements=[scope_counts.c.scope, scope_counts.c.rollout],
+    set_={
+        "held": scope_counts.c.held + _NEW_SCOPE_COUNT.excluded.held,
+        "waiting": scope_counts.c.waiting + _NEW_SCOPE_COUNT.excluded.waiting,
+    },
 )
 
 
@@ -48,16 +56,34 @@ async def insert_all(conn: AsyncConnection, rows: Sequence[Assignment]) -> None:
 async def save_all(conn: AsyncConnection, changes: Iterable[Change]) -> None:
     """Write changed assignments and the changed counts."""
     deltas: Deltas = Counter()
+    scopes: defaultdict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
     alike: defaultdict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
     for before, after in changes:
         names = tuple(name for name in FIELDS if getattr(before, name) != getattr(after, name))
         if names:
             deltas.update(count_deltas(before, after))
+            if after.scopes:
+                _add_scopes(scopes, before, after)
             values = {name: getattr(after, name) for name in names}
             alike[names].append({**values, "the_rollout": after.rollout, "the_device": after.device})
     for names, rows in alike.items():
         await conn.execute(_update_of(names), rows)
     await apply_count_deltas(conn, deltas)
+    changed = [
+        {"scope": scope, "rollout": rollout, "held": held, "waiting": waiting}
+        for (scope, rollout), (held, waiting) in scopes.items()
+        if held or waiting
+    ]
+    if changed:
+        await conn.execute(_SCOPE_COUNT, changed)
+
+
+def _add_scopes(scopes: defaultdict[tuple[str, str], list[int]], before: Assignment, after: Assignment) -> None:
+    for row, sign in ((before, -1), (after, 1)):
+        for scope, (held, waiting) in scope_figures(row).items():
+            figures = scopes[scope, after.rollout]
+            figures[0] += sign * held
+            figures[1] += sign * waiting
 
 
 @cache
@@ -130,33 +156,6 @@ async def of_rollout(conn: AsyncConnection, rollout: str, after: str = "", limit
     return [Assignment.from_row(row) for row in result.mappings()]
 
 
-async def to_offer(conn: AsyncConnection, rollout: str, stage: int, limit: int) -> list[Assignment]:
-    """Ready, pending assignments of a stage in their random order; revoked devices are passed over."""
-    result = await conn.execute(
-        select(assignments)
-        .join(devices, devices.c.id == assignments.c.device)
-        .where(
-            assignments.c.rollout == rollout,
-            assignments.c.stage == stage,
-            assignments.c.state == PENDING,
-            assignments.c.ready,
-            devices.c.state == "enrolled",
-            devices.c.duplicate_since.is_(None),
-        )
-        .order_by(assignments.c.place)
-        .limit(limit)
-    )
-    return [Assignment.from_row(row) for row in result.mappings()]
-
-
-async def asking(conn: AsyncConnection, rollout: str, limit: int) -> list[Assignment]:
-    """Assignments whose devices ask for an activate grant."""
-    result = await conn.execute(
-        select(assignments).where(assignments.c.rollout == rollout, assignments.c.asking).limit(limit)
-    )
-    return [Assignment.from_row(row) for row in result.mappings()]
-
-
 async def open_offers_until(conn: AsyncConnection, rollout: str, instant: datetime, limit: int) -> list[Assignment]:
     """Open offers (download or activate) that run out by ``instant``, the earliest first."""
     result = await conn.execute(
@@ -199,3 +198,14 @@ async def recount(conn: AsyncConnection, rollout: str) -> dict[int, dict[str, in
         sums.update(count_keys(Assignment.from_row(row)))
         sums.update({key: size for key, size in byte_sums(Assignment.from_row(row)).items() if size})
     return {stage: dict(keys) for stage, keys in found.items()}
+
+
+async def recount_scopes(conn: AsyncConnection) -> dict[tuple[str, str], tuple[int, int]]:
+    """What the counts of scopes must be, from the rows: (held, waiting) by (scope, rollout); for tests and a doctor."""
+    found: defaultdict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
+    query = select(assignments).where(type_coerce(assignments.c.scopes, String) != "[]")
+    for row in (await conn.execute(query)).mappings():
+        for scope, (held, waiting) in scope_figures(Assignment.from_row(row)).items():
+            found[scope, row["rollout"]][0] += held
+            found[scope, row["rollout"]][1] += waiting
+    return {key: (held, waiting) for key, (held, waiting) in found.items() if held or waiting}

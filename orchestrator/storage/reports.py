@@ -18,6 +18,7 @@ from orchestrator.model.duplicates import Instance, Instances, heard
 from orchestrator.model.reporting import apply_progress, apply_readiness, apply_state
 from orchestrator.storage import assignments, dirty, releases
 from orchestrator.storage.exclusions import exclude_device
+from orchestrator.storage.letting_go import let_go_of
 from orchestrator.storage.tables import devices, events
 from protocol.clock import rfc3339
 from protocol.reports import Inventory, Presence, Progress, Readiness, Report, StateReport, Want
@@ -137,6 +138,8 @@ class _Work:
         await self._write_devices(conn, _UPDATE_SAID, self.said, (*_MOVED, *_SAID))
         moved = [(self.before[key], row) for key, row in self.after.items() if row != self.before[key]]
         await assignments.save_all(conn, moved)
+        freed = await let_go_of(conn, moved)
+        moved += freed
         for device in self.duplicates:
             await exclude_device(conn, device, DUPLICATE, self.now)
         touched = {row.device for _, row in moved} | self.shown
@@ -256,7 +259,7 @@ class _Work:
                 if content.is_outcome and effect.after.outcome_digest != row.outcome_digest:
                     self._outcome(content)
             case Progress():
-                self.after[key] = apply_progress(row, content)
+                self.after[key] = apply_progress(row, content, self.now)
                 return
         self.after[key] = effect.after
         if effect.hear:

@@ -13,6 +13,8 @@ from orchestrator.model.rollout import Rollout, RolloutState, Stage
 from orchestrator.storage.tables import assignments, rollouts, stages
 from protocol.states import OUTCOMES
 
+_NOT_BEGUN = [RolloutState.DRAFT, RolloutState.AWAITING_APPROVAL]
+
 
 async def insert(conn: AsyncConnection, rollout_id: str, spec: RolloutSpec, state: RolloutState, now: datetime) -> None:
     """Add a rollout and its stages, still without members."""
@@ -45,7 +47,7 @@ async def not_ended(conn: AsyncConnection) -> list[Rollout]:
     """Rollouts that the engine looks at: started or scheduled, with a member that may still move."""
     rows = await conn.execute(
         select(rollouts)
-        .where(rollouts.c.state != RolloutState.DRAFT, rollouts.c.ended_at.is_(None))
+        .where(rollouts.c.state.not_in(_NOT_BEGUN), rollouts.c.ended_at.is_(None))
         .order_by(rollouts.c.created_at, rollouts.c.id)
     )
     return [Rollout.from_row(row) for row in rows.mappings()]
@@ -73,11 +75,17 @@ async def next_id(conn: AsyncConnection) -> str:
     return f"r-{number}"
 
 
-async def save(conn: AsyncConnection, rollout_id: str, **values: Any) -> None:  # noqa: ANN401 - columns
-    """Change columns of a rollout."""
-    await conn.execute(
-        update(rollouts).where(rollouts.c.id == rollout_id).values(**values, version=rollouts.c.version + 1)
-    )
+async def save(
+    conn: AsyncConnection,
+    rollout_id: str,
+    *,
+    is_news: bool = True,
+    **values: Any,  # noqa: ANN401 - columns
+) -> None:
+    """Change columns of a rollout; what is news to a person who looks at it raises its version."""
+    version = {"version": rollouts.c.version + 1} if is_news else {}
+    if values or version:
+        await conn.execute(update(rollouts).where(rollouts.c.id == rollout_id).values(**values, **version))
 
 
 async def load_stages(conn: AsyncConnection, rollout_id: str) -> list[Stage]:

@@ -24,6 +24,16 @@ from sqlalchemy import (
 
 metadata = MetaData()
 
+NEXT = "state = 'pending' AND ready = 1 AND held_by = ''"
+ASKS = "asking = 1 AND held_by = ''"
+UNSETTLED = "settled = 0"
+HELD = "held_by <> ''"
+AT_WORK = "work <> '' AND verdict = ''"
+GRANTED = "grant_until IS NOT NULL"
+UNTOUCHED = "state = 'pending'"
+FAILED = "state IN ('failed', 'rejected', 'rolled_back', 'inconsistent', 'timed_out')"
+"""Conditions of partial indexes of ``assignments``; a query names the very same text, and costs what it finds."""
+
 
 class Instant(TypeDecorator[datetime]):
     """An aware UTC datetime, stored as sortable text with microseconds."""
@@ -161,8 +171,11 @@ rollouts = Table(
     Column("pace_at", Instant),
     Column("version", Integer, nullable=False, default=1),
     Column("halts", Integer, nullable=False, default=0),  # how often it was halted or aborted
-    # stage -> [failed, finished] seen by the person who resumed from a halt
+    # stage -> counter -> what the person has seen who resumed from a halt
     Column("acknowledged", JSON, nullable=False, default=dict),
+    Column("submitted_by", String(64), nullable=False, default="", server_default=""),
+    Column("approved_by", String(64), nullable=False, default="", server_default=""),
+    Column("timed_from", Instant),  # when it went on last: time limits count from here at the earliest
 )
 
 stages = Table(
@@ -213,9 +226,26 @@ assignments = Table(
     Column("offered_at", Instant),
     Column("offer_expires", Instant),
     Column("updated_at", Instant),
+    Column("site", String(64), nullable=False, default="", server_default=""),  # the label, when it was placed
+    Column("scopes", JSON, nullable=False, default=list, server_default="[]"),  # whose permits an activation needs
+    Column("settled", Boolean, nullable=False, default=True, server_default="1"),  # False: failed, not judged yet
+    Column("verdict", String(32), nullable=False, default="", server_default=""),  # for want of an outcome
+    Column("held_by", String(140), nullable=False, default="", server_default=""),  # what keeps it from its turn
+    Column("not_before", Instant),  # when that is looked at again
+    Column("retried", JSON, nullable=False, default=dict, server_default="{}"),  # failure class -> times
+    Column("work", String(16), nullable=False, default="", server_default=""),  # model.assignment.Work
+    Column("work_since", Instant),
+    Column("grant_until", Instant),  # an activate grant that was not used has surely ended then
     Index("assignments_by_device", "device"),
-    Index("assignments_to_offer", "rollout", "stage", "state", "ready", "place"),
-    Index("assignments_asking", "rollout", "asking"),
+    Index("assignments_next", "rollout", "stage", "place", sqlite_where=text(NEXT)),
+    Index("assignments_asks", "rollout", "device", sqlite_where=text(ASKS)),
+    Index("assignments_unsettled", "rollout", "device", sqlite_where=text(UNSETTLED)),
+    Index("assignments_held", "rollout", "not_before", sqlite_where=text(HELD)),
+    Index("assignments_held_by", "rollout", "held_by", sqlite_where=text(HELD)),
+    Index("assignments_at_work", "rollout", "work", "work_since", sqlite_where=text(AT_WORK)),
+    Index("assignments_granted", "rollout", "grant_until", sqlite_where=text(GRANTED)),
+    Index("assignments_failed", "rollout", "device", sqlite_where=text(FAILED)),
+    Index("assignments_untouched", "rollout", "stage", "device", sqlite_where=text(UNTOUCHED)),
     Index("assignments_by_expiry", "offer_expires"),
     Index("assignments_open_offers", "rollout", "grant", "offer_expires"),
 )
@@ -227,6 +257,27 @@ counts = Table(
     Column("stage", Integer, primary_key=True),
     Column("key", String(64), primary_key=True),  # model.assignment.count_keys
     Column("n", Integer, nullable=False),
+)
+
+scope_counts = Table(
+    "scope_counts",
+    metadata,
+    # Devices by scope of a permit: how many hold one, how many wait for one.
+    Column("scope", String(140), primary_key=True),
+    Column("rollout", String(64), primary_key=True),
+    Column("held", Integer, nullable=False, default=0),
+    Column("waiting", Integer, nullable=False, default=0),
+    Index("scope_counts_waiting", "rollout", "scope", sqlite_where=text("waiting > 0")),
+)
+
+site_offers = Table(
+    "site_offers",
+    metadata,
+    # Offers of the last hour by site, for the budget of bytes.
+    Column("rollout", String(64), primary_key=True),
+    Column("site", String(64), primary_key=True),
+    Column("at", Instant, primary_key=True),
+    Column("offers", Integer, nullable=False),
 )
 
 dirty = Table(

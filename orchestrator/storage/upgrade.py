@@ -1,16 +1,21 @@
 """The tables of a database file: made where they are missing, brought up to date where an earlier version made them."""
 
 import secrets
+from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 
-from sqlalchemy import func, insert, inspect, literal_column, select, text
+from sqlalchemy import bindparam, func, insert, inspect, literal_column, select, text, update
 from sqlalchemy.engine import Connection
 from sqlalchemy.schema import CreateColumn
 
 from orchestrator.errors import OperationError
+from orchestrator.model.assignment import Assignment, byte_sums, count_keys, moved
 from orchestrator.storage import broker_tables, certificate_tables, chunk_tables, tables
 
-SCHEMA = 2
+_MODULES = (broker_tables, certificate_tables, chunk_tables)
+"""Their tables stand in the metadata of ``tables`` from their import on."""
+SCHEMA = 3
 """Rises when the tables change; a database with a higher one belongs to a newer Flagship."""
 FIRST_BROKER = "main"
 """What the broker of a new database is called until ``serve`` says its name."""
@@ -27,12 +32,14 @@ def bring_up_to_date(connection: Connection, path: Path) -> str:
         _set_aside_marks(connection)
     certificate_tables.metadata.create_all(connection)  # that of tables, with these known to it too
     _add_columns(connection)
-    chunk_tables.rollouts_by_release.create(connection, checkfirst=True)
+    _add_indexes(connection)
     if not connection.scalar(select(func.count()).select_from(broker_tables.brokers)):
         names = set(connection.scalars(select(tables.published.c.broker).distinct())) or {FIRST_BROKER}
         connection.execute(insert(broker_tables.brokers), [{"name": name} for name in sorted(names)])
     if schema == 1:
         _take_over_marks(connection)
+    if schema in (1, 2):
+        _count_anew(connection)
     found = {row.key: row.value for row in connection.execute(select(tables.settings))}
     if schema != SCHEMA:
         connection.execute(tables.settings.delete().where(tables.settings.c.key == "schema"))
@@ -80,3 +87,37 @@ def _add_columns(connection: Connection) -> None:
             if column.name not in present:
                 made = CreateColumn(column).compile(dialect=connection.dialect)
                 connection.exec_driver_sql(f'ALTER TABLE "{table.name}" ADD COLUMN {made}')
+
+
+def _add_indexes(connection: Connection) -> None:
+    """Indexes that a database of an earlier version lacks."""
+    inspector = inspect(connection)
+    for table in certificate_tables.metadata.sorted_tables:
+        present = {index["name"] for index in inspector.get_indexes(table.name)}
+        for index in table.indexes:
+            if index.name not in present:
+                index.create(connection)
+
+
+def _count_anew(connection: Connection) -> None:
+    """Schema 3 counts failures by class, and knows what devices are at; nothing that is judged may be counted twice."""
+    rows = connection.execute(select(tables.assignments)).mappings()
+    counts: Counter[tuple[str, int, str]] = Counter()
+    at_work: list[dict[str, object]] = []
+    for row in rows:
+        before = Assignment.from_row(row)
+        after = moved(before, before.updated_at or before.offered_at or datetime.now(UTC))
+        counts.update({(after.rollout, after.stage, key): 1 for key in count_keys(after)})
+        counts.update({(after.rollout, after.stage, key): n for key, n in byte_sums(after).items() if n})
+        if after.work:
+            names = {"the_rollout": after.rollout, "the_device": after.device}
+            at_work.append({**names, "the_work": str(after.work), "the_since": after.work_since})
+    connection.execute(tables.counts.delete())
+    if counts:
+        found = [{"rollout": r, "stage": s, "key": k, "n": n} for (r, s, k), n in counts.items()]
+        connection.execute(insert(tables.counts), found)
+    if at_work:
+        table = tables.assignments
+        where = (table.c.rollout == bindparam("the_rollout"), table.c.device == bindparam("the_device"))
+        values = {"work": bindparam("the_work"), "work_since": bindparam("the_since", type_=tables.Instant())}
+        connection.execute(update(table).where(*where).values(values), at_work)

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import update
 
 from orchestrator.errors import OperationError
-from orchestrator.rollouts.controller import load_facts
+from orchestrator.rollouts.fact_loading import load_facts
 from orchestrator.storage import chunk_keeping, releases
 from orchestrator.storage.tables import releases as releases_table
 from tests.orchestrator.delivery.chunk_yard import DAY_S, START, ChunkYard, chunk_yard

@@ -141,7 +141,7 @@ def test_progress_of_another_attempt_says_nothing() -> None:
     """A hint that was late is of what was given up; an older agent does not say which attempt it means."""
     for attempt, percent in ((OPEN.attempt + 1, 0.0), (OPEN.attempt, 9.0), (None, 9.0)):
         hint = Progress(rollout=OPEN.rollout, state=State.DOWNLOADING, percent=9, attempt=attempt)
-        assert apply_progress(OPEN, hint).percent == percent
+        assert apply_progress(OPEN, hint, NOW).percent == percent
 
 
 @given(
@@ -153,7 +153,7 @@ def test_progress_is_a_hint(row: Assignment, what: State, hints: list[tuple[floa
     """It never goes back, and the only state it leads to is downloading, from before."""
     for percent, *sizes in hints:
         ways = dict(zip(("bytes_fetched", "bytes_copied", "bytes_delta", "bytes_present"), sizes, strict=True))
-        after = apply_progress(row, Progress(rollout=row.rollout, state=what, percent=percent, **ways))
+        after = apply_progress(row, Progress(rollout=row.rollout, state=what, percent=percent, **ways), NOW)
         assert after.percent >= row.percent
         assert all(getattr(after, name) >= getattr(row, name) for name in ways)
         if after.state != row.state:

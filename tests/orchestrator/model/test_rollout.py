@@ -19,16 +19,16 @@ PLAN: dict[str, Any] = {"release": "gateway/1.1.0", "stages": [ALL]}
     ("changes", "words"),
     [
         ({"stages": []}, "at least 1 item"),
-        ({"stages": [{"name": f"s{n}", "group": "g"} for n in range(MAX_STAGES + 1)]}, "at most 32"),
-        ({"stages": [{"name": "all"}]}, "one of group, selector or percent"),
-        ({"stages": [{"name": "all", "group": "g", "percent": 100}]}, "one of group, selector or percent"),
+        ({"stages": [{"name": f"s{n}", "group": "g"} for n in range(MAX_STAGES + 1)]}, "at most 500"),
+        ({"stages": [{"name": "all"}]}, "one of group, selector, percent or devices"),
+        ({"stages": [{"name": "all", "group": "g", "percent": 100}]}, "one of group, selector, percent or devices"),
         ({"stages": [{"name": "a/b", "percent": 100}]}, "expected 1 to 64 letters"),
         ({"stages": [{"name": "a", "percent": 0}]}, "greater than 0"),
         ({"stages": [{"name": "a", "percent": 101}]}, "less than or equal to 100"),
         ({"stages": [{"name": "a", "percent": float("nan")}]}, "finite number"),
         ({"stages": [{"name": "a", "percent": 50}, {"name": "b", "percent": 50}]}, "must rise"),
         ({"stages": [{"name": "a", "percent": 50}, {"name": "b", "percent": 90}]}, "expected 100%"),
-        ({"stages": [ALL, ALL]}, "two have one name"),
+        ({"stages": [ALL, ALL]}, "two have the name"),
         ({"stages": [{"name": "a", "selector": "site in"}]}, "selector"),
         ({"release": "gateway"}, "release"),
         ({"success_ratio": 0}, "greater than 0"),
@@ -76,15 +76,20 @@ def test_every_plan_that_is_taken_can_be_judged(extremes: dict[str, Any]) -> Non
 
 
 def test_a_rollout_reads_back_from_its_row() -> None:
-    """What JSON made text of is a number again: the acknowledged stages."""
+    """What JSON made text of is a number again: the acknowledged stages, also as an earlier version wrote them."""
     row = {
         "id": "r-1", "release": "gateway/1.1.0", "state": "halted",
         "spec": RolloutSpec.model_validate(PLAN).model_dump(mode="json"), "created_at": NOW, "reason": "why",
         "started_at": NOW, "ended_at": None, "announcement_expires": None, "offers_made": 3, "pace_credit": 0.5,
-        "pace_at": None, "halts": 2, "acknowledged": {"0": [1, 2]},
+        "pace_at": None, "halts": 2, "version": 4, "submitted_by": "", "approved_by": "", "timed_from": None,
+        "acknowledged": {"0": [1, 3], "1": {"state:succeeded": 1}},
     }  # fmt: skip
     rollout = Rollout.from_row(row)
-    assert (rollout.state, rollout.halts, rollout.acknowledged) == (RolloutState.HALTED, 2, {0: (1, 2)})
+    assert (rollout.state, rollout.halts, rollout.acknowledged) == (
+        RolloutState.HALTED,
+        2,
+        {0: {"failed:failed:install": 1, "state:succeeded": 2}, 1: {"state:succeeded": 1}},
+    )
     assert rollout.spec == RolloutSpec.model_validate(PLAN)
 
 

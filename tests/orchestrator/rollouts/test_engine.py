@@ -17,7 +17,11 @@ from tests.orchestrator.rollouts.yard import plan
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 LEASE = timedelta(seconds=100)
 STAGES = [StageSpec(name=f"s{share}", percent=share) for share in (10, 50, 100)]
-KEYS = ["ready", "asking", "offered", "state:pending", "state:excluded", *(f"state:{state}" for state in State)]
+KEYS = [
+    "ready", "asking", "offered", "state:pending", "state:excluded", "failed:failed:install",
+    "failed:verdict:timed_out",
+    *(f"state:{state}" for state in State),
+]  # fmt: skip
 
 
 def rollout(state: RolloutState = RolloutState.RUNNING, rules: dict[str, Any] | None = None, **more: Any) -> Rollout:
@@ -64,7 +68,7 @@ def _facts(draw: st.DrawFn, states: st.SearchStrategy[RolloutState]) -> Facts:
         announcement_expires=draw(_TIMES),
         pace_at=draw(_TIMES),
         pace_credit=draw(st.floats(0, 5)),
-        acknowledged=draw(st.dictionaries(st.integers(0, 2), st.just((0, 0)))),
+        acknowledged=draw(st.dictionaries(st.integers(0, 2), st.just({}))),
     )
     rows = [
         Stage(
@@ -119,7 +123,7 @@ def test_a_stage_opens_only_behind_stages_that_passed(facts: Facts) -> None:
         if stage.state is StageState.PASSED and before.state is not StageState.PASSED:
             counts = stage_counts(
                 stage.name, stage.members, facts.counts.get(stage.position, {}),
-                facts.rollout.acknowledged.get(stage.position, (0, 0)),
+                facts.rollout.acknowledged.get(stage.position),
             )  # fmt: skip
             assert success_rule(counts, facts.rollout.spec).met
             assert stage.soaking_since is not None
@@ -164,7 +168,11 @@ def test_a_soak_is_waited_out() -> None:
     assert decide(soaking, NOW + timedelta(seconds=9.9)).stages == ()
     passed = decide(soaking, NOW + timedelta(seconds=10))
     assert [s.state for s in passed.stages] == [StageState.PASSED, StageState.OPEN]
-    fallen = Facts(rollout=facts.rollout, stages=soaking.stages, counts={0: {"state:succeeded": 1, "state:failed": 2}})
+    fallen = Facts(
+        rollout=facts.rollout,
+        stages=soaking.stages,
+        counts={0: {"state:succeeded": 1, "state:failed": 2, "failed:failed:install": 2}},
+    )
     again = decide(fallen, NOW + timedelta(seconds=10))
     assert [(s.state, s.soaking_since) for s in again.stages] == [(StageState.OPEN, None)]
 

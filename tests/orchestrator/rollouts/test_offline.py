@@ -128,7 +128,7 @@ async def test_a_rollout_that_does_not_run_gets_none(desk: Desk) -> None:
     """Halted, paused or aborted."""
     rollout = await desk.run("d1")
     for verb in ("pause", "halt", "abort"):
-        await operations.order(desk.yard.db, desk.yard.clock, rollout, verb, "why")
+        await operations.order(desk.yard.db, desk.yard.clock, rollout, operations.Order(verb=verb, reason="why"))
         with pytest.raises(ConflictError, match="expected running"):
             await desk.desk.order(rollout, ["d1"], MONTH)
     with pytest.raises(NotFoundError):
@@ -147,7 +147,9 @@ async def test_a_halt_in_between_keeps_it_back(desk: Desk, verbs: list[str]) -> 
         def sign(self, requests: Sequence[Request]) -> list[Signed | Refusal]:
             answers = desk.signer.sign(requests)
             for verb in verbs:
-                order = operations.order(desk.yard.db, desk.yard.clock, rollout, verb, "smoke")
+                order = operations.order(
+                    desk.yard.db, desk.yard.clock, rollout, operations.Order(verb=verb, reason="smoke")
+                )
                 asyncio.run_coroutine_threadsafe(order, loop).result(10)
             return answers
 

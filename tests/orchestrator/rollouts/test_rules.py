@@ -6,16 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.rollouts.rules import StageCounts, count_rule, failure_rule, stage_counts, success_rule
+from orchestrator.model.plan import StageSpec
+from orchestrator.rollouts.rules import StageCounts, failure_rule, halt_figures, stage_counts, success_rule
 from protocol.states import OUTCOMES
 from tests.orchestrator.rollouts.yard import plan
 
 
 def stage(members: int, succeeded: int = 0, failed: int = 0, **more: int) -> StageCounts:
     """Counts of one stage."""
-    return StageCounts(
-        name="s", members=members, succeeded=succeeded, failed=failed, finished=succeeded + failed, **more
-    )
+    failures = {"failed:failed:install": failed} if failed else {}
+    return StageCounts(name="s", members=members, succeeded=succeeded, failures=failures, **more)
 
 
 @pytest.mark.parametrize(
@@ -59,25 +59,26 @@ def test_failures(counts: StageCounts, rules: dict[str, Any], met: bool) -> None
 
 def test_the_count_is_over_all_stages() -> None:
     """Failures that no stage's ratio minds add up."""
-    stages = [stage(100, 50, 1), stage(100, 50, 1)]
-    assert count_rule(stages, plan()) is None
-    for limit, met in ((3, False), (2, True)):
-        figure = count_rule(stages, plan(halt_count=limit))
-        assert figure is not None
-        assert (figure.met, figure.numerator) == (met, 2)
+    spec = plan(StageSpec(name="a", percent=50), StageSpec(name="b", percent=100), halt_count=3)
+    for failed, met in ((1, False), (2, True)):
+        stages = [(spec.stages[0], stage(100, 50, 1)), (spec.stages[1], stage(100, 50, failed))]
+        position, figure = halt_figures(stages, spec)[-1]
+        assert (position, figure.rule, figure.met, figure.numerator) == (1, "failure_count", met, 1 + failed)
+        assert figure.text.startswith("rollout: ")
 
 
 def test_what_a_person_has_seen_is_left_out() -> None:
     """Two failures of three were acknowledged; the fourth device is judged alone."""
-    keys = {"state:failed": 1, "state:rolled_back": 1, "state:succeeded": 2}
-    counts = stage_counts("s", 10, keys, (2, 3))
+    seen = {"failed:failed:install": 1, "failed:rolled_back:health": 1, "state:succeeded": 1}
+    counts = stage_counts("s", 10, {**seen, "state:succeeded": 2}, seen)
     assert (counts.succeeded, counts.failed, counts.finished, counts.acknowledged) == (1, 0, 1, 3)
     assert counts.can_finish == 7
 
 
 @given(
     st.dictionaries(
-        st.sampled_from([f"state:{state}" for state in OUTCOMES] + ["ready", "state:pending"]), st.integers(0, 50)
+        st.sampled_from([f"state:{s}" for s in OUTCOMES] + ["ready", "state:pending", "failed:failed:verify"]),
+        st.integers(0, 50),
     )
 )
 def test_shares_are_of_finished_devices_only(keys: dict[str, int]) -> None:

@@ -18,6 +18,7 @@ from orchestrator.model.assignment import OFFERED, PENDING, Assignment
 from orchestrator.model.device import Device, DeviceState
 from orchestrator.storage import assignments, devices
 from orchestrator.storage.database import Database
+from orchestrator.storage.engine_rows import EngineRows
 from protocol.states import State
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
@@ -156,8 +157,8 @@ async def test_who_is_offered_next(db: Database) -> None:
             device = Device(id=found.device, product="p", hardware="h", state=state, enrolled_at=NOW)
             await devices.insert(conn, device, report_key={}, content_key="")
         await assignments.insert_all(conn, rows)
-        assert [f.device for f in await assignments.to_offer(conn, "r-1", 0, 10)] == ["first", "last"]
-        assert [f.device for f in await assignments.to_offer(conn, "r-1", 0, 1)] == ["first"]
+        assert [f.device for f in await EngineRows(conn, "r-1").next(0, 10)] == ["first", "last"]
+        assert [f.device for f in await EngineRows(conn, "r-1").next(0, 1)] == ["first"]
 
 
 async def test_whose_offer_runs_out(db: Database) -> None:

@@ -31,9 +31,13 @@ async def test_a_rollout_is_read_as_it_was_written(db: Database) -> None:
         found = await rollouts.get(conn, "r-1")
         assert found is not None
         assert (found.spec, found.state, found.created_at) == (SPEC, RolloutState.SCHEDULED, NOW)
-        await rollouts.save(conn, "r-1", acknowledged={"0": [1, 2]}, pace_at=NOW, state=RolloutState.RUNNING)
+        await rollouts.save(
+            conn, "r-1", acknowledged={"0": {"state:succeeded": 2}}, pace_at=NOW, state=RolloutState.RUNNING
+        )
         changed = await rollouts.get(conn, "r-1")
-        assert changed == replace(found, acknowledged={0: (1, 2)}, pace_at=NOW, state=RolloutState.RUNNING)
+        assert changed == replace(
+            found, acknowledged={0: {"state:succeeded": 2}}, pace_at=NOW, state=RolloutState.RUNNING, version=2
+        )
         stages = await rollouts.load_stages(conn, "r-1")
         assert [(s.name, s.state, s.members) for s in stages] == [
             ("canary", StageState.PENDING, 0),

@@ -1,0 +1,248 @@
+"""The assignments that the engine acts on, found by partial indexes: what a question costs is what it finds.
+
+``rollouts.carrying_out`` says what is asked; a simulation answers the same questions from memory.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import ColumnElement, TextClause, and_, delete, func, insert, or_, select, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from orchestrator.model.assignment import BY_ROLLOUT, BY_SCOPE, OVER, PENDING, Assignment, Work
+from orchestrator.model.rollout import Rollout
+from orchestrator.storage import assignments as rows_of
+from orchestrator.storage import releases, rollouts
+from orchestrator.storage.assignments import Change
+from orchestrator.storage.tables import (
+    ASKS,
+    AT_WORK,
+    FAILED,
+    GRANTED,
+    HELD,
+    NEXT,
+    UNSETTLED,
+    UNTOUCHED,
+    assignments,
+    devices,
+    scope_counts,
+    site_offers,
+)
+
+_BATCH = 400
+MAX_SCOPES = 10_000
+_C = assignments.c
+Where = ColumnElement[bool] | TextClause
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """A device's open part in another rollout; ``component`` and ``version`` of what that one brings."""
+
+    row: Assignment
+    rollout: Rollout
+    component: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class EngineRows:
+    """The rows of one rollout, in the caller's transaction."""
+
+    conn: AsyncConnection
+    rollout: str
+
+    async def save(self, changes: Sequence[Change]) -> None:
+        """Write rows and counts."""
+        await rows_of.save_all(self.conn, changes)
+
+    async def unsettled(self, limit: int) -> list[Assignment]:
+        """Attempts that failed and were not judged."""
+        return await self._found(text(UNSETTLED), limit=limit, order=_C.device)
+
+    async def next(self, stage: int, limit: int) -> list[Assignment]:
+        """Ready devices of a stage whose turn it is, in their order; only enrolled ones, and one under each id."""
+        query = (
+            select(assignments)
+            .join(devices, devices.c.id == _C.device)
+            .where(
+                _C.rollout == self.rollout,
+                _C.stage == stage,
+                text(NEXT.replace("state", "assignments.state")),
+                devices.c.state == "enrolled",
+                devices.c.duplicate_since.is_(None),
+            )
+            .order_by(_C.place)
+            .limit(limit)
+        )
+        return [Assignment.from_row(row) for row in (await self.conn.execute(query)).mappings()]
+
+    async def asks(self, limit: int) -> list[Assignment]:
+        """Devices that ask for an activate grant."""
+        return await self._found(text(ASKS), limit=limit, order=_C.device)
+
+    async def expiring(self, until: datetime, limit: int) -> list[Assignment]:
+        """Open offers that run out by then, the earliest first."""
+        return await rows_of.open_offers_until(self.conn, self.rollout, until, limit)
+
+    async def at_work(self, work: str, since: datetime, limit: int) -> list[Assignment]:
+        """Devices that are at it since then or longer, and were not judged for it."""
+        where = and_(text(AT_WORK), _C.work == work, _C.work_since <= since)
+        return await self._found(where, limit=limit, order=_C.work_since)
+
+    async def due(self, now: datetime, limit: int) -> list[Assignment]:
+        """Held devices whose time has come."""
+        return await self._found(and_(text(HELD), _C.not_before <= now), limit=limit, order=_C.not_before)
+
+    async def blocked(self, scope: str, limit: int) -> list[Assignment]:
+        """Devices that wait for a permit of a scope."""
+        return await self._found(and_(text(HELD), _C.held_by == BY_SCOPE + scope), limit=limit, order=_C.not_before)
+
+    async def grants_ended(self, now: datetime, limit: int) -> list[Assignment]:
+        """Devices that did not use their activate grant while it lasted."""
+        return await self._found(and_(text(GRANTED), _C.grant_until <= now), limit=limit, order=_C.grant_until)
+
+    async def untouched(self, limit: int) -> list[Assignment]:
+        """Members that have no open offer."""
+        return await self._found(text(UNTOUCHED), limit=limit, order=_C.device)
+
+    async def failed(self, after: str, limit: int) -> list[Assignment]:
+        """Members that ended badly, by device, beginning behind one."""
+        return await self._found(and_(text(FAILED), _C.device > after), limit=limit, order=_C.device)
+
+    async def queued(self, after: str, limit: int) -> list[Assignment]:
+        """Devices that have an offer and have not begun to download, by device, beginning behind one."""
+        where = and_(text(AT_WORK), _C.work == Work.QUEUED, _C.device > after)
+        return await self._found(where, limit=limit, order=_C.device)
+
+    async def elsewhere(self, ids: Collection[str]) -> dict[str, list[Elsewhere]]:
+        """Open parts of these devices in other rollouts."""
+        found: dict[str, list[Elsewhere]] = {}
+        wanted, known = list(ids), dict[str, tuple[Rollout, str, str] | None]()
+        for start in range(0, len(wanted), _BATCH):
+            query = select(assignments).where(
+                _C.device.in_(wanted[start : start + _BATCH]),
+                _C.rollout != self.rollout,
+                _C.state.not_in([*OVER, PENDING]),
+            )
+            for row in (await self.conn.execute(query)).mappings():
+                other = Assignment.from_row(row)
+                if other.rollout not in known:
+                    known[other.rollout] = await self._brings(other.rollout)
+                if (brought := known[other.rollout]) is not None:
+                    found.setdefault(other.device, []).append(Elsewhere(other, *brought))
+        return found
+
+    async def _brings(self, rollout: str) -> tuple[Rollout, str, str] | None:
+        found = await rollouts.get(self.conn, rollout)
+        release = await releases.get(self.conn, found.release) if found else None
+        return (found, release.component, release.version) if found and release else None
+
+    async def site_offers(self, sites: Collection[str], since: datetime) -> dict[str, tuple[int, datetime]]:
+        """(offers, time of the first) since then, by site; sites without any are left out."""
+        found: dict[str, tuple[int, datetime]] = {}
+        wanted = sorted(sites)
+        for start in range(0, len(wanted), _BATCH):
+            query = (
+                select(
+                    site_offers.c.site,
+                    func.sum(site_offers.c.offers).label("n"),
+                    func.min(site_offers.c.at).label("at"),
+                )
+                .where(
+                    site_offers.c.rollout == self.rollout,
+                    site_offers.c.site.in_(wanted[start : start + _BATCH]),
+                    site_offers.c.at > since,
+                )
+                .group_by(site_offers.c.site)
+            )
+            found.update({row.site: (row.n, row.at) for row in await self.conn.execute(query)})
+        return found
+
+    async def note_offers(self, offers: Mapping[str, int], now: datetime, keep: timedelta) -> None:
+        """Count offers by site, and forget what is older than ``keep`` there."""
+        old = delete(site_offers).where(
+            site_offers.c.rollout == self.rollout, site_offers.c.site.in_(list(offers)), site_offers.c.at <= now - keep
+        )
+        await self.conn.execute(old)
+        rows = [{"rollout": self.rollout, "site": site, "at": now, "offers": n} for site, n in offers.items()]
+        if rows:
+            await self.conn.execute(insert(site_offers), rows)
+
+    async def permits(self, scopes: Collection[str]) -> Counter[str]:
+        """Permits that are held by scope, over all rollouts."""
+        found: Counter[str] = Counter()
+        wanted = sorted(scopes)
+        for start in range(0, len(wanted), _BATCH):
+            query = (
+                select(scope_counts.c.scope, func.sum(scope_counts.c.held).label("held"))
+                .where(scope_counts.c.scope.in_(wanted[start : start + _BATCH]))
+                .group_by(scope_counts.c.scope)
+            )
+            found.update({row.scope: row.held for row in await self.conn.execute(query)})
+        return found
+
+    async def waiting_scopes(self) -> dict[str, int]:
+        """Scopes in which devices of this rollout wait for a permit, with the permits that are held there."""
+        query = (
+            select(scope_counts.c.scope)
+            .where(scope_counts.c.rollout == self.rollout, text("waiting > 0"))
+            .order_by(scope_counts.c.scope)
+            .limit(MAX_SCOPES)
+        )
+        scopes = list(await self.conn.scalars(query))
+        held = await self.permits(scopes)
+        return {scope: held[scope] for scope in scopes}
+
+    async def oldest(self, works: Collection[str]) -> dict[str, datetime]:
+        """By work, since when the device that is at it longest is."""
+        found: dict[str, datetime] = {}
+        for work in works:
+            first = await self._first(_C.work_since, and_(text(AT_WORK), _C.work == work))
+            if first is not None:
+                found[work] = first
+        return found
+
+    async def next_let_go(self) -> datetime | None:
+        """When the first device that is held is looked at again."""
+        return await self._first(_C.not_before, and_(text(HELD), _C.not_before.is_not(None)))
+
+    async def next_grant_end(self) -> datetime | None:
+        """When the first activate grant that was not used ends."""
+        return await self._first(_C.grant_until, text(GRANTED))
+
+    async def _first(self, column: ColumnElement[datetime], where: Where) -> datetime | None:
+        query = select(column).where(_C.rollout == self.rollout, where).order_by(column).limit(1)
+        found: datetime | None = await self.conn.scalar(query)
+        return found
+
+    async def _found(self, where: Where, *, limit: int, order: ColumnElement[object]) -> list[Assignment]:
+        query = select(assignments).where(_C.rollout == self.rollout, where).order_by(order).limit(limit)
+        return [Assignment.from_row(row) for row in (await self.conn.execute(query)).mappings()]
+
+
+async def held_for(conn: AsyncConnection, pairs: Collection[tuple[str, str]]) -> list[Assignment]:
+    """Devices that wait until another rollout is done with them.
+
+    Args:
+        pairs: (device, rollout that is done with it).
+    """
+    if not pairs:
+        return []
+    found: list[Assignment] = []
+    wanted = sorted(pairs)
+    for start in range(0, len(wanted), _BATCH):
+        batch = wanted[start : start + _BATCH]
+        query = select(assignments).where(
+            _C.device.in_({device for device, _ in batch}),
+            or_(*(_C.held_by == BY_ROLLOUT + rollout for rollout in {rollout for _, rollout in batch})),
+        )
+        done = set(batch)
+        found += [
+            row
+            for row in map(Assignment.from_row, (await conn.execute(query)).mappings())
+            if (row.device, row.held_by.removeprefix(BY_ROLLOUT)) in done
+        ]
+    return found
