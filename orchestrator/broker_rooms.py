@@ -21,6 +21,7 @@ from orchestrator.fleet.admission import Admission
 from orchestrator.ingest.buckets import Buckets
 from orchestrator.ingest.desk import Desk
 from orchestrator.ingest.ingest import Heard, Ingest
+from orchestrator.ingest.silence import Engine
 from orchestrator.metrics import Metrics
 from orchestrator.releases.trust_updates import TrustUpdates
 from orchestrator.signer.seam import SigningRoom
@@ -108,12 +109,12 @@ def open_rooms(
     clock: Clock,
     process: ManagedBroker,
     deliveries: BrokerSet,
-    wake_controller: Callable[[], None],
+    engine: Engine,
     metrics: Metrics,
 ) -> tuple[BrokerRooms, Admission]:
     """Everything else; and who admits devices, to whichever desk they come."""
     wake, each = deliveries.wake, [settings.for_broker(broker) for broker in settings.all_brokers]
-    heard = Heard.of(db, settings, clock, wake)
+    heard = Heard.of(db, settings, clock, wake, engine)
     admission = Admission(db, home, settings, clock, heard.keys.forget)
     lists, buckets = RevocationLists(db, home, clock), Buckets(clock)
     doors = [
@@ -125,7 +126,7 @@ def open_rooms(
         doors=Doors(doors),
         heard=heard,
         reading=[
-            Ingest(db, home, own, clock, wake, wake_controller, heard, delivery.want, metrics)
+            Ingest(db, home, own, clock, wake, engine.wake, heard, delivery.want, metrics)
             for own, delivery in zip(each, deliveries.deliveries, strict=True)
         ],
         desks=[Desk(db, home, own, clock, admission, wake, heard.keys.forget, buckets) for own in each],

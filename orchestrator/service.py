@@ -99,7 +99,7 @@ async def _run(home: Home, settings: Settings, db: Database, signer: SigningRoom
     )
     delivery = open_deliveries(db, home, settings, signer, chunks, clock, trust, metrics)
     controller = Controller(db, clock, settings, delivery.wake)
-    rooms, admission = open_rooms(db, home, settings, signer, clock, broker, delivery, controller.wake, metrics)
+    rooms, admission = open_rooms(db, home, settings, signer, clock, broker, delivery, controller, metrics)
     await trust.published()
 
     async def take_in(package: Path) -> str:

@@ -46,6 +46,7 @@ NOUNS = {
     "group": Noun("orchestrator.cli.group:app", "Name sets of devices."),
     "broker": Noun("orchestrator.cli.broker:app", "See whether a broker is fit."),
     "rollout": Noun("orchestrator.cli.rollout:app", "Bring a release to devices, stage by stage."),
+    "halt-all": Noun("orchestrator.cli.halt_all:halt_all", "Halt every rollout of the fleet at once, or lift that."),
 }
 
 

@@ -1,13 +1,14 @@
-"""``flagship rollout``: create, start, pause, resume, halt, abort, list, show, status, watch, offline."""
+"""``flagship rollout``: create, list, show, status, watch; the verbs and ``offline`` stand in modules of their own."""
 
 import asyncio
 from typing import Annotated, Any
 
 import typer
 
-from orchestrator.cli import rollout_offline
+from orchestrator.cli import rollout_offline, rollout_verbs
 from orchestrator.cli.client import ApiClient
 from orchestrator.cli.output import HERE, Format, FormatOption, HomeOption, show_done, show_fields, show_rows
+from orchestrator.cli.rollout_verbs import RolloutArgument
 from orchestrator.cli.rollout_view import follow_rollout, read_rollout, show_rollout
 from orchestrator.cli.words import (
     read_duration,
@@ -24,13 +25,11 @@ from orchestrator.model.plan import Members, RolloutSpec, StageSpec
 from protocol.manifest import Policy
 
 app = typer.Typer(help="Bring a release to devices, stage by stage.", no_args_is_help=True)
+rollout_verbs.add_to(app)
 rollout_offline.add_to(app)
 
 _COLUMNS = ("id", "release", "state", "reason", "created_at", "started_at", "ended_at")
 EVERYONE = StageSpec(name="all", percent=100)
-
-RolloutArgument = Annotated[str, typer.Argument(help="The rollout's id, such as r-1.")]
-ReasonOption = Annotated[str, typer.Option(help="Why; it stands in the record and in the announcement's status.")]
 
 
 @app.command()
@@ -94,44 +93,6 @@ def show(rollout: RolloutArgument, output: FormatOption = Format.TABLE, home: Ho
 
 
 @app.command()
-def start(rollout: RolloutArgument, output: FormatOption = Format.TABLE, home: HomeOption = HERE) -> None:
-    """Announce the rollout and open its first stage."""
-    _order(home, rollout, "start", "", output)
-
-
-@app.command()
-def pause(
-    rollout: RolloutArgument, reason: ReasonOption = "", output: FormatOption = Format.TABLE, home: HomeOption = HERE
-) -> None:
-    """Make no new offers; devices that have one go on."""
-    _order(home, rollout, "pause", reason, output)
-
-
-@app.command()
-def resume(
-    rollout: RolloutArgument, reason: ReasonOption = "", output: FormatOption = Format.TABLE, home: HomeOption = HERE
-) -> None:
-    """Go on after a pause or, with a reason, after a halt."""
-    _order(home, rollout, "resume", reason, output)
-
-
-@app.command()
-def halt(
-    rollout: RolloutArgument, reason: ReasonOption = "", output: FormatOption = Format.TABLE, home: HomeOption = HERE
-) -> None:
-    """Hold every device that is not installing yet; answers when nothing is on its way any more."""
-    _order(home, rollout, "halt", reason, output)
-
-
-@app.command()
-def abort(
-    rollout: RolloutArgument, reason: ReasonOption = "", output: FormatOption = Format.TABLE, home: HomeOption = HERE
-) -> None:
-    """End it for good: devices cancel, or roll back where they can. Nothing undoes this."""
-    _order(home, rollout, "abort", reason, output)
-
-
-@app.command()
 def status(rollout: RolloutArgument, output: FormatOption = Format.TABLE, home: HomeOption = HERE) -> None:
     """Show a rollout as dashboards see it: stages, counts, rules with their figures."""
     found = asyncio.run(read_rollout(Home(home), read_id(rollout, "rollout id")))
@@ -150,13 +111,6 @@ def watch(
     if limit_s == 0:
         raise UsageError("--timeout 0: expected a time above 0")
     asyncio.run(follow_rollout(Home(home), read_id(rollout, "rollout id"), output, limit_s))
-
-
-def _order(home: Any, rollout: str, verb: str, reason: str, output: Format) -> None:  # noqa: ANN401
-    path = f"/rollouts/{read_id(rollout, 'rollout id')}/{verb}"
-    now = ApiClient(home).post(path, {"reason": reason} if reason else {})
-    cut = f"; cut off, as it did not answer: {', '.join(now['brokers_cut'])}" if now.get("brokers_cut") else ""
-    show_done(f"rollout {rollout}: {now['state']}{cut}", now, output)
 
 
 def _members(group: str | None, selector: str | None) -> Members:

@@ -49,14 +49,18 @@ def read_release(text: str) -> ReleaseName:
 
 def read_duration(text: str, option: str) -> float:
     """Seconds of ``90``, ``90s``, ``15m``, ``2h`` or ``1d``; raises UsageError."""
-    with usage(option):
+    try:
         return read_seconds(text)
+    except ValueError as error:
+        raise UsageError(f"{option} {error}") from error
 
 
 def read_ratio(text: str, option: str) -> float:
     """A share of ``0.95`` or ``95%``; raises UsageError."""
-    with usage(option):
+    try:
         return read_share(text)
+    except ValueError as error:
+        raise UsageError(f"{option} {error}") from error
 
 
 def read_instant(text: str, option: str) -> datetime:

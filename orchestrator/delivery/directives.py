@@ -10,12 +10,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.config import Settings
 from orchestrator.delivery.publisher import Outgoing
-from orchestrator.delivery.renderers import LATCHED, announcement_draft, offer_draft
+from orchestrator.delivery.renderers import announcement_draft, is_latched, offer_draft
 from orchestrator.delivery.signed_once import Drafted, SignedOnce
 from orchestrator.model.assignment import Assignment
 from orchestrator.model.rollout import Rollout
 from orchestrator.signer.seam import AnnouncementRequest, OfferRequest, Refusal, Refused, Signed, SigningRoom
-from orchestrator.storage import assignments, devices, published, releases, rollouts
+from orchestrator.storage import assignments, devices, fleet_latch, published, releases, rollouts
 from orchestrator.storage.dirty import Mark
 from orchestrator.storage.published import Publication
 from orchestrator.storage.releases import ReleaseFacts
@@ -33,6 +33,7 @@ class Rows:
         held: Topics that this broker has.
         signed: The newest that any broker has of a topic, where there are several brokers.
         epoch: Under which the signer signs.
+        fleet_halted: Somebody halted everything.
     """
 
     rollouts: dict[str, Rollout]
@@ -42,6 +43,7 @@ class Rows:
     held: set[str]
     signed: dict[str, Publication] = field(default_factory=dict)
     epoch: int = 0
+    fleet_halted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,7 @@ class Directives:
             held=await published.held(conn, broker, topics),
             signed=elsewhere,
             epoch=epoch,
+            fleet_halted=await fleet_latch.get(conn) is not None,
         )
 
     def draft(self, marks: Iterable[Mark], rows: Rows, now: datetime) -> list[Drafted]:
@@ -139,7 +142,7 @@ class Directives:
         release = rows.releases.get(rollout.release) if rollout else None
         if rollout is None or release is None:
             return None
-        draft = announcement_draft(rollout, release.ref, now, self._lease)
+        draft = announcement_draft(rollout, release.ref, now, self._lease, fleet_halted=rows.fleet_halted)
         if draft is None:
             return None
         request = AnnouncementRequest(draft, rollout.halts, rollout.reason)
@@ -160,10 +163,11 @@ class Directives:
             now=now,
             lease=self._lease,
             grant_s=self.settings.timing.activate_grant_s,
+            fleet_halted=rows.fleet_halted,
         )
         if draft is None:
             return None
-        may_repeat = rollout.state not in LATCHED
+        may_repeat = not is_latched(rollout, fleet_halted=rows.fleet_halted)
         if draft["grant"] is Grant.CLOSED:
             return Drafted(mark, topic, OfferRequest(draft), may_repeat)
         content_key = rows.content_keys.get(device)

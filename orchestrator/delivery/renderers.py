@@ -7,7 +7,7 @@ assignment's row still says. None means that there is nothing to publish.
 from datetime import datetime, timedelta
 from typing import Any
 
-from orchestrator.model.assignment import Assignment
+from orchestrator.model.assignment import PENDING, Assignment
 from orchestrator.model.rollout import Rollout, RolloutState
 from protocol.directives import Action, Grant, ReleaseRef
 
@@ -25,16 +25,26 @@ LATCHED = frozenset({RolloutState.HALTED, RolloutState.ABORTED})
 _REASON_CHARS = 200
 
 
-def announcement_draft(rollout: Rollout, release: ReleaseRef, now: datetime, lease: timedelta) -> Draft | None:
+def is_latched(rollout: Rollout, *, fleet_halted: bool) -> bool:
+    """Whether nothing new may be offered: the rollout is halted or aborted, or the whole fleet is halted."""
+    return fleet_halted or rollout.state in LATCHED
+
+
+def announcement_draft(
+    rollout: Rollout, release: ReleaseRef, now: datetime, lease: timedelta, *, fleet_halted: bool = False
+) -> Draft | None:
     """The announcement of a rollout, or None while it has not begun."""
     action = ACTIONS.get(rollout.state)
     if action is None:
         return None
+    if fleet_halted and action is Action.INSTALL:
+        action = Action.HOLD
+    policy = rollout.spec.policy
     return {
         "rollout": rollout.id,
         "release": release,
         "action": action,
-        "policy": rollout.spec.policy,
+        "policy": policy,
         "expires": _later(rollout.announcement_expires, now, lease),
     }
 
@@ -48,6 +58,7 @@ def offer_draft(
     now: datetime,
     lease: timedelta,
     grant_s: float,
+    fleet_halted: bool = False,
 ) -> Draft | None:
     """The offer to one device, without its key wrap; None where there is nothing to say.
 
@@ -57,8 +68,9 @@ def offer_draft(
     """
     if rollout.state not in ACTIONS or assignment.grant == "none":
         return None
-    grant = _grant(assignment, rollout)
-    if not ever_sent and not _may_begin(assignment, rollout, grant):
+    latched = is_latched(rollout, fleet_halted=fleet_halted)
+    grant = _grant(assignment, latched=latched)
+    if not ever_sent and not _may_begin(assignment, grant, latched=latched):
         return None
     draft: Draft = {
         "rollout": rollout.id,
@@ -69,7 +81,8 @@ def offer_draft(
         "expires": _later(assignment.offer_expires, now, lease),
         "heard": {
             "nonce": assignment.nonce,
-            "outcome": assignment.outcome_digest if assignment.is_terminal else None,
+            # One that will try again has ended too: the attempt before.
+            "outcome": assignment.outcome_digest if assignment.is_terminal or assignment.state == PENDING else None,
         },
     }
     if grant is Grant.ACTIVATE:
@@ -82,18 +95,18 @@ def offer_draft(
     return draft
 
 
-def _grant(assignment: Assignment, rollout: Rollout) -> Grant:
+def _grant(assignment: Assignment, *, latched: bool) -> Grant:
     grant = Grant(assignment.grant)
-    if grant is Grant.ACTIVATE and (rollout.state in LATCHED or assignment.grant_nonce is None):
+    if grant is Grant.ACTIVATE and (latched or assignment.grant_nonce is None):
         return Grant.DOWNLOAD  # it keeps what it has and waits
     return grant
 
 
-def _may_begin(assignment: Assignment, rollout: Rollout, grant: Grant) -> bool:
+def _may_begin(assignment: Assignment, grant: Grant, *, latched: bool) -> bool:
     """Whether a first offer may go out; an answer to a report may, even where the former offer was cleared."""
     if grant is Grant.CLOSED:
         return assignment.nonce is not None
-    return rollout.state not in LATCHED
+    return not latched
 
 
 def _later(stored: datetime | None, now: datetime, lease: timedelta) -> datetime:

@@ -23,7 +23,7 @@ from orchestrator.ingest.device_keys import DeviceKeys
 from orchestrator.ingest.parse import KINDS, Checked, check, device_of
 from orchestrator.ingest.reading import read_for_ever
 from orchestrator.ingest.rejects import Rejects
-from orchestrator.ingest.silence import SilenceWatch
+from orchestrator.ingest.silence import Engine, SilenceWatch
 from orchestrator.ingest.want_gate import WantGate
 from orchestrator.metrics import Metrics
 from orchestrator.storage import dirty, published
@@ -53,9 +53,16 @@ class Heard:
     rejects: Rejects
 
     @classmethod
-    def of(cls, db: Database, settings: Settings, clock: Clock, wake_delivery: Callable[[], None]) -> "Heard":
+    def of(
+        cls,
+        db: Database,
+        settings: Settings,
+        clock: Clock,
+        wake_delivery: Callable[[], None],
+        engine: Engine | None = None,
+    ) -> "Heard":
         """For a fleet."""
-        silence = SilenceWatch(db, settings.timing.silent_after_s, clock, wake_delivery)
+        silence = SilenceWatch(db, settings.timing.silent_after_s, clock, wake_delivery, engine)
         return cls(DeviceKeys(db), silence, Rejects(clock))
 
 

@@ -1,19 +1,23 @@
 """Which devices have fallen silent: nothing signed came for too long, while somebody listened.
 
 Time in which ingest was away does not count: what devices said then is lost, and they say it again. A sweep touches
-only the rows that cross the limit; a device that speaks is taken back by its report (``storage/reports.py``).
+only the rows that cross the limit; a device that speaks is taken back by its report (``storage/reports.py``). One
+that was being changed counts as failed in its rollout until it speaks.
 """
 
 import asyncio
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import Protocol
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.errors import OperationError
-from orchestrator.storage import concerns, dirty, events
+from orchestrator.rollouts.steps import fall_silent
+from orchestrator.storage import assignments, concerns, dirty, events
 from orchestrator.storage.database import Database
+from orchestrator.storage.engine_rows import being_changed
 from protocol.clock import Clock
 from protocol.topics import Kind
 
@@ -52,10 +56,30 @@ class Listening:
         return None
 
 
+class Engine(Protocol):
+    """The part of ``rollouts.controller`` that silence concerns."""
+
+    def wake(self) -> None:
+        """Devices that fell silent while they were changed count as failures, for the time being."""
+        ...
+
+    def hears_again(self) -> None:
+        """Reports may have been lost until now."""
+        ...
+
+
 class SilenceWatch:
     """Sweeps at twenty times the pace of the limit, at most every ``MAX_SWEEP_S``."""
 
-    def __init__(self, db: Database, silent_after_s: float, clock: Clock, wake_delivery: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        db: Database,
+        silent_after_s: float,
+        clock: Clock,
+        wake_delivery: Callable[[], None],
+        engine: Engine | None = None,
+    ) -> None:
+        self._engine = engine
         self._db = db
         self._after_s = silent_after_s
         self._clock = clock
@@ -67,6 +91,8 @@ class SilenceWatch:
         """Ingest has subscribed, at one of the brokers."""
         self._listeners += 1
         self._listening.begin(self._clock.monotonic())
+        if self._listeners == 1 and self._engine is not None:
+            self._engine.hears_again()
 
     def is_deaf(self) -> None:
         """Ingest lost one of its sessions; the devices of that broker move to another."""
@@ -101,6 +127,8 @@ class SilenceWatch:
         if fallen:
             log.warning("devices fell silent", devices=len(fallen), some=fallen[:NAMED])
             self._wake_delivery()
+            if self._engine is not None:
+                self._engine.wake()
         return fallen
 
 
@@ -110,5 +138,8 @@ async def _tell(conn: AsyncConnection, ids: list[str], now: datetime, after_s: f
     device = ids[0] if len(ids) == 1 else ""
     text = f"nothing signed was heard for {after_s:g} s of listening: {some}"
     await events.add(conn, "devices_silent", text, now, device=device, data={"devices": len(ids)})
+    silenced = [(row, fall_silent(row)) for row in await being_changed(conn, ids)]
+    await assignments.save_all(conn, silenced)
     await dirty.mark(conn, Kind.STATUS_DEVICE, ids, now)
+    await dirty.mark(conn, Kind.STATUS_ROLLOUT, {row.rollout for row, _ in silenced}, now)
     await dirty.mark(conn, Kind.STATUS_FLEET, [""], now)

@@ -246,3 +246,15 @@ async def held_for(conn: AsyncConnection, pairs: Collection[tuple[str, str]]) ->
             if (row.device, row.held_by.removeprefix(BY_ROLLOUT)) in done
         ]
     return found
+
+
+async def being_changed(conn: AsyncConnection, ids: Collection[str]) -> list[Assignment]:
+    """Where the software of these devices is being changed, and they were not judged for it."""
+    found: list[Assignment] = []
+    wanted = sorted(ids)
+    for start in range(0, len(wanted), _BATCH):
+        query = select(assignments).where(
+            _C.device.in_(wanted[start : start + _BATCH]), text(AT_WORK), _C.work.in_([Work.INSTALLING, Work.VERIFYING])
+        )
+        found += [Assignment.from_row(row) for row in (await conn.execute(query)).mappings()]
+    return found

@@ -53,6 +53,12 @@ async def not_ended(conn: AsyncConnection) -> list[Rollout]:
     return [Rollout.from_row(row) for row in rows.mappings()]
 
 
+async def in_states(conn: AsyncConnection, states: Collection[RolloutState]) -> list[Rollout]:
+    """Rollouts in one of these states, by id."""
+    rows = await conn.execute(select(rollouts).where(rollouts.c.state.in_(list(states))).order_by(rollouts.c.id))
+    return [Rollout.from_row(row) for row in rows.mappings()]
+
+
 async def page(conn: AsyncConnection, *, after: str = "", limit: int = 200) -> list[Rollout]:
     """Rollouts by id, beginning behind ``after``."""
     rows = await conn.execute(select(rollouts).where(rollouts.c.id > after).order_by(rollouts.c.id).limit(limit))

@@ -11,6 +11,7 @@ from orchestrator.web.auth import Door, read_token
 from orchestrator.web.routes_chunks import CHUNKS_PATH, chunk_route
 from orchestrator.web.routes_claims import CLAIMS_PATH, MAX_CLAIM_BYTES, claim_routes
 from orchestrator.web.routes_devices import ENROL_PATH, MAX_ENROL_BYTES, device_routes
+from orchestrator.web.routes_fleet import fleet_routes
 from orchestrator.web.routes_groups import group_routes
 from orchestrator.web.routes_metrics import METRICS_PATH, is_loopback, metrics_routes
 from orchestrator.web.routes_releases import UPLOAD_PATH, release_routes
@@ -39,6 +40,7 @@ def create_app(services: Services) -> FastAPI:
         group_routes,
         release_routes,
         rollout_routes,
+        fleet_routes,
         trust_routes,
     ):
         api.include_router(routes(services))

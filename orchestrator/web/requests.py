@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from orchestrator.model.failure import FailureClass
 from orchestrator.model.plan import RolloutSpec
 from protocol.enrolment import EnrolmentRequest
 from protocol.identifiers import ClaimText, IdText, SerialText
@@ -66,9 +67,22 @@ class CreateRollout(_Request):
 
 
 class Order(_Request):
-    """``POST rollouts/{rollout}/{verb}``."""
+    """``POST devices/{device}/{verb}``, ``fleet/halt``, ``fleet/lift``."""
 
     reason: Annotated[str, StringConstraints(strip_whitespace=True, max_length=500)] = ""
+
+
+class OrderRollout(Order):
+    """``POST rollouts/{rollout}/{verb}``.
+
+    Attributes:
+        version: Of the rollout, as the caller saw it; another one in force refuses the order.
+        devices, classes: With ``retry``: which of the failed devices; none named: all of them.
+    """
+
+    version: Annotated[int, Field(ge=1)] | None = None
+    devices: Annotated[list[IdText], Field(max_length=MAX_DEVICES)] = []
+    classes: Annotated[list[FailureClass], Field(max_length=len(FailureClass))] = []
 
 
 class OrderOffline(_Request):

@@ -1,4 +1,4 @@
-"""Rollouts: create, list, show, the five verbs, and orders for media."""
+"""Rollouts: create, list, show, the verbs, and orders for media."""
 
 from datetime import timedelta
 from enum import StrEnum
@@ -10,7 +10,7 @@ from orchestrator.errors import NotFoundError
 from orchestrator.rollouts import operations
 from orchestrator.storage import rollouts
 from orchestrator.web.pages import Cursor, Limit, Page, page
-from orchestrator.web.requests import CreateRollout, Order, OrderOffline
+from orchestrator.web.requests import CreateRollout, OrderOffline, OrderRollout
 from orchestrator.web.services import Services
 from orchestrator.web.views import rollout_view, whole_rollout_view
 from protocol.clock import rfc3339
@@ -20,11 +20,21 @@ from protocol.identifiers import IdText
 class Verb(StrEnum):
     """What a person may order."""
 
+    SUBMIT = "submit"
+    APPROVE = "approve"
+    REJECT = "reject"
     START = "start"
     PAUSE = "pause"
     RESUME = "resume"
+    PROMOTE = "promote"
     HALT = "halt"
+    RETRY = "retry"
     ABORT = "abort"
+
+
+_UNSAID = {Verb.HALT: "halted by an operator", Verb.ABORT: "aborted by an operator"}
+_HOLDS_BACK = frozenset({Verb.HALT, Verb.ABORT})
+"""Answered only when sends in flight have ended."""
 
 
 def rollout_routes(services: Services) -> APIRouter:
@@ -76,27 +86,20 @@ def rollout_routes(services: Services) -> APIRouter:
         }
 
     @router.post("/{rollout}/{verb}")
-    async def order(rollout: IdText, verb: Verb, body: Order) -> dict[str, Any]:
-        """Start, pause, resume, halt or abort; a halt answers when sends in flight have ended.
+    async def order(rollout: IdText, verb: Verb, body: OrderRollout) -> dict[str, Any]:
+        """Carry out a verb; a halt and an abort answer when sends in flight have ended.
 
         ``brokers_cut`` names those that did not answer in time and were cut off: what they had received, they have.
         """
-        cut: list[str] = []
-
-        async def barrier() -> None:
-            cut.extend(await delivery.barrier())
-
-        match verb:
-            case Verb.START:
-                await operations.start(db, clock, rollout)
-            case Verb.PAUSE:
-                await operations.pause(db, clock, rollout, body.reason)
-            case Verb.RESUME:
-                await operations.resume(db, clock, rollout, body.reason)
-            case Verb.HALT:
-                await operations.halt(db, clock, rollout, body.reason, barrier=barrier)
-            case Verb.ABORT:
-                await operations.abort(db, clock, rollout, body.reason, barrier=barrier)
+        given = operations.Order(
+            verb=verb,
+            reason=body.reason or _UNSAID.get(verb, ""),
+            version=body.version,
+            devices=frozenset(body.devices),
+            classes=frozenset(body.classes),
+        )
+        await operations.order(db, clock, rollout, given)
+        cut = await delivery.barrier() if verb in _HOLDS_BACK else []
         wake()
         return {**await shown(rollout), "brokers_cut": cut}
 

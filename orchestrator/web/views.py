@@ -36,6 +36,11 @@ def rollout_view(rollout: Rollout) -> dict[str, Any]:
             "started_at": rollout.started_at,
             "ended_at": rollout.ended_at,
             "offers_made": rollout.offers_made,
+            "version": rollout.version,
+            "weight": rollout.spec.weight,
+            "emergency": rollout.spec.emergency,
+            "submitted_by": rollout.submitted_by,
+            "approved_by": rollout.approved_by,
         }
     )
 

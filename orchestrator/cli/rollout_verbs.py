@@ -1,0 +1,143 @@
+"""The verbs of ``flagship rollout``: each orders one thing, and says what became of it."""
+
+from typing import Annotated, Any
+
+import typer
+
+from orchestrator.cli.client import ApiClient
+from orchestrator.cli.output import HERE, Format, FormatOption, HomeOption, show_done
+from orchestrator.cli.words import read_id, read_ids
+from orchestrator.model.failure import FailureClass
+
+RolloutArgument = Annotated[str, typer.Argument(help="The rollout's id, such as r-1.")]
+ReasonOption = Annotated[str, typer.Option(help="Why; it stands in the record and in the announcement's status.")]
+VersionOption = Annotated[
+    int | None,
+    typer.Option("--if-version", min=1, help="Only if the rollout is as you saw it: the version that 'show' names."),
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Make the verbs commands of ``flagship rollout``."""
+    for verb in (submit, approve, reject, start, pause, resume, promote, halt, retry, abort):
+        app.command()(verb)
+
+
+def submit(
+    rollout: RolloutArgument,
+    reason: ReasonOption = "",
+    if_version: VersionOption = None,
+    output: FormatOption = Format.TABLE,
+    home: HomeOption = HERE,
+) -> None:
+    """Hand a draft to somebody else to approve."""
+    _order(home, rollout, "submit", output, reason=reason, version=if_version)
+
+
+def approve(
+    rollout: RolloutArgument,
+    reason: ReasonOption = "",
+    if_version: VersionOption = None,
+    output: FormatOption = Format.TABLE,
+    home: HomeOption = HERE,
+) -> None:
+    """Agree to a plan that another person submitted; it may be started then, or starts by itself at its time."""
+    _order(home, rollout, "approve", output, reason=reason, version=if_version)
+
+
+def reject(
+    rollout: RolloutArgument,
+    reason: ReasonOption = "",
+    if_version: VersionOption = None,
+    output: FormatOption = Format.TABLE,
+    home: HomeOption = HERE,
+) -> None:
+    """Send a plan back to be a draft, with a reason."""
+    _order(home, rollout, "reject", output, reason=reason, version=if_version)
+
+
+def start(
+    rollout: RolloutArgument,
+    if_version: VersionOption = None,
+    output: FormatOption = Format.TABLE,
+    home: HomeOption = HERE,
+) -> None:
+    """Announce the rollout and open its first stage."""
+    _order(home, rollout, "start", output, version=if_version)
+
+
+def pause(
+    rollout: RolloutArgument,
+    reason: ReasonOption = "",
+    if_version: VersionOption = None,
+    output: FormatOption = Format.TABLE,
+    home: HomeOption = HERE,
+) -> None:
+    """Make no new offers; devices that have one go on."""
+    _order(home, rollout, "pause", output, reason=reason, version=if_version)
+
+
+def resume(
+    rollout: RolloutArgument,
+    reason: ReasonOption = "",
+    if_version: VersionOption = None,
+    output: FormatOption = Format.TABLE,
+    home: HomeOption = HERE,
+) -> None:
+    """Go on after a pause or, with a reason, after a halt."""
+    _order(home, rollout, "resume", output, reason=reason, version=if_version)
+
+
+def promote(
+    rollout: RolloutArgument,
+    if_version: VersionOption = None,
+    output: FormatOption = Format.TABLE,
+    home: HomeOption = HERE,
+) -> None:
+    """Open the next stage now, whatever the rule of the one before says."""
+    _order(home, rollout, "promote", output, version=if_version)
+
+
+def halt(
+    rollout: RolloutArgument,
+    reason: ReasonOption = "",
+    if_version: VersionOption = None,
+    output: FormatOption = Format.TABLE,
+    home: HomeOption = HERE,
+) -> None:
+    """Hold every device that is not installing yet; answers when nothing is on its way any more."""
+    _order(home, rollout, "halt", output, reason=reason, version=if_version)
+
+
+def retry(
+    rollout: RolloutArgument,
+    device: Annotated[list[str] | None, typer.Option(help="Only this one; repeat for more. By default all.")] = None,
+    failure: Annotated[
+        list[FailureClass] | None, typer.Option("--class", help="Only failures of this class; repeat for more.")
+    ] = None,
+    reason: ReasonOption = "",
+    if_version: VersionOption = None,
+    output: FormatOption = Format.TABLE,
+    home: HomeOption = HERE,
+) -> None:
+    """Let devices that failed try once more; this lifts the quarantine of those that rolled back."""
+    devices = read_ids(device or [], "device id")
+    _order(home, rollout, "retry", output, reason=reason, version=if_version, devices=devices, classes=failure or [])
+
+
+def abort(
+    rollout: RolloutArgument,
+    reason: ReasonOption = "",
+    if_version: VersionOption = None,
+    output: FormatOption = Format.TABLE,
+    home: HomeOption = HERE,
+) -> None:
+    """End it for good: devices cancel, or roll back where they can. Nothing undoes this."""
+    _order(home, rollout, "abort", output, reason=reason, version=if_version)
+
+
+def _order(home: Any, rollout: str, verb: str, output: Format, **words: Any) -> None:  # noqa: ANN401
+    path = f"/rollouts/{read_id(rollout, 'rollout id')}/{verb}"
+    now = ApiClient(home).post(path, {name: value for name, value in words.items() if value})
+    cut = f"; cut off, as it did not answer: {', '.join(now['brokers_cut'])}" if now.get("brokers_cut") else ""
+    show_done(f"rollout {rollout}: {now['state']}{cut}", now, output)

@@ -1,0 +1,93 @@
+"""Halting everything at once: one latch for the fleet, written before anybody is answered, checked with every send."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from orchestrator.errors import ConflictError, UsageError
+from orchestrator.model.rollout import Rollout, RolloutState
+from orchestrator.rollouts.operations import MAX_REASON_CHARS, Barrier
+from orchestrator.storage import dirty, events, fleet_latch, rollouts
+from orchestrator.storage.database import Database
+from orchestrator.storage.fleet_latch import FleetLatch
+from protocol.clock import Clock
+from protocol.topics import Kind
+
+_ANNOUNCED = frozenset({RolloutState.RUNNING, RolloutState.PAUSED, RolloutState.COMPLETED})
+
+
+@dataclass(frozen=True, slots=True)
+class HeldFleet:
+    """The latch, and the rollouts that it holds."""
+
+    latch: FleetLatch
+    rollouts: tuple[str, ...]
+
+
+async def halt_all(
+    db: Database, clock: Clock, reason: str = "", *, actor: str = "operator", barrier: Barrier
+) -> HeldFleet:
+    """Hold every device of every rollout that is not installing; returns when sends in flight have ended.
+
+    Raises:
+        UsageError: The reason is too long.
+    """
+    now = clock.now()
+    latch = FleetLatch(now, actor, _checked(reason) or "halted by an operator")
+    async with db.begin() as conn:
+        await fleet_latch.set_latch(conn, latch)
+        held = await _announced(conn, now)
+        for rollout in held:  # the signer tells a database that knows of the halt by the number
+            await rollouts.save(conn, rollout.id, halts=rollout.halts + 1)
+        await _tell(conn, held, now)
+        text = f"the fleet was halted: {latch.reason}"
+        await events.add(conn, "fleet_halted", text, now, actor=actor, data={"rollouts": len(held)})
+    await barrier()
+    return HeldFleet(latch, tuple(rollout.id for rollout in held))
+
+
+async def lift_halt(db: Database, clock: Clock, reason: str, *, actor: str = "operator") -> HeldFleet:
+    """Let every rollout go on that is not halted by itself.
+
+    Raises:
+        ConflictError: The fleet is not halted.
+        UsageError: There is no reason, or it is too long.
+    """
+    now = clock.now()
+    if not _checked(reason):
+        raise UsageError("the fleet was halted; say why it may go on with --reason")
+    async with db.begin() as conn:
+        latch = await fleet_latch.get(conn)
+        if latch is None:
+            raise ConflictError("the fleet is not halted; there is nothing to lift")
+        await fleet_latch.lift(conn)
+        held = await _announced(conn, now)
+        for rollout in held:
+            await rollouts.save(conn, rollout.id, reason=reason, timed_from=now)
+        await _tell(conn, held, now)
+        text = f"the halt of the fleet was lifted: {reason}"
+        await events.add(conn, "fleet_halt_lifted", text, now, actor=actor, data={"rollouts": len(held)})
+    return HeldFleet(latch, tuple(rollout.id for rollout in held))
+
+
+async def _announced(conn: AsyncConnection, now: datetime) -> list[Rollout]:
+    """Rollouts whose announcement says install, and may still be read."""
+    return [
+        rollout
+        for rollout in await rollouts.in_states(conn, _ANNOUNCED)
+        if rollout.ended_at is None or (rollout.announcement_expires is not None and rollout.announcement_expires > now)
+    ]
+
+
+async def _tell(conn: AsyncConnection, held: list[Rollout], now: datetime) -> None:
+    ids = [rollout.id for rollout in held]
+    await dirty.mark(conn, Kind.ANNOUNCE, ids, now)
+    await dirty.mark(conn, Kind.STATUS_ROLLOUT, ids, now)
+    await dirty.mark(conn, Kind.STATUS_FLEET, [""], now)
+
+
+def _checked(reason: str) -> str:
+    if len(reason) > MAX_REASON_CHARS:
+        raise UsageError(f"--reason: at most {MAX_REASON_CHARS} characters, found {len(reason)}")
+    return reason.strip()
