@@ -17,6 +17,7 @@ class FleetStatus(_Status):
 
     Attributes:
         signer: What keeps the signer from signing; absent when all is well.
+        halt: By whom, since when and why the whole fleet is halted; absent where it is not.
         silent: Devices of which nothing signed was heard for too long, while somebody listened.
         stale: Devices that say that their trust ran out: they may be cut off.
         duplicate: Ids under which two live devices speak.
@@ -33,6 +34,7 @@ class FleetStatus(_Status):
     silent: int | None = None
     stale: int | None = None
     duplicate: int | None = None
+    halt: str | None = None
 
 
 class RuleFigure(BaseModel):
@@ -68,7 +70,7 @@ class BytesMoved(BaseModel):
 
 
 class StageStatus(BaseModel):
-    """One stage; counts are devices by state.
+    """One stage; counts are devices by state. Of a long rollout only the stages around the one under way have them.
 
     Attributes:
         moved: While the stage is under way.

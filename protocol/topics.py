@@ -83,8 +83,8 @@ def _up(kind: Kind, qos: int, max_bytes: int) -> TopicRule:
     return TopicRule(kind, Party.OWN_DEVICE, frozenset({Party.INGEST}), False, qos, max_bytes)
 
 
-def _status(kind: Kind, *, retained: bool, qos: int) -> TopicRule:
-    return TopicRule(kind, Party.DELIVERY, frozenset({Party.VIEWER}), retained, qos, 65_536)
+def _status(kind: Kind, *, retained: bool, qos: int, max_bytes: int = 65_536) -> TopicRule:
+    return TopicRule(kind, Party.DELIVERY, frozenset({Party.VIEWER}), retained, qos, max_bytes)
 
 
 TOPICS: tuple[TopicRule, ...] = (
@@ -105,7 +105,7 @@ TOPICS: tuple[TopicRule, ...] = (
     TopicRule(Kind.ENROL_REQUEST, Party.CLAIM, frozenset({Party.INGEST}), False, 1, 16_384),
     TopicRule(Kind.ENROL_ANSWER, Party.INGEST, frozenset({Party.CLAIM}), False, 1, 32_768),
     _status(Kind.STATUS_FLEET, retained=True, qos=1),
-    _status(Kind.STATUS_ROLLOUT, retained=True, qos=1),
+    _status(Kind.STATUS_ROLLOUT, retained=True, qos=1, max_bytes=196_608),
     _status(Kind.STATUS_DEVICE, retained=True, qos=0),
     _status(Kind.STATUS_EVENT, retained=False, qos=0),
     TopicRule(

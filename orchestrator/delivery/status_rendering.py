@@ -5,8 +5,10 @@ from datetime import datetime
 
 from orchestrator.model.assignment import PENDING, Assignment
 from orchestrator.model.device import Device
-from orchestrator.model.rollout import RolloutState, StageState
+from orchestrator.model.failure import TIMED_OUT
+from orchestrator.model.rollout import RolloutState, Stage, StageState
 from orchestrator.rollouts.engine import Facts, excluded, figures_of, untouched
+from orchestrator.rollouts.rules import provisional
 from orchestrator.storage.concerns import Concern
 from protocol.states import State
 from protocol.status_messages import BytesMoved, DeviceStatus, FleetStatus, RolloutStatus, StageStatus
@@ -14,6 +16,8 @@ from protocol.status_messages import BytesMoved, DeviceStatus, FleetStatus, Roll
 MAX_REASONS = 8
 """Per stage: devices choose the words, and one message must hold them all."""
 OTHERS = "others"
+DETAILED_STAGES = 24
+"""Shown with counts, reasons and figures; of the others the state alone: a plan may have five hundred."""
 _STATE = "state:"
 _UNDER_WAY = frozenset({StageState.OPEN, StageState.SOAKING})
 _HAVE_IT = (
@@ -31,6 +35,7 @@ def fleet_status(
     states: dict[str, str],
     now: datetime,
     signer_trouble: str = "",
+    halt: str = "",
 ) -> FleetStatus:
     """The whole fleet.
 
@@ -38,6 +43,7 @@ def fleet_status(
         figures: (enrolled, online, revoked).
         states: State by rollout id.
         signer_trouble: What keeps the signer from signing; "" for nothing.
+        halt: Why the whole fleet is halted; "" where it is not.
     """
     enrolled, online, revoked = figures
     return FleetStatus(
@@ -51,7 +57,8 @@ def fleet_status(
         duplicate=concerns[Concern.DUPLICATE],
         versions=versions,
         rollouts=states,
-        halted=RolloutState.HALTED in states.values(),
+        halted=bool(halt) or RolloutState.HALTED in states.values(),
+        halt=halt[:500] or None,
         signer=signer_trouble[:500] or None,
     )
 
@@ -62,9 +69,13 @@ def rollout_status(
     """One rollout with its stages, rule figures, bytes and what keeps devices waiting."""
     figures = figures_of(facts)
     members = sum(stage.members for stage in facts.stages)
-    stages = []
+    stages, detailed = [], _detailed(facts.stages)
     for stage in facts.stages:
         counts = facts.counts.get(stage.position, {})
+        if stage.position not in detailed:
+            offered = counts.get("offered", 0)
+            stages.append(StageStatus(name=stage.name, state=stage.state, members=stage.members, offered=offered))
+            continue
         stages.append(
             StageStatus(
                 name=stage.name,
@@ -85,13 +96,23 @@ def rollout_status(
         reason=facts.rollout.reason,
         members=members,
         succeeded=_sum(facts, State.SUCCEEDED),
-        failed=_sum(facts, State.FAILED) + _sum(facts, State.REJECTED) + _sum(facts, State.INCONSISTENT),
+        failed=sum(_sum(facts, state) for state in (State.FAILED, State.REJECTED, State.INCONSISTENT, TIMED_OUT))
+        + sum(provisional(counts) for counts in facts.counts.values()),
         rolled_back=_sum(facts, State.ROLLED_BACK),
         untouched=untouched(facts.counts, members),
         excluded=sum(excluded(counts) for counts in facts.counts.values()),
         stages=stages,
         moved=_moved(list(facts.counts.values()), members, image_bytes),
     )
+
+
+def _detailed(stages: Sequence[Stage]) -> range:
+    """Positions of the stages that are shown whole: the ones around that which is under way."""
+    if len(stages) <= DETAILED_STAGES:
+        return range(len(stages))
+    under_way = next((s.position for s in stages if s.state is not StageState.PASSED), len(stages) - 1)
+    first = min(max(0, under_way - DETAILED_STAGES // 2), len(stages) - DETAILED_STAGES)
+    return range(first, first + DETAILED_STAGES)
 
 
 def device_status(device: Device, newest: Assignment | None, now: datetime) -> DeviceStatus:
@@ -150,5 +171,5 @@ def _reason(reason: Mapping[str, object]) -> str:
     return f"{text}, {reason['detail']}" if reason.get("detail") else text
 
 
-def _sum(facts: Facts, state: State) -> int:
+def _sum(facts: Facts, state: str) -> int:
     return sum(counts.get(f"{_STATE}{state}", 0) for counts in facts.counts.values())

@@ -12,12 +12,12 @@ from orchestrator.config import Settings
 from orchestrator.delivery.publisher import Outgoing, send_all
 from orchestrator.delivery.status_rendering import device_status, fleet_status, rollout_status
 from orchestrator.rollouts.engine import Facts
-from orchestrator.storage import assignments, concerns, devices, dirty, published, releases, rollouts
+from orchestrator.storage import assignments, concerns, devices, dirty, fleet_latch, published, releases, rollouts
 from orchestrator.storage import events as event_store
 from orchestrator.storage.database import Database
 from orchestrator.storage.dirty import Mark
 from orchestrator.storage.tables import events
-from protocol.clock import Clock
+from protocol.clock import Clock, rfc3339
 from protocol.envelopes import encode
 from protocol.mqtt.connection import Session
 from protocol.status_messages import StatusEvent, Sync
@@ -120,7 +120,10 @@ class StatusTopics:
             case Kind.STATUS_FLEET:
                 figures, states = await devices.figures(conn), await rollouts.states(conn)
                 matters, versions = await concerns.count(conn), await devices.versions(conn)
-                fleet = fleet_status(self._fleet, figures, matters, versions, states, now, self._signer_trouble())
+                latch = await fleet_latch.get(conn)
+                halt = f"by {latch.by} at {rfc3339(latch.at)}: {latch.reason}" if latch else ""
+                trouble = self._signer_trouble()
+                fleet = fleet_status(self._fleet, figures, matters, versions, states, now, trouble, halt)
                 return Outgoing(kind=kind, topic=self._topics.build(kind), payload=encode(fleet))
             case Kind.STATUS_ROLLOUT:
                 rollout = await rollouts.get(conn, key)
