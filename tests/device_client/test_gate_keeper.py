@@ -75,7 +75,7 @@ async def test_the_strictest_of_three(tmp_path: Path) -> None:
 
 
 async def test_windows_of_release_and_rollout_stand_beside_one_another(tmp_path: Path) -> None:
-    """Both are handed to the gate, by whose they are; wider ones of the rollout are not unsafe, they come in addition."""
+    """Both are handed to the gate, by whose they are; wider ones of the rollout are not unsafe, they add."""
     lab = Lab(tmp_path / "home")
     gates = Gates(lab)
     night = (PolicyWindow(days=("sun",), start="02:00", minutes=60),)
