@@ -140,6 +140,9 @@ MESSAGES: dict[str, BaseModel] = {
             "offline_until": LATER,
         }
     ),
+    "offer-superseded": Offer.model_validate(
+        {**_DOWN, "seq": 12, "device": "dev1", "grant": Grant.CLOSED, "reason": "superseded by rollout r-2"}
+    ),
     "inventory": Inventory.model_validate(
         {
             **_UP,
