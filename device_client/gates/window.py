@@ -101,7 +101,7 @@ def local(named: WindowSet, zone: str) -> LocalSet:
 
 def judge(sets: Sequence[LocalSet], now: datetime) -> Verdict:
     """Ready inside of a window of every set; else which are shut, and when all are next open at once. Pure."""
-    spans = [_merged(span for window in named.windows for span in _spans(window, now)) for named in sets]
+    spans = [sorted(span for window in named.windows for span in _spans(window, now)) for named in sets]
     shut = [str(named) for named, its in zip(sets, spans, strict=True) if not _holds(its, now)]
     if not shut:
         return Ready()
@@ -120,19 +120,8 @@ def _holds(spans: Sequence[Span], now: datetime) -> bool:
     return any(start <= now < end for start, end in spans)
 
 
-def _merged(spans: Iterator[Span]) -> list[Span]:
-    """In order, none touching the next: where one window ends in another the set stays open."""
-    merged: list[Span] = []
-    for start, end in sorted(spans):
-        if merged and start <= merged[-1][1]:
-            merged[-1] = merged[-1][0], max(end, merged[-1][1])
-        else:
-            merged.append((start, end))
-    return merged
-
-
 def _common(one: Sequence[Span], other: Sequence[Span]) -> list[Span]:
-    """Where both are open, in order."""
+    """Where both are open, by when that begins. Spans of one list may overlap."""
     common: list[Span] = []
     left = right = 0
     while left < len(one) and right < len(other):

@@ -21,12 +21,13 @@ async def test_each_device_waits_for_its_own_time() -> None:
         await fleet.enrol(["west"], factory, device={"timezone": WEST})
         fleet.start_agents(["east", "west"])
         begins = datetime.now(UTC).astimezone(ZoneInfo(EAST)) - timedelta(minutes=30)
-        window = {"days": [DAYS[begins.weekday()]], "start": f"{begins:%H:%M}", "minutes": 120}
+        day = DAYS[begins.weekday()]
+        window = {"days": [day], "start": f"{begins:%H:%M}", "minutes": 120}
         await fleet.roll_out("r-1", "1.1.0", policy={"windows": [window]})
         await until(lambda: installed(fleet.devices["east"]) == "1.1.0", "the device in the east runs the new version")
         await until(lambda: _waits(fleet, "west"), "the device in the west has it and waits")
         said = await _explained(fleet, "west", "the next window opens at")
-        assert f"rollout ({window['days'][0]} {begins:%H:%M} {WEST} for 120 min)" in said
+        assert f"rollout ({day} {begins:%H:%M} {WEST} for 120 min)" in said
         assert installed(fleet.devices["west"]) == "1.0.0"
 
 

@@ -14,7 +14,7 @@ from device_client.clock import FlooredClock
 from device_client.config_windows import WindowSection
 from device_client.gates.gate import GateContext, Ready, Verdict, Wait
 from device_client.gates.policy import WindowSet
-from device_client.gates.window import HORIZON, LocalSet, WindowGate, judge, local
+from device_client.gates.window import HORIZON, LocalSet, LocalWindow, WindowGate, judge, local
 from protocol.clock import ManualClock, rfc3339
 from protocol.manifest import Policy
 from protocol.states import Phase
@@ -112,7 +112,7 @@ def test_a_closed_gate_says_when_it_opens(now: datetime, sets: Sequence[LocalSet
     """At the instant that it names every set is open, just before it is not, and nowhere in between."""
 
     def all_open(instant: datetime) -> bool:
-        return all(isinstance(judge([one], instant), Ready) for one in sets)
+        return all(any(_is_open(window, instant) for window in one.windows) for one in sets)
 
     match judge(sets, now):
         case Wait("closed", detail, retry_after_s):
@@ -124,11 +124,15 @@ def test_a_closed_gate_says_when_it_opens(now: datetime, sets: Sequence[LocalSet
                 assert rfc3339(opening) in detail
                 assert all_open(opening)
             assert not all_open(opening - timedelta(milliseconds=1))
-            middle = now + (opening - now) / 2
-            assert not all_open(middle)
+            assert not any(all_open(now + (opening - now) * part / 50) for part in range(50))
         case verdict:
             assert verdict == Ready()
             assert all_open(now)
+
+
+def _is_open(window: LocalWindow, instant: datetime) -> bool:
+    """One window by itself."""
+    return isinstance(judge([LocalSet("rollout", (window,))], instant), Ready)
 
 
 def context(phase: Phase, *sets: WindowSet) -> GateContext:
@@ -198,6 +202,15 @@ async def test_windows_that_are_never_open_at_once() -> None:
         "shut: device (sat 09:00 UTC for 60 min; sat 12:00 UTC for 60 min and 1 more)"
     )
     assert verdict.retry_after_s == 86_400
+
+
+@pytest.mark.parametrize(("now", "told"), [("2027-02-28T15:59:59", False), ("2027-02-28T16:00:00", True)])
+async def test_how_far_ahead_it_is_looked(now: str, told: bool) -> None:
+    """Two weeks: noon in New York is five in Oslo only once the one has summer time, on 14 March, and not the other."""
+    watched = gate(now, owns(DAYS, 12, 60, NEW_YORK), zone=OSLO)
+    verdict = await watched.judge(context(Phase.INSTALL, named(PolicyWindow(days=DAYS, start="17:00", minutes=60))))
+    assert isinstance(verdict, Wait)
+    assert ("the next window opens at 2027-03-14T16:00:00Z" in verdict.detail) is told
 
 
 async def test_windows_count_in_the_zone_of_the_device() -> None:
