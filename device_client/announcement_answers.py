@@ -86,6 +86,8 @@ class AnnouncementAnswers:
         if self._runner.update is not None and not self._runner.update.is_over:
             other = self._runner.update.offer.rollout
             reasons.append(Reason(gate="busy", code="busy", detail=f"rollout {other} is under way here"))
+            if len(reasons) == 1:  # ready but for that: whoever may preempt reads it off a single reason
+                return reasons, True
         for about in (announcement.rollout, ""):
             refused = self._refusals.newest.get(about)
             if refused:

@@ -14,14 +14,13 @@ run/                       agent.sock, inhibit.d/           approvals/    drop f
 
 import json
 import tomllib
-from datetime import time
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AfterValidator, Field, StringConstraints, ValidationError
+from pydantic import Field, StringConstraints, ValidationError
 
 from device_client.config_network import MediaSection, NetworkSection, Section, Sources
+from device_client.config_windows import WindowSection, ZoneName
 from device_client.durable import make_directory, read_capped, switch_link, write_durably
 from device_client.errors import NotFoundError, UsageError
 from protocol.chunks import MAX_CIPHERTEXT_BYTES, MAX_WINDOW
@@ -38,6 +37,8 @@ class DeviceSection(Section):
     Attributes:
         serial: What it was made as; needed to come back under a claim.
         component: The part of it that the installer updates.
+        timezone: IANA name of the zone in which the wall times of windows count, its own and those of policies. Without
+            it, the zone of this machine: the one that ``/etc/localtime`` links to, else UTC.
     """
 
     id: IdText
@@ -46,6 +47,7 @@ class DeviceSection(Section):
     hardware: IdText
     component: IdText = "app"
     labels: dict[IdText, Annotated[str, StringConstraints(max_length=64)]] = {}
+    timezone: ZoneName | None = None
 
 
 class BrokerSection(Section):
@@ -115,35 +117,13 @@ class DownloadSection(Section):
     sources: Sources = ()
 
 
-def _zone(name: str) -> str:
-    try:
-        ZoneInfo(name)
-    except (ValueError, OSError, ZoneInfoNotFoundError) as error:
-        raise ValueError(f"time zone {name[:60]!r}: expected an IANA name such as Europe/Oslo") from error
-    return name
-
-
-class WindowSection(Section):
-    """When the device may be changed, every week.
-
-    Attributes:
-        start: Local wall time in ``timezone``.
-        minutes: How long it stays open, by elapsed time.
-        timezone: IANA name.
-    """
-
-    days: Annotated[tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...], Field(min_length=1)]
-    start: time
-    minutes: Annotated[int, Field(gt=0, le=24 * 60)]
-    timezone: Annotated[str, AfterValidator(_zone)] = "UTC"
-
-
 class GatesSection(Section):
     """What this device's owner demands before it acts; an announcement can only ask for more.
 
     Attributes:
         allow_offline: Orders on a medium may let this device install, activate and commit without being asked.
-        windows: Installing and activating wait for one of them; none means at any time.
+        windows: Installing and activating wait for one of them; none means at any time. Those that a release or a
+            rollout names are waited for as well.
     """
 
     power_supply_root: Path = Path("/sys/class/power_supply")

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from device_client.config import DeviceSettings
 from device_client.gates.gate import Gate, GateContext, Judgement, Ready, Verdict, Wait, judge_all
-from device_client.gates.policy import asks_for_less, strictest
+from device_client.gates.policy import asks_for_less, strictest, window_sets
 from device_client.verification.release import Verifier
 from protocol.clock import rfc3339
 from protocol.directives import MAX_OFFLINE, Action, Announcement, Offer, ReleaseRef
@@ -52,6 +52,7 @@ class GateKeeper:
             need_bytes=target.info.space_bytes if phase is not Phase.ACTIVATE else 0,
             policy=strictest(own, manifest, asked),
             manifest_digest=release.sha256,
+            window_sets=window_sets(release=manifest, rollout=asked),
         )
         offline = offer if offer is not None and offer.offline_until is not None else None
         order = _OrderGate(announcement, self._verifier, less, offline, allowed=self._settings.gates.allow_offline)

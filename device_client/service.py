@@ -48,6 +48,7 @@ from device_client.refusals import Refusals
 from device_client.renewal import Renewal
 from device_client.reporter import Reporter
 from device_client.self_report import SelfReport
+from device_client.time_zone import time_zone
 from device_client.transfer import Fetcher
 from device_client.upkeep import Upkeep
 from device_client.uplink import Uplink
@@ -269,7 +270,7 @@ class Agent:
             ApprovalGate(book, clock),
             WayBackGate(self._installer.way_back),
             IntervalGate(self._last_update, clock),
-            WindowGate(self.settings.gates.windows, clock),
+            WindowGate(self.settings.gates.windows, lambda: time_zone(self.settings.device.timezone), clock),
             NetworkGate(lambda: self._sources.barred(), self.settings.timing.gate_interval_s),  # noqa: PLW0108 - made later
         )
 

@@ -18,6 +18,8 @@ ANNOUNCEMENT_TYPE = "application/vnd.flagship.announcement+json"
 OFFER_TYPE = "application/vnd.flagship.offer+json"
 MAX_OFFLINE = timedelta(days=90)
 """From when it was issued, the longest that an offer may let a device act unasked; whoever signed it."""
+SUPERSEDED = "superseded"
+"""The reason of an offer that was closed for another one's sake begins so: the update ends as superseded."""
 Nonce = Annotated[str, StringConstraints(min_length=8, max_length=64, pattern=r"^[A-Za-z0-9_-]+$")]
 Version = Annotated[str, StringConstraints(pattern=r"^1\.[0-9]{1,4}$")]
 
@@ -124,3 +126,13 @@ class Offer(Directive):
     heard: Heard = Heard()
     reason: Annotated[str, StringConstraints(max_length=200)] = ""
     offline_until: AwareDatetime | None = None
+
+    @property
+    def is_superseded(self) -> bool:
+        """Whether it was closed because another rollout takes its place on this device."""
+        return self.grant is Grant.CLOSED and self.reason.startswith(SUPERSEDED)
+
+
+def superseded_by(rollout: str) -> str:
+    """The reason with which an offer is closed so that the device is free for another rollout."""
+    return f"{SUPERSEDED} by rollout {rollout}"

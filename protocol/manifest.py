@@ -26,6 +26,7 @@ from protocol.chunks import (
 from protocol.errors import ContentError, ErrorCode
 from protocol.identifiers import DigestText, IdText, VersionText
 from protocol.numbers import Count, Counter
+from protocol.windows import MAX_WINDOWS, PolicyWindow
 
 MAX_MANIFEST_BYTES = 64 * 2**20
 """Of the JSON text, after decompression."""
@@ -45,6 +46,7 @@ class Policy(_Model):
         allow_in_use: Whether installing may interrupt use.
         require_way_back: The former version must be present and intact.
         min_interval_s: Least seconds between two updates of one device.
+        windows: One of them must be open, in the device's own time zone, to install and to activate.
     """
 
     min_battery_percent: Annotated[int, Field(ge=0, le=100)] | None = None
@@ -52,6 +54,9 @@ class Policy(_Model):
     allow_in_use: bool | None = None
     require_way_back: bool | None = None
     min_interval_s: Count | None = None
+    windows: Annotated[
+        tuple[PolicyWindow, ...] | None, Field(min_length=1, max_length=MAX_WINDOWS, exclude_if=lambda v: v is None)
+    ] = None
 
 
 class ReleaseInfo(_Model):

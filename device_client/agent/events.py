@@ -65,6 +65,13 @@ class Closed:
 
 
 @dataclass(frozen=True, slots=True)
+class Superseded:
+    """The orchestrator closed the offer for the sake of another rollout's."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Heard:
     """An offer named our nonce; ``outcome``: it named an outcome too."""
 
@@ -160,6 +167,7 @@ Event = (
     | Announced
     | LeaseEnded
     | Closed
+    | Superseded
     | Heard
     | GatesOpen
     | GatesOpenOffline

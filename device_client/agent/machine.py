@@ -146,7 +146,7 @@ def _by_table(update: Update, event: ev.Event, nonce: str) -> Step:
                 changes["detail"] = f"rolling back failed: {event.detail}; before it: {update.detail}"[:500]
         case ev.VerifyTimedOut():
             changes = {"code": ErrorCode.TIMEOUT, "detail": event.detail}
-        case ev.Closed(why) | ev.Declined(why):
+        case ev.Closed(why) | ev.Superseded(why) | ev.Declined(why):
             changes = {"detail": why}
         case ev.Fetched():
             changes = {"bytes_fetched": event.bytes_fetched}

@@ -34,18 +34,21 @@ TABLE: dict[tuple[Place, type], Place] = {
     (EVALUATING, ev.Refused): _end(State.REJECTED),
     (EVALUATING, ev.Failed): _end(State.FAILED),
     (EVALUATING, ev.Closed): _end(State.CANCELLED),
+    (EVALUATING, ev.Superseded): _end(State.SUPERSEDED),
     (WAIT_DOWNLOAD, ev.GatesOpen): DOWNLOADING,
     (WAIT_DOWNLOAD, ev.GatesOpenOffline): DOWNLOADING,
     (WAIT_DOWNLOAD, ev.GatesShut): WAIT_DOWNLOAD,
     (WAIT_DOWNLOAD, ev.Refused): _end(State.FAILED),
     (WAIT_DOWNLOAD, ev.Declined): _end(State.DECLINED),
     (WAIT_DOWNLOAD, ev.Closed): _end(State.CANCELLED),
+    (WAIT_DOWNLOAD, ev.Superseded): _end(State.SUPERSEDED),
     (DOWNLOADING, ev.Fetched): FETCHED,
     (DOWNLOADING, ev.FetchInterrupted): DOWNLOADING,
     (DOWNLOADING, ev.LeaseEnded): WAIT_DOWNLOAD,
     (DOWNLOADING, ev.Failed): _end(State.FAILED),
     (DOWNLOADING, ev.Declined): _end(State.DECLINED),
     (DOWNLOADING, ev.Closed): _end(State.CANCELLED),
+    (DOWNLOADING, ev.Superseded): _end(State.SUPERSEDED),
     (FETCHED, ev.GatesOpen): WAIT_INSTALL,
     (FETCHED, ev.GatesOpenOffline): INSTALLING,
     (FETCHED, ev.GatesShut): WAIT_INSTALL,
@@ -53,6 +56,7 @@ TABLE: dict[tuple[Place, type], Place] = {
     (FETCHED, ev.Failed): _end(State.FAILED),
     (FETCHED, ev.Declined): _end(State.DECLINED),
     (FETCHED, ev.Closed): _end(State.CANCELLED),
+    (FETCHED, ev.Superseded): _end(State.SUPERSEDED),
     (WAIT_INSTALL, ev.GatesOpen): INSTALLING,  # with a live grant; see machine._open
     (WAIT_INSTALL, ev.GatesOpenOffline): INSTALLING,
     (WAIT_INSTALL, ev.GatesShut): WAIT_INSTALL,
@@ -60,6 +64,7 @@ TABLE: dict[tuple[Place, type], Place] = {
     (WAIT_INSTALL, ev.Failed): _end(State.FAILED),
     (WAIT_INSTALL, ev.Declined): _end(State.DECLINED),
     (WAIT_INSTALL, ev.Closed): _end(State.CANCELLED),
+    (WAIT_INSTALL, ev.Superseded): _end(State.SUPERSEDED),
     (INSTALLING, ev.Installed): INSTALLED,  # unless it was closed meanwhile; see machine._by_table
     (INSTALLING, ev.Failed): ROLLING_BACK,
     (INSTALLED, ev.GatesOpen): ACTIVATING,  # with a live grant; see machine._open
@@ -69,6 +74,7 @@ TABLE: dict[tuple[Place, type], Place] = {
     (INSTALLED, ev.Failed): ROLLING_BACK,
     (INSTALLED, ev.Declined): ROLLING_BACK,
     (INSTALLED, ev.Closed): ROLLING_BACK,
+    (INSTALLED, ev.Superseded): ROLLING_BACK,
     (WAIT_ACTIVATE, ev.GatesOpen): ACTIVATING,  # with a live grant; see machine._open
     (WAIT_ACTIVATE, ev.GatesOpenOffline): ACTIVATING,
     (WAIT_ACTIVATE, ev.GatesShut): WAIT_ACTIVATE,
@@ -76,6 +82,7 @@ TABLE: dict[tuple[Place, type], Place] = {
     (WAIT_ACTIVATE, ev.Failed): ROLLING_BACK,
     (WAIT_ACTIVATE, ev.Declined): ROLLING_BACK,
     (WAIT_ACTIVATE, ev.Closed): ROLLING_BACK,
+    (WAIT_ACTIVATE, ev.Superseded): ROLLING_BACK,
     (ACTIVATING, ev.Activated): VERIFYING,
     (ACTIVATING, ev.Failed): ROLLING_BACK,
     (VERIFYING, ev.HealthPassed): VERIFYING,  # and heard, or offline: committing; see machine._verified

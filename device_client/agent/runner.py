@@ -210,7 +210,8 @@ class Runner:
         still = self.update  # once an outcome was heard, this is the next rollout's update or none
         same = still is not None and still.offer.rollout == offer.rollout and not still.is_over
         if offer.grant is Grant.CLOSED and same:
-            await self._advance(ev.Closed(offer.reason or "closed"))
+            ends = ev.Superseded if offer.is_superseded else ev.Closed
+            await self._advance(ends(offer.reason or "closed"))
 
     async def _take_announcement(self, announcement: Announcement) -> None:
         update = self.update

@@ -10,6 +10,7 @@ from typing import Protocol
 
 import structlog
 
+from device_client.gates.policy import WindowSet
 from protocol.manifest import Policy
 from protocol.reports import Reason
 from protocol.states import Phase
@@ -51,6 +52,7 @@ class GateContext:
         need_bytes: Bytes that will still be written below the device's home.
         policy: The strictest of manifest, announcement and configuration.
         manifest_digest: sha256 hex of the sealed manifest; what an approval is bound to.
+        window_sets: Of manifest and announcement; beside the device's own, each of them must be open.
     """
 
     phase: Phase
@@ -58,6 +60,7 @@ class GateContext:
     need_bytes: int
     policy: Policy
     manifest_digest: str
+    window_sets: tuple[WindowSet, ...] = ()
 
 
 class Gate(Protocol):

@@ -1,6 +1,6 @@
 """What this device believes: trusted metadata, accepted directives, and the floors beneath them.
 
-    size -> form -> type -> signature -> scope -> order -> expiry -> (release: listed, same bytes, fits, counter)
+    size -> form -> type -> signature -> scope -> order -> expiry -> (release: listed, same, fits, counter, skips none)
 
 Floors rise only after every check passed and are durable before the result is used. Blocking: call in a thread;
 the lock keeps two callers from raising floors past one another.
@@ -27,7 +27,14 @@ from protocol.errors import ErrorCode, TrustError
 from protocol.executables import ExecutableList, open_list
 from protocol.manifest import Artifact
 from protocol.topics import RULES, Kind
-from protocol.trust.checks import Receiver, check_announcement, check_offer, check_quarantine, check_release
+from protocol.trust.checks import (
+    Receiver,
+    check_announcement,
+    check_offer,
+    check_passes_through,
+    check_quarantine,
+    check_release,
+)
 from protocol.trust.floors import (
     Floors,
     bind_director,
@@ -183,12 +190,14 @@ class Verifier:
             TrustError: Why it does not.
         """
         with self._lock:
-            target = self._believed(known=True).release(ref.path)
-            check_release(ref, target, self._receiver(), self.floors)
-            if attempt is not None:
-                check_quarantine(ref, attempt, self.floors)
+            trusted, receiver = self._believed(known=True), self._receiver()
+            target = trusted.release(ref.path)
+            check_release(ref, target, receiver, self.floors)
             if target is None:
                 raise TrustError(ErrorCode.NOT_RELEASED, f"release {ref.path}: not listed")
+            check_passes_through(ref, target, trusted.must_pass_through(receiver.product), receiver)
+            if attempt is not None:
+                check_quarantine(ref, attempt, self.floors)
             return target
 
     def executables(self, artifact: Artifact, target: ReleaseTarget) -> ExecutableList | None:

@@ -4,13 +4,16 @@ The signature was checked before (``envelopes.py``). Nothing here changes a floo
 every check passed.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
 from protocol.directives import Announcement, Offer, ReleaseRef
 from protocol.errors import EnvelopeError, ErrorCode, TrustError
+from protocol.manifest import ReleaseInfo
 from protocol.trust.floors import Floors, is_newer, is_quarantined
-from protocol.trust.trusted import ReleaseTarget
+from protocol.trust.trusted import PassThrough, ReleaseTarget
+from protocol.versions import compare, order_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,51 @@ def check_release(ref: ReleaseRef, target: ReleaseTarget | None, receiver: Recei
         raise TrustError(
             ErrorCode.ROLLBACK_RELEASE, f"release {ref.path}: counter {info.counter}, expected at least {floor}"
         )
+
+
+def check_passes_through(
+    ref: ReleaseRef, target: ReleaseTarget, listed: Iterable[ReleaseInfo | PassThrough], receiver: Receiver
+) -> None:
+    """Whether a release goes past none that no device may skip.
+
+    Args:
+        listed: What the offline keys list of the product, or at least what may not be skipped.
+
+    Raises:
+        TrustError: E_SOFTWARE: it does, and which one has to come first.
+    """
+    component = target.info.component
+    running = receiver.components.get(component)
+    skipped = first_skipped(target.info, listed, receiver.hardware, running)
+    if skipped:
+        raise TrustError(
+            ErrorCode.SOFTWARE,
+            f"release {ref.path}: no device may skip {component} {skipped.version}, and {running} runs here; "
+            f"{skipped.version} comes first",
+        )
+
+
+def first_skipped(
+    info: ReleaseInfo, listed: Iterable[ReleaseInfo | PassThrough], hardware: str, running: str | None
+) -> ReleaseInfo | PassThrough | None:
+    """The oldest release that may not be skipped between what runs and ``info``, for this hardware; None without one.
+
+    Going back skips nothing, and neither does a device on which the component does not run yet.
+
+    Args:
+        running: The version of the component of ``info``.
+    """
+    if running is None:
+        return None
+    skipped = [
+        one
+        for one in listed
+        if one.must_pass_through
+        and (one.product, one.component) == (info.product, info.component)
+        and hardware in one.hardware
+        and compare(running, one.version) < 0 < compare(info.version, one.version)
+    ]
+    return min(skipped, key=lambda one: order_key(one.version), default=None)
 
 
 def check_quarantine(ref: ReleaseRef, attempt: int, floors: Floors) -> None:

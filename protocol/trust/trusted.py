@@ -17,12 +17,13 @@ from tuf.ngclient import Updater
 from protocol.enrolment import ConnectionTarget
 from protocol.envelopes import Verify
 from protocol.errors import EnvelopeError, ErrorCode, TrustError
-from protocol.identifiers import IdText
+from protocol.identifiers import IdText, VersionText
 from protocol.manifest import ReleaseInfo
 from protocol.numbers import Counter, Ordinal
 
 CONNECTION = "connection"
 """Path of the target that says how devices reach their fleet; what it says stands in its ``custom``."""
+_MARK = "must_pass_through"
 _TOP_LEVEL = ("root", "timestamp", "snapshot", "targets")
 
 
@@ -59,6 +60,18 @@ class RoleVersion:
     keyset: str
 
 
+class PassThrough(BaseModel):
+    """What must be known of a release that no device may skip, also where the rest of it is of a newer format."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    product: IdText
+    version: VersionText
+    component: IdText
+    hardware: list[IdText]
+    must_pass_through: bool
+
+
 class CounterReset(BaseModel):
     """A security counter as the offline targets role sets it; each ``number`` is applied once by a device."""
 
@@ -82,6 +95,7 @@ class Trusted:
     def __init__(self, updater: Updater) -> None:
         self._updater = updater
         self._set = updater._trusted_set  # noqa: SLF001 - no public access to verified top-level metadata in tuf 7
+        self._pass_through: dict[str, tuple[PassThrough, ...]] = {}
 
     @property
     def snapshot_expires(self) -> datetime:
@@ -156,6 +170,27 @@ class Trusted:
             place = ".".join(str(p) for p in first["loc"])
             raise TrustError(ErrorCode.FORMAT, f"release {path}: custom {place}: {first['msg']}") from error
         return ReleaseTarget(path, target.length, target.hashes.get("sha256", ""), info)
+
+    def must_pass_through(self, product: str) -> tuple[PassThrough, ...]:
+        """The listed releases of a product that no device may skip. Read once: a state does not change.
+
+        Raises:
+            TrustError: The list does not verify, or what may not be skipped is not understood: E_FORMAT.
+        """
+        if product not in self._pass_through:
+            self.target(f"{product}/-/-")  # has the role loaded
+            role = cast(Targets | None, self._set.get(releases_role(product)))
+            listed = role.targets.items() if role else ()
+            marked = [(path, target.custom) for path, target in listed if (target.custom or {}).get(_MARK)]
+            try:
+                found = tuple(PassThrough.model_validate(custom) for _, custom in marked)
+            except ValidationError as error:
+                paths = ", ".join(path for path, _ in marked)[:200]
+                raise TrustError(
+                    ErrorCode.FORMAT, f"releases that no device may skip are not understood: {paths}"
+                ) from error
+            self._pass_through[product] = tuple(one for one in found if one.must_pass_through)
+        return self._pass_through[product]
 
     def target(self, path: str) -> TargetFile | None:
         """What is listed at a target path (TUF 5.6.7), whatever it is; None where nothing is. Reads files.

@@ -17,7 +17,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "reference" / "attacks.md"
 IDS = tuple(
     f"{letter}{number}"
     for letter, count in (
-        ("A", 10), ("R", 10), ("F", 7), ("W", 1), ("M", 4), ("B", 2), ("X", 5), ("S", 1), ("D", 7), ("K", 6), ("E", 5),
+        ("A", 10), ("R", 10), ("F", 7), ("W", 1), ("M", 4), ("B", 2), ("X", 5), ("S", 1), ("D", 8), ("K", 6), ("E", 5),
         ("I", 4), ("N", 6), ("O", 10),
     )
     for number in range(1, count + 1)

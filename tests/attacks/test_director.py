@@ -122,6 +122,21 @@ async def test_d7_a_loop_of_updates(ground: Arena) -> None:
     await ground.fleet.call("post", "/rollouts/r-d7-2/abort", {})
 
 
+@attack("D8", "E_SOFTWARE")
+async def test_d8_a_release_past_one_that_must_not_be_skipped(ground: Arena) -> None:
+    """A stolen director orders a genuine release past one that, by its signers' word, no device may skip."""
+    async with ground.victim() as victim:
+
+        def mark(listed: dict[str, Any]) -> None:
+            listed[f"{PRODUCT}/1.0.5/manifest"].unrecognized_fields["custom"]["must_pass_through"] = True
+
+        await list_targets(ground, victim, mark)
+        await ground.order(victim, "r-d8", ground.ref())
+        await ground.fails(victim, ErrorCode.SOFTWARE)
+        assert victim.stands(State.REJECTED)
+        assert "no device may skip app 1.0.5, and 1.0.0 runs here" in await ground.seen(victim, "may skip")
+
+
 async def grant(ground: Arena, victim: Victim, rollout: str) -> None:
     """What a stolen director answers to a device that asks: everything that it asks for."""
     update = victim.agent.runner.update

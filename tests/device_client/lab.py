@@ -192,6 +192,7 @@ class Lab:
         policy: Policy | None = None,
         inside: str = "",
         component: str = COMPONENT,
+        must_pass_through: bool = False,
     ) -> SealedRelease:
         """Seal a release and list it; ``inside`` is what its manifest calls itself, where that is a lie."""
         artifact, chunks = seal_files(files or {"app": version.encode()}, component)
@@ -204,6 +205,7 @@ class Lab:
             version=version,
             component=COMPONENT,
             hardware=[HARDWARE],
+            must_pass_through=must_pass_through,
             counter=counter,
             space_bytes=1000,
             pieces=names,

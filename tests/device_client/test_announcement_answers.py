@@ -118,6 +118,21 @@ async def test_busy_with_another_rollout(device: Answering) -> None:
     assert await device.after(7) == [(True, [])]
 
 
+async def test_busy_and_nothing_else_is_a_single_reason(device: Answering) -> None:
+    """Whoever may preempt reads off it that the device is ready otherwise; notes of refusals do not stand beside it."""
+    device.refusals.add("r", ProtocolError(ErrorCode.REPLAY, "order 1.1"))
+    device.runner.update = Update(offer=device.lab.offer(device.release, rollout="other"))
+    device.announce()
+    assert await device.after(0) == [(False, ["busy"])]
+    (report,) = device.line.reports("readiness")
+    assert [(reason["gate"], reason["code"]) for reason in report["reasons"]] == [("busy", "busy")]
+    device.door.verdict = Wait("hot", "80 C")
+    assert await device.after(7) == [(False, ["hot", "busy", "e_replay"])], "what else is shut is said as well"
+    device.door.verdict = Ready()
+    device.runner.update = device.runner.update.model_copy(update={"state": State.SUPERSEDED})
+    assert await device.after(7) == [(True, ["e_replay"])], "and the note is said with the next answer"
+
+
 async def test_a_release_for_other_hardware_is_not_answered(device: Answering) -> None:
     """A fleet has many kinds of devices; this one has nothing to say."""
     for target in device.lab.repository.releases.targets.values():

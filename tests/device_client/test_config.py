@@ -60,6 +60,8 @@ def test_minimal(tmp_path: Path) -> None:
             MINIMAL + '[[gates.windows]]\ndays = ["mon"]\nstart = "01:00"\nminutes = 60\ntimezone = "Mars"\n',
             "gates.windows.0.timezone: time zone 'Mars'",
         ),
+        (MINIMAL + 'timezone = "Mars"\n', "device.timezone: time zone 'Mars'"),
+        (MINIMAL + 'timezone = "../etc/passwd"\n', "device.timezone: time zone"),
         (MINIMAL + '[installer]\nkind = "magic"\n', "installer.kind"),
         (MINIMAL + '[device.labels]\n"a/b" = "x"\n', "device.labels"),
         (SOURCE + 'kind = "ftp"\n', "download.sources.0.kind"),
@@ -119,6 +121,19 @@ def test_what_is_written_is_read(
     home = DeviceHome(tmp_path_factory.mktemp("home"))
     write(home, settings)
     assert load(home.path)[1] == settings
+
+
+def test_the_zone_of_windows(tmp_path: Path) -> None:
+    """The device's, and a window's own where it names one; it survives the file."""
+    text = MINIMAL + 'timezone = "Europe/Oslo"\n'
+    for zone in ("", 'timezone = "Asia/Tokyo"\n'):
+        text += f'[[gates.windows]]\ndays = ["mon"]\nstart = "02:30"\nminutes = 60\n{zone}'
+    settings = _load(tmp_path, text)
+    assert settings.device.timezone == "Europe/Oslo"
+    assert [window.timezone for window in settings.gates.windows] == [None, "Asia/Tokyo"]
+    write(DeviceHome(tmp_path), settings)
+    assert load(tmp_path)[1] == settings
+    assert _load(tmp_path, MINIMAL).device.timezone is None
 
 
 def test_the_policy_is_the_owners_demands(tmp_path: Path) -> None:

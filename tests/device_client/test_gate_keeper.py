@@ -8,10 +8,12 @@ import pytest
 
 from device_client.gate_keeper import GateKeeper
 from device_client.gates.gate import GateContext, Ready, Verdict
+from device_client.gates.policy import WindowSet
 from protocol.directives import MAX_OFFLINE, Action, Announcement, Offer
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.manifest import Policy
 from protocol.states import Phase
+from protocol.windows import DAYS, PolicyWindow
 from tests.device_client.lab import Lab, SealedRelease
 
 
@@ -70,6 +72,22 @@ async def test_the_strictest_of_three(tmp_path: Path) -> None:
     context = gates.asked.contexts[0]
     assert (context.policy.min_battery_percent, context.policy.require_approval) == (70, True)
     assert (context.manifest_digest, context.rollout) == (release.ref.sha256, "r")
+
+
+async def test_windows_of_release_and_rollout_stand_beside_one_another(tmp_path: Path) -> None:
+    """Both are handed to the gate, by whose they are; wider ones of the rollout are not unsafe, they add."""
+    lab = Lab(tmp_path / "home")
+    gates = Gates(lab)
+    night = (PolicyWindow(days=("sun",), start="02:00", minutes=60),)
+    always = (PolicyWindow(days=DAYS, start="00:00", minutes=1440),)
+    release = lab.publish(policy=Policy(windows=night))
+    lab.refresh()
+    gates.announcements["r"] = lab.announcement(release, policy=Policy(windows=always))
+    assert await gates.codes(release) == []
+    assert gates.asked.contexts[0].window_sets == (WindowSet("release", night), WindowSet("rollout", always))
+    gates.announcements["r"] = lab.announcement(release)
+    await gates.codes(release)
+    assert gates.asked.contexts[1].window_sets == (WindowSet("release", night),)
 
 
 async def test_an_order_that_asks_for_less(tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ from protocol.status_messages import (
     StatusEvent,
     Sync,
 )
+from protocol.windows import PolicyWindow
 
 FOLDER = Path(__file__).parent / "v1"
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -101,6 +102,19 @@ MESSAGES: dict[str, BaseModel] = {
     "announcement": Announcement.model_validate(
         {**_DOWN, "seq": 7, "action": Action.INSTALL, "policy": Policy(require_approval=True)}
     ),
+    "announcement-windows": Announcement.model_validate(
+        {
+            **_DOWN,
+            "seq": 11,
+            "action": Action.INSTALL,
+            "policy": Policy(
+                windows=(
+                    PolicyWindow(days=("mon", "tue", "wed", "thu", "fri"), start="22:30", minutes=360),
+                    PolicyWindow(days=("sun",), start="00:00", minutes=1440),
+                )
+            ),
+        }
+    ),
     "offer": Offer.model_validate(
         {
             **_DOWN,
@@ -125,6 +139,9 @@ MESSAGES: dict[str, BaseModel] = {
             "key_wrap": b64(b"w" * 80),
             "offline_until": LATER,
         }
+    ),
+    "offer-superseded": Offer.model_validate(
+        {**_DOWN, "seq": 12, "device": "dev1", "grant": Grant.CLOSED, "reason": "superseded by rollout r-2"}
     ),
     "inventory": Inventory.model_validate(
         {
@@ -216,6 +233,18 @@ MESSAGES: dict[str, BaseModel] = {
         space_bytes=100_000,
         pieces=["2e" * 32],
         chunk_count=1,
+    ),
+    "release-info-windows": ReleaseInfo(
+        product="gateway",
+        version="1.2.0",
+        component="app",
+        hardware=["rev-a"],
+        must_pass_through=True,
+        counter=2,
+        space_bytes=100_000,
+        pieces=["2e" * 32],
+        chunk_count=1,
+        policy=Policy(windows=(PolicyWindow(days=("sat",), start="02:00", minutes=90),)),
     ),
     "enrolment-request": EnrolmentRequest(
         device="dev1",

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from protocol.directives import Announcement, Grant, Heard, Offer, ReleaseRef
+from protocol.directives import Announcement, Grant, Heard, Offer, ReleaseRef, superseded_by
 from protocol.envelopes import decode, encode
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -83,3 +83,20 @@ def test_a_directive_does_not_change() -> None:
 def test_a_release_is_named_the_same_by_both_keys() -> None:
     """A reference has exactly the four facts that the offline keys sign."""
     assert set(ReleaseRef.model_fields) == {"path", "length", "sha256", "counter"}
+
+
+@pytest.mark.parametrize(
+    ("grant", "reason", "expected"),
+    [
+        ("closed", superseded_by("r2"), True),
+        ("closed", superseded_by("r" * 64), True),
+        ("closed", "superseded", True),
+        ("closed", "the rollout has ended", False),
+        ("closed", "not superseded", False),
+        ("closed", "", False),
+        ("download", superseded_by("r2"), False),
+    ],
+)
+def test_an_offer_says_that_it_makes_way(grant: str, reason: str, expected: bool) -> None:
+    """By how its reason begins, and only once it is closed."""
+    assert Offer(**{**OFFER, "grant": Grant(grant), "reason": reason}).is_superseded is expected

@@ -36,6 +36,7 @@ SAMPLES: dict[type, ev.Event] = {
     ev.Announced: ev.Announced(Action.INSTALL),
     ev.LeaseEnded: ev.LeaseEnded(),
     ev.Closed: ev.Closed("why"),
+    ev.Superseded: ev.Superseded("superseded by rollout r-2"),
     ev.Heard: ev.Heard("other", outcome=False),
     ev.GatesOpen: ev.GatesOpen(),
     ev.GatesOpenOffline: ev.GatesOpenOffline(),
@@ -123,7 +124,7 @@ def test_every_place_leads_on(place: Place) -> None:
     [
         (place, kind)
         for place in PLACES
-        for kind in (ev.Closed, ev.Declined, ev.Failed)
+        for kind in (ev.Closed, ev.Superseded, ev.Declined, ev.Failed)
         if place[0] in (State.WAITING, State.FETCHED, State.INSTALLED)
         and (kind is not ev.Failed or place[1] is not Phase.DOWNLOAD)
     ],
@@ -136,6 +137,17 @@ def test_whoever_waits_can_be_told_to_stop(place: Place, kind: type) -> None:
         assert after.state is State.ROLLING_BACK
     else:
         assert after.is_over
+
+
+@pytest.mark.parametrize("place", [place for place in PLACES if (place, ev.Superseded) in TABLE], ids=str)
+def test_an_offer_that_is_closed_for_another(place: Place) -> None:
+    """It ends in every place where a closed one does, and in the same way, but for the word before installing."""
+    superseded = advance(_at(place), SAMPLES[ev.Superseded], "fresh-01")
+    closed = advance(_at(place), ev.Closed("superseded by rollout r-2"), "fresh-01")
+    assert superseded.effects == closed.effects
+    word = State.SUPERSEDED if closed.update.state is State.CANCELLED else closed.update.state
+    assert superseded.update == closed.update.model_copy(update={"state": word})
+    assert superseded.update.detail == "superseded by rollout r-2"
 
 
 @pytest.mark.parametrize("place", PLACES, ids=str)
@@ -419,7 +431,7 @@ class World:
             self.answered = self.answered or nonce == self.update.nonce
             self.happens(ev.Heard(nonce, outcome=outcome))
         if grant is Grant.CLOSED and not self.update.is_over:
-            self.happens(ev.Closed("closed"))
+            self.happens(ev.Superseded("superseded") if nonce else ev.Closed("closed"))
 
     def grant_ends(self) -> None:
         """The monotonic clock has passed the grant."""

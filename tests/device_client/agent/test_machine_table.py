@@ -75,8 +75,16 @@ def test_outcomes_have_no_row() -> None:
 def test_whoever_waits_can_be_refused_declined_and_closed() -> None:
     """Every place where gates are awaited takes every answer that a gate, a person or the orchestrator may give."""
     for place in (WAIT_DOWNLOAD, FETCHED, WAIT_INSTALL, INSTALLED, WAIT_ACTIVATE):
-        for kind in (*OPEN, ev.GatesShut, ev.Refused, ev.Declined, ev.Closed):
+        for kind in (*OPEN, ev.GatesShut, ev.Refused, ev.Declined, ev.Closed, ev.Superseded):
             assert (place, kind) in TABLE, f"{kind.__name__} in {place}"
+
+
+def test_what_can_be_closed_can_be_superseded() -> None:
+    """Another rollout's place is made wherever a rollout's end reaches; the device says which of the two it was."""
+    closed = {place: to for (place, kind), to in TABLE.items() if kind is ev.Closed}
+    superseded = {place: to for (place, kind), to in TABLE.items() if kind is ev.Superseded}
+    cancelled, made_way = (State.CANCELLED, None), (State.SUPERSEDED, None)
+    assert superseded == {place: made_way if to == cancelled else to for place, to in closed.items()}
 
 
 def test_something_is_done_on_every_arrival() -> None:

@@ -17,7 +17,7 @@ from device_client.agent.journal import Journal, Update
 from device_client.agent.runner import Runner
 from device_client.config import TimingSection
 from protocol.clock import ManualClock
-from protocol.directives import Action, Announcement, Grant, Heard, Offer, ReleaseRef
+from protocol.directives import Action, Announcement, Grant, Heard, Offer, ReleaseRef, superseded_by
 from protocol.errors import ErrorCode
 from protocol.states import Phase, State
 
@@ -374,6 +374,56 @@ async def test_one_update_at_a_time(tmp_path: Path) -> None:
         heard = Heard(nonce=device.update.nonce, outcome="cd" * 32)
         await device.posts(device.offer(Grant.CLOSED, heard=heard), State.EVALUATING)
         assert (device.update.offer.rollout, device.state) == ("r4", State.EVALUATING)
+
+
+@pytest.mark.parametrize("place", [State.EVALUATING, State.WAITING, State.DOWNLOADING, State.FETCHED])
+@pytest.mark.parametrize("held", [True, False], ids=["held", "later"])
+async def test_a_preempting_rollout(tmp_path: Path, place: State, held: bool) -> None:
+    """The open update ends as superseded, says so until heard, and makes way: for an offer here or one to come."""
+    async with _running(tmp_path) as device:
+        await _comes_to(device, place)
+        other = device.offer(rollout="r-2", release=RELEASE.model_copy(update={"path": "cam/1.2.0/manifest"}))
+        if held:
+            await device.runner.post(other)
+            await device.settles()
+            assert (device.update.offer.rollout, device.state) == ("r", place), "one at a time"
+        await device.posts(device.offer(Grant.CLOSED, reason=superseded_by("r-2")), State.SUPERSEDED)
+        assert (device.update.detail, device.update.code) == ("superseded by rollout r-2", None)
+        assert device.done[-2:] == [Effect.CLEAN_UP, Effect.REPORT_STATE]
+        assert (Effect.STOP_FETCHING in device.done) == (place is State.DOWNLOADING)
+        device.clock.advance(TIMING.readiness_retry_s * 3)
+        assert Effect.REPORT_STATE in await device.ticks(), "said again while nobody heard it"
+        heard = Heard(nonce=device.update.nonce, outcome="cd" * 32)
+        closed = device.offer(Grant.CLOSED, reason=superseded_by("r-2"), heard=heard)
+        await device.posts(closed, State.EVALUATING if held else State.IDLE)
+        if not held:
+            await device.posts(other, State.EVALUATING)
+        assert device.update.offer == other
+        await device.runner.post(closed)
+        await device.settles()
+        assert device.update.offer == other, "what is over stays over"
+        await device.posts(ev.Fits("app", "1.2.0", "1.0.0"), State.WAITING)
+        await device.posts(ev.GatesOpen(), State.DOWNLOADING)
+
+
+async def test_an_offer_that_is_closed_for_no_other(tmp_path: Path) -> None:
+    """A rollout's end cancels, also where its reason speaks of another."""
+    async with _running(tmp_path) as device:
+        await device.posts(device.offer(), State.EVALUATING)
+        await device.posts(device.offer(Grant.CLOSED, reason="not superseded by anything"), State.CANCELLED)
+
+
+async def _comes_to(device: Device, place: State) -> None:
+    way = (
+        (device.offer(), State.EVALUATING),
+        (ev.Fits("app", "1.1.0", "1.0.0"), State.WAITING),
+        (ev.GatesOpen(), State.DOWNLOADING),
+        (ev.Fetched(1), State.FETCHED),
+    )
+    for item, state in way:
+        await device.posts(item, state)
+        if state is place:
+            return
 
 
 async def test_an_illegal_event_ends_nothing(tmp_path: Path) -> None:

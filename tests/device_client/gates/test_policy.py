@@ -3,8 +3,12 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from device_client.gates.policy import asks_for_less, strictest
+from device_client.gates.policy import WindowSet, asks_for_less, strictest, window_sets
 from protocol.manifest import Policy
+from protocol.windows import DAYS, PolicyWindow
+
+ALWAYS = (PolicyWindow(days=DAYS, start="00:00", minutes=1440),)
+NEVER_YET = (PolicyWindow(days=("sun",), start="03:00", minutes=1),)
 
 POLICIES = st.builds(
     Policy,
@@ -13,6 +17,7 @@ POLICIES = st.builds(
     allow_in_use=st.none() | st.booleans(),
     require_way_back=st.none() | st.booleans(),
     min_interval_s=st.none() | st.integers(0, 10_000),
+    windows=st.sampled_from([None, ALWAYS, NEVER_YET]),
 )
 
 
@@ -34,8 +39,24 @@ def test_nothing_becomes_laxer(policies: list[Policy]) -> None:
     assert all(_is_at_least(merged, policy) for policy in policies)
     assert merged == strictest(*reversed(policies))
     assert merged == strictest(merged, *policies)
-    for name, value in merged.model_dump().items():
-        assert value in [getattr(policy, name) for policy in policies]
+    for name in set(Policy.model_fields) - {"windows"}:
+        assert getattr(merged, name) in [getattr(policy, name) for policy in policies]
+
+
+@given(POLICIES, POLICIES)
+def test_no_windows_are_lost_or_laxer(manifest: Policy, asked: Policy) -> None:
+    """Every set that is named is waited for, each by itself; naming wider ones asks for nothing less."""
+    sets = window_sets(release=manifest, rollout=asked)
+    assert [found.windows for found in sets] == [p.windows for p in (manifest, asked) if p.windows]
+    assert strictest(manifest, asked).windows is None, "two sets do not make one"
+    assert "windows" not in asks_for_less(asked, manifest)
+    without = [policy.model_copy(update={"windows": None}) for policy in (asked, manifest)]
+    assert asks_for_less(asked, manifest) == asks_for_less(*without)
+
+
+def test_a_set_says_whose_it_is() -> None:
+    """A person sees who must change the windows."""
+    assert window_sets(release=Policy(), rollout=Policy(windows=ALWAYS)) == (WindowSet("rollout", ALWAYS),)
 
 
 def test_no_policy_has_no_demand() -> None:
@@ -55,7 +76,7 @@ def test_what_asks_for_less_is_named(policy: Policy, than: Policy) -> None:
         getattr(policy, name) is not None
         and getattr(than, name) is not None
         and getattr(strictest(policy, than), name) != getattr(policy, name)
-        for name in Policy.model_fields
+        for name in set(Policy.model_fields) - {"windows"}
     )
 
 

@@ -143,6 +143,33 @@ def test_older_code_never_runs_again(lab: Lab) -> None:
     assert lab.verifier.floors.counters == {"app": 2}
 
 
+def test_no_device_skips_what_it_must_pass_through(lab: Lab) -> None:
+    """The way leads over each of them, as long as the offline keys list it; the way back does not."""
+    stone = lab.publish("1.9.0", must_pass_through=True)
+    newer, older = lab.publish("1.10.0"), lab.publish("0.9.0")
+    lab.refresh()
+    with pytest.raises(ProtocolError, match=r"may skip app 1\.9\.0, and 1\.0\.0 runs here") as error:
+        lab.verifier.check(newer.ref, attempt=1)
+    assert error.value.code is ErrorCode.SOFTWARE
+    assert lab.verifier.check(stone.ref).info.version == "1.9.0"
+    assert lab.verifier.check(older.ref).info.version == "0.9.0"
+    del lab.repository.releases.targets[stone.ref.path]
+    lab.repository.bump()
+    lab.refresh()
+    assert lab.verifier.check(newer.ref).info.version == "1.10.0", "a withdrawn one may be skipped"
+
+
+@pytest.mark.parametrize("running", ["1.9.0", "2.0.0"])
+def test_what_was_passed_through_is_behind(tmp_path: Path, running: str) -> None:
+    """A device that runs it, or something newer, takes what comes after it and what comes before."""
+    lab = Lab(tmp_path / "home")
+    lab.factory(running)
+    lab.publish("1.9.0", must_pass_through=True)
+    releases = [lab.publish("1.10.0"), lab.publish("0.9.0")]
+    lab.refresh()
+    assert [lab.verifier.check(release.ref).info.version for release in releases] == ["1.10.0", "0.9.0"]
+
+
 @pytest.mark.parametrize(("field", "value"), [("length", 1), ("sha256", "cd" * 32), ("counter", 7)])
 def test_two_keys_must_name_the_same_bytes(lab: Lab, field: str, value: Any) -> None:
     """A director that names other bytes, or another counter, than the offline keys is E_MISMATCH."""

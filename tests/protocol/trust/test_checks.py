@@ -1,5 +1,6 @@
 """Does an authentic directive hold for this receiver, now?"""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -12,11 +13,13 @@ from protocol.trust.checks import (
     Receiver,
     check_announcement,
     check_offer,
+    check_passes_through,
     check_quarantine,
     check_release,
+    first_skipped,
 )
 from protocol.trust.floors import Floors, quarantine, raise_counter, raise_order
-from protocol.trust.trusted import ReleaseTarget
+from protocol.trust.trusted import PassThrough, ReleaseTarget
 from tests.protocol.trust.repository import NOW, release_info
 
 PATH = "gateway/1.1.0/manifest"
@@ -163,6 +166,56 @@ def test_a_counter_below_the_floor_is_a_rollback() -> None:
     with pytest.raises(TrustError, match="counter 2, expected at least 3") as caught:
         check_release(REF, target(), ME, raise_counter(Floors(), "app", 3))
     assert caught.value.code is ErrorCode.ROLLBACK_RELEASE
+
+
+def listed(*versions: str, **changes: Any) -> list[ReleaseInfo]:
+    """Releases that no device may skip, with changes."""
+    return [target(version=version, **({"must_pass_through": True} | changes)).info for version in versions]
+
+
+@pytest.mark.parametrize(
+    ("running", "ordered", "others", "skipped"),
+    [
+        ("1.0.0", "1.2.0", listed("1.1.0"), "1.1.0"),
+        ("1.9.0", "1.11.0", listed("1.10.0"), "1.10.0"),  # as numbers, not as texts
+        ("1.0.0", "1.3.0", listed("1.2.0", "1.1.0", "1.0.5~rc1"), "1.0.5~rc1"),  # the oldest comes first
+        ("1.1.0~rc1", "1.2.0", listed("1.1.0"), "1.1.0"),
+        ("1.0.0", "1.1.0", listed("1.1.0"), None),  # that very one
+        ("1.0", "1.1.0", listed("1.0.0-0"), "1.0.0-0"),
+        ("1.1.0", "1.2.0", listed("1.1.0"), None),  # it runs
+        ("1.01.0", "1.2.0", listed("1.1.0"), None),  # the same by another text
+        ("1.2.0", "1.3.0", listed("1.1.0"), None),  # left behind
+        ("1.0.0", "1.1.0", listed("1.2.0"), None),  # still ahead
+        ("1.2.0", "1.0.0", listed("1.1.0"), None),  # going back
+        ("1.0.0", "1.0.0", listed("1.1.0"), None),
+        (None, "1.2.0", listed("1.1.0"), None),  # nothing runs yet
+        ("1.0.0", "1.2.0", listed("1.1.0", must_pass_through=False), None),
+        ("1.0.0", "1.2.0", listed("1.1.0", product="camera"), None),
+        ("1.0.0", "1.2.0", listed("1.1.0", component="mcu"), None),
+        ("1.0.0", "1.2.0", listed("1.1.0", hardware=["rev-b"]), None),
+        ("1.0.0", "1.2.0", listed("1.1.0", hardware=["rev-b", "rev-a"]), "1.1.0"),
+        ("1.0.0", "1.2.0", [], None),
+    ],
+)
+def test_what_no_device_may_skip(
+    running: str | None, ordered: str, others: list[ReleaseInfo], skipped: str | None
+) -> None:
+    """Only what lies between the two versions, of the same product and component, for this hardware."""
+    info = target(version=ordered).info
+    found = first_skipped(info, others, "rev-a", running)
+    assert (found.version if found else None) == skipped
+    same = [PassThrough.model_validate(one.model_dump()) for one in others]
+    assert (first_skipped(info, same, "rev-a", running) is None) == (skipped is None)
+
+
+def test_an_order_that_skips_is_refused() -> None:
+    """Named are the release that has to come first, and what runs; what runs of other components is not asked."""
+    me = replace(ME, components={"app": "1.0.0", "mcu": "9"})
+    check_passes_through(REF, target(version="1.2.0"), listed("1.3.0"), me)
+    check_passes_through(REF, target(version="1.2.0"), listed("1.1.0"), replace(me, components={"mcu": "0.1"}))
+    with pytest.raises(TrustError, match=r"may skip app 1\.1\.0, and 1\.0\.0 runs here; 1\.1\.0 comes first") as caught:
+        check_passes_through(REF, target(version="1.2.0"), listed("1.1.0"), me)
+    assert caught.value.code is ErrorCode.SOFTWARE
 
 
 def test_a_quarantined_release_waits_for_a_higher_attempt() -> None:

@@ -3,6 +3,7 @@
 import json
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from securesystemslib.signer import CryptoSigner
@@ -47,6 +48,38 @@ def test_a_listed_release_is_found_with_what_was_signed(store: TrustStore, repos
     assert target.info.hardware == ["rev-a"]
     assert trusted.snapshot_expires == NOW + timedelta(days=30)
     assert trusted.timestamp_expires == NOW + timedelta(days=7)
+
+
+def test_releases_that_no_device_may_skip_are_found(store: TrustStore, repository: Repository) -> None:
+    """Those that are marked, also one whose other fields are of a newer format; none of an unlisted product."""
+    for version in ("1.2.0", "1.3.0"):
+        repository.add_release(version)
+        custom(repository, version)["must_pass_through"] = True
+    custom(repository, "1.3.0").update(v=2, profile="small", pieces="elsewhere")
+    trusted = store.refresh(repository.files(), NOW)
+    assert [one.version for one in trusted.must_pass_through(PRODUCT)] == ["1.2.0", "1.3.0"]
+    assert trusted.must_pass_through(PRODUCT) is trusted.must_pass_through(PRODUCT), "read once for each state"
+    assert trusted.must_pass_through("camera") == ()
+    with pytest.raises(TrustError):
+        trusted.release(f"{PRODUCT}/1.3.0/manifest")
+    del repository.releases.targets[f"{PRODUCT}/1.2.0/manifest"]
+    repository.bump()
+    trusted = store.refresh(repository.files(), NOW)
+    assert [one.version for one in trusted.must_pass_through(PRODUCT)] == ["1.3.0"], "what is withdrawn may be skipped"
+
+
+def test_what_may_not_be_skipped_must_be_understood(store: TrustStore, repository: Repository) -> None:
+    """Or nobody could tell what skips it."""
+    custom(repository, "1.1.0").update(must_pass_through=True, version=["1.1.0"])
+    with pytest.raises(TrustError, match=PATH) as caught:
+        store.refresh(repository.files(), NOW).must_pass_through(PRODUCT)
+    assert caught.value.code is ErrorCode.FORMAT
+
+
+def custom(repository: Repository, version: str) -> dict[str, Any]:
+    """What is judged of a listed release; may be changed."""
+    found: dict[str, Any] = repository.releases.targets[f"{PRODUCT}/{version}/manifest"].unrecognized_fields["custom"]
+    return found
 
 
 def test_roles_are_reported_by_name_with_their_versions(store: TrustStore, repository: Repository) -> None:
