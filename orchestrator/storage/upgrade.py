@@ -8,7 +8,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.schema import CreateColumn
 
 from orchestrator.errors import OperationError
-from orchestrator.storage import broker_tables, certificate_tables, chunk_tables, tables
+from orchestrator.storage import broker_tables, certificate_tables, chunk_tables, tables, token_tables
 
 SCHEMA = 2
 """Rises when the tables change; a database with a higher one belongs to a newer Flagship."""
@@ -28,6 +28,7 @@ def bring_up_to_date(connection: Connection, path: Path) -> str:
     certificate_tables.metadata.create_all(connection)  # that of tables, with these known to it too
     _add_columns(connection)
     chunk_tables.rollouts_by_release.create(connection, checkfirst=True)
+    token_tables.tokens.create(connection, checkfirst=True)
     if not connection.scalar(select(func.count()).select_from(broker_tables.brokers)):
         names = set(connection.scalars(select(tables.published.c.broker).distinct())) or {FIRST_BROKER}
         connection.execute(insert(broker_tables.brokers), [{"name": name} for name in sorted(names)])
