@@ -51,12 +51,19 @@ Barrier = Callable[[], Awaitable[None]]
 
 
 async def create(
-    db: Database, clock: Clock, spec: RolloutSpec, rollout_id: str = "", random: Random | None = None
+    db: Database,
+    clock: Clock,
+    spec: RolloutSpec,
+    rollout_id: str = "",
+    random: Random | None = None,
+    *,
+    actor: str = "operator",
 ) -> Rollout:
     """Make a plan, choose its members and place them in stages. Nothing is sent.
 
     Args:
         rollout_id: Empty: the next ``r-N``.
+        actor: Who orders it; stands in the event.
 
     Raises:
         NotFoundError: The release or a group does not exist.
@@ -82,43 +89,49 @@ async def create(
             "rollout_created",
             f"{spec.release} to {len(places)} devices in {len(spec.stages)} stages",
             now,
-            actor="operator",
+            actor=actor,
             rollout=name,
         )
         await _mark_status(conn, name, now)
         return await _get(conn, name)
 
 
-async def start(db: Database, clock: Clock, rollout_id: str) -> Rollout:
+async def start(db: Database, clock: Clock, rollout_id: str, *, actor: str = "operator") -> Rollout:
     """Announce it and open its first stage; raises as ``order``."""
-    return await order(db, clock, rollout_id, "start")
+    return await order(db, clock, rollout_id, "start", actor=actor)
 
 
-async def pause(db: Database, clock: Clock, rollout_id: str, reason: str = "") -> Rollout:
+async def pause(db: Database, clock: Clock, rollout_id: str, reason: str = "", *, actor: str = "operator") -> Rollout:
     """Make no new offers; raises as ``order``."""
-    return await order(db, clock, rollout_id, "pause", reason)
+    return await order(db, clock, rollout_id, "pause", reason, actor=actor)
 
 
-async def resume(db: Database, clock: Clock, rollout_id: str, reason: str = "") -> Rollout:
+async def resume(db: Database, clock: Clock, rollout_id: str, reason: str = "", *, actor: str = "operator") -> Rollout:
     """Go on; after a halt a reason is needed, and rules are judged on what comes from now on; raises as ``order``."""
-    return await order(db, clock, rollout_id, "resume", reason)
+    return await order(db, clock, rollout_id, "resume", reason, actor=actor)
 
 
-async def halt(db: Database, clock: Clock, rollout_id: str, reason: str = "", *, barrier: Barrier) -> Rollout:
+async def halt(
+    db: Database, clock: Clock, rollout_id: str, reason: str = "", *, barrier: Barrier, actor: str = "operator"
+) -> Rollout:
     """Hold every device that is not installing; returns when sends in flight have ended; raises as ``order``."""
-    halted = await order(db, clock, rollout_id, "halt", reason or "halted by an operator")
+    halted = await order(db, clock, rollout_id, "halt", reason or "halted by an operator", actor=actor)
     await barrier()
     return halted
 
 
-async def abort(db: Database, clock: Clock, rollout_id: str, reason: str = "", *, barrier: Barrier) -> Rollout:
+async def abort(
+    db: Database, clock: Clock, rollout_id: str, reason: str = "", *, barrier: Barrier, actor: str = "operator"
+) -> Rollout:
     """End it for good; raises as ``order``."""
-    aborted = await order(db, clock, rollout_id, "abort", reason or "aborted by an operator")
+    aborted = await order(db, clock, rollout_id, "abort", reason or "aborted by an operator", actor=actor)
     await barrier()
     return aborted
 
 
-async def order(db: Database, clock: Clock, rollout_id: str, verb: str, reason: str = "") -> Rollout:
+async def order(
+    db: Database, clock: Clock, rollout_id: str, verb: str, reason: str = "", *, actor: str = "operator"
+) -> Rollout:
     """Carry out one verb.
 
     Raises:
@@ -149,7 +162,7 @@ async def order(db: Database, clock: Clock, rollout_id: str, verb: str, reason: 
         if verb != "pause":
             await dirty.mark(conn, Kind.ANNOUNCE, [rollout_id], now)
         text = f"{_PAST[verb]}: {reason}" if reason else _PAST[verb]
-        await events.add(conn, f"rollout_{_PAST[verb]}", text, now, actor="operator", rollout=rollout_id)
+        await events.add(conn, f"rollout_{_PAST[verb]}", text, now, actor=actor, rollout=rollout_id)
         await _mark_status(conn, rollout_id, now)
         return await _get(conn, rollout_id)
 

@@ -9,6 +9,7 @@ from fastapi import APIRouter
 from orchestrator.errors import NotFoundError
 from orchestrator.rollouts import operations
 from orchestrator.storage import rollouts
+from orchestrator.web.auth import ActorName
 from orchestrator.web.pages import Cursor, Limit, Page, page
 from orchestrator.web.requests import CreateRollout, Order, OrderOffline
 from orchestrator.web.services import Services
@@ -44,9 +45,9 @@ def rollout_routes(services: Services) -> APIRouter:
         delivery.wake()
 
     @router.post("", status_code=201)
-    async def create_rollout(body: CreateRollout) -> dict[str, Any]:
+    async def create_rollout(body: CreateRollout, actor: ActorName) -> dict[str, Any]:
         """Store a plan and choose its members; nothing is sent before it starts."""
-        made = await operations.create(db, clock, body.spec, rollout_id=body.id or "")
+        made = await operations.create(db, clock, body.spec, rollout_id=body.id or "", actor=actor)
         wake()
         return await shown(made.id)
 
@@ -63,9 +64,10 @@ def rollout_routes(services: Services) -> APIRouter:
         return await shown(rollout)
 
     @router.post("/{rollout}/offline")
-    async def order_offline(rollout: IdText, body: OrderOffline) -> dict[str, Any]:
+    async def order_offline(rollout: IdText, body: OrderOffline, actor: ActorName) -> dict[str, Any]:
         """Sign an announcement and offers for a medium; what is handed out here cannot be called back."""
-        made = await services.offline.order(rollout, body.devices, timedelta(seconds=body.life_s))
+        life = timedelta(seconds=body.life_s)
+        made = await services.offline.order(rollout, body.devices, life, actor=actor)
         wake()
         return {
             "rollout": made.rollout,
@@ -76,7 +78,7 @@ def rollout_routes(services: Services) -> APIRouter:
         }
 
     @router.post("/{rollout}/{verb}")
-    async def order(rollout: IdText, verb: Verb, body: Order) -> dict[str, Any]:
+    async def order(rollout: IdText, verb: Verb, body: Order, actor: ActorName) -> dict[str, Any]:
         """Start, pause, resume, halt or abort; a halt answers when sends in flight have ended.
 
         ``brokers_cut`` names those that did not answer in time and were cut off: what they had received, they have.
@@ -88,15 +90,15 @@ def rollout_routes(services: Services) -> APIRouter:
 
         match verb:
             case Verb.START:
-                await operations.start(db, clock, rollout)
+                await operations.start(db, clock, rollout, actor=actor)
             case Verb.PAUSE:
-                await operations.pause(db, clock, rollout, body.reason)
+                await operations.pause(db, clock, rollout, body.reason, actor=actor)
             case Verb.RESUME:
-                await operations.resume(db, clock, rollout, body.reason)
+                await operations.resume(db, clock, rollout, body.reason, actor=actor)
             case Verb.HALT:
-                await operations.halt(db, clock, rollout, body.reason, barrier=barrier)
+                await operations.halt(db, clock, rollout, body.reason, barrier=barrier, actor=actor)
             case Verb.ABORT:
-                await operations.abort(db, clock, rollout, body.reason, barrier=barrier)
+                await operations.abort(db, clock, rollout, body.reason, barrier=barrier, actor=actor)
         wake()
         return {**await shown(rollout), "brokers_cut": cut}
 
