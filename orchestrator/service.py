@@ -102,8 +102,8 @@ async def _run(home: Home, settings: Settings, db: Database, signer: SigningRoom
     rooms, admission = open_rooms(db, home, settings, signer, clock, broker, delivery, controller, metrics)
     await trust.published()
 
-    async def take_in(package: Path) -> str:
-        return (await import_package(package, home, db, chunks, signer, clock.now())).id
+    async def take_in(package: Path, actor: str) -> str:
+        return (await import_package(package, home, db, chunks, signer, clock.now(), actor=actor)).id
 
     services = Services(
         home=home,

@@ -1,4 +1,4 @@
-"""The command line's way to ``flagship serve``: loopback HTTP with the home's admin token.
+"""The command line's way to ``flagship serve``: loopback HTTP with a token, the home's own by default.
 
 Every failure becomes one sentence with an exit code; what the server refused keeps the server's sentence and code.
 """
@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 
+from orchestrator.cli.token_choice import choose_token
 from orchestrator.config import Home
 from orchestrator.errors import (
     ConflictError,
@@ -28,7 +29,6 @@ TIMEOUT_S = 60.0
 UPLOAD_TIMEOUT_S = 3600.0
 PAGE = 500
 _PIECE = 1 << 20
-_MAX_TOKEN_BYTES = 256
 _ERRORS: dict[int, type[OperationError]] = {
     error.exit_code: error
     for error in (
@@ -52,13 +52,13 @@ class ApiClient:
         """Read the address and the token.
 
         Raises:
-            NotFoundError: There is no home, or it has no token.
+            NotFoundError: There is no home, or no token.
             NotAllowedError: The token cannot be read, or others can read it too.
         """
         self._home = home if isinstance(home, Home) else Home(home)
         settings = self._home.load()
         self._address = f"http://{settings.api.host}:{settings.api.port}"
-        self._token = _read_token(self._home.admin_token)
+        self._token = choose_token(self._home.admin_token)
 
     def get(self, path: str, **params: str | int) -> Any:  # noqa: ANN401 - JSON
         """GET; parameters that are empty are left out."""
@@ -129,21 +129,6 @@ class ApiClient:
             f"{self._address}: expected Flagship's API, found something else (status {response.status_code}); "
             "check [api] in config.toml"
         )
-
-
-def _read_token(file: Path) -> str:
-    try:
-        if file.stat().st_mode & 0o077:
-            raise NotAllowedError(f"{file}: others may read the admin token; run 'chmod 600 {file}'")
-        with file.open() as source:
-            token = source.read(_MAX_TOKEN_BYTES).strip()
-    except FileNotFoundError as error:
-        raise NotFoundError(f"{file}: the admin token is missing; make a home with 'flagship init DIR'") from error
-    except PermissionError as error:
-        raise NotAllowedError(f"{file}: this user may not read the admin token") from error
-    if not token or not token.isascii() or not token.isprintable():
-        raise NotAllowedError(f"{file}: expected a token in one line, found none")
-    return token
 
 
 def _read(file: Path, on_progress: Callable[[int], None] | None) -> Iterator[bytes]:

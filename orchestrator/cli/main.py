@@ -10,7 +10,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 from typer._click import exceptions as refusals
@@ -45,6 +46,7 @@ NOUNS = {
     "device": Noun("orchestrator.cli.device:app", "Enrol and list devices."),
     "group": Noun("orchestrator.cli.group:app", "Name sets of devices."),
     "broker": Noun("orchestrator.cli.broker:app", "See whether a broker is fit."),
+    "token": Noun("orchestrator.cli.token:app", "Name who may speak to serve, so that events say who did what."),
     "rollout": Noun("orchestrator.cli.rollout:app", "Bring a release to devices, stage by stage."),
     "halt-all": Noun("orchestrator.cli.halt_all:halt_all", "Halt every rollout of the fleet at once, or lift that."),
 }
@@ -77,7 +79,14 @@ app = typer.Typer(
 
 
 @app.callback()
-def _root() -> None:
+def _root(
+    token_file: Annotated[  # token_choice reads it
+        Path | None,
+        typer.Option(
+            "--token-file", help="Speak with the token in this file instead of the home's; a name of its own."
+        ),
+    ] = None,
+) -> None:
     """Signed, staged, resumable software updates for fleets of devices over MQTT."""
 
 

@@ -28,6 +28,12 @@ def program(name: str) -> str:
     return found
 
 
+def _environment(env: dict[str, str] | None) -> dict[str, str]:
+    """Ours without the token of another fleet."""
+    ours = {name: value for name, value in os.environ.items() if name not in {"FLAGSHIP_TOKEN", "FLAGSHIP_TOKEN_FILE"}}
+    return {**ours, **(env or {})}
+
+
 async def command(*words: str | Path, env: dict[str, str] | None = None) -> str:
     """Run one command to its end and return what it printed.
 
@@ -40,7 +46,7 @@ async def command(*words: str | Path, env: dict[str, str] | None = None) -> str:
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, **(env or {})},
+        env=_environment(env),
     )
     try:
         async with asyncio.timeout(COMMAND_TIMEOUT_S):
@@ -72,7 +78,7 @@ class Server:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
-                env={**os.environ, **(self._env or {})},
+                env=_environment(self._env),
             )
 
     @property

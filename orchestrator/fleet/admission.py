@@ -176,7 +176,7 @@ class Admission:
         return ClaimAnswer(fleet=fleet, request=asked.digest, nonce=asked.request.nonce, **words)
 
 
-async def approve(admission: Admission, db: Database, wanted: str) -> Enrolment:
+async def approve(admission: Admission, db: Database, wanted: str, *, actor: str = "operator") -> Enrolment:
     """Admit a device that waits; it gets its certificate when it asks again.
 
     Raises:
@@ -186,12 +186,12 @@ async def approve(admission: Admission, db: Database, wanted: str) -> Enrolment:
     """
     item = await _pending(db, wanted)
     try:
-        return await admission.admit(item, actor="operator")
+        return await admission.admit(item, actor=actor)
     except Refused as no:
         raise ConflictError(f"request {wanted}: {no.detail}") from no
 
 
-async def reject(db: Database, clock: Clock, wanted: str, reason: str) -> Enrolment:
+async def reject(db: Database, clock: Clock, wanted: str, reason: str, *, actor: str = "operator") -> Enrolment:
     """Refuse a device that waits.
 
     Raises:
@@ -204,7 +204,7 @@ async def reject(db: Database, clock: Clock, wanted: str, reason: str) -> Enrolm
     async with db.begin() as conn:
         await claims.put_enrolment(conn, done)
         text = f"{item.serial}, {wanted}: {reason or 'no reason given'}"
-        await events.add(conn, "enrolment_rejected", text, now, actor="operator", device=item.device)
+        await events.add(conn, "enrolment_rejected", text, now, actor=actor, device=item.device)
     return done
 
 

@@ -50,7 +50,9 @@ class MadeClaim:
     root: str
 
 
-async def create(db: Database, home: Home, settings: Settings, clock: Clock, plan: ClaimPlan) -> MadeClaim:
+async def create(
+    db: Database, home: Home, settings: Settings, clock: Clock, plan: ClaimPlan, *, actor: str = "operator"
+) -> MadeClaim:
     """Make a claim and issue its certificate.
 
     Raises:
@@ -81,12 +83,12 @@ async def create(db: Database, home: Home, settings: Settings, clock: Clock, pla
             raise ConflictError(f"claim {plan.name}: {taken[0]} is listed or enrolled already ({len(taken)} such)")
         await claims.insert_claim(conn, made, plan.expected)
         await events.add(
-            conn, "claim_created", f"{plan.name}: {len(plan.expected)} serials, {made.approval}", now, actor="operator"
+            conn, "claim_created", f"{plan.name}: {len(plan.expected)} serials, {made.approval}", now, actor=actor
         )
     return MadeClaim(folder, certificate, ca, root)
 
 
-async def revoke(db: Database, clock: Clock, name: str) -> Claim:
+async def revoke(db: Database, clock: Clock, name: str, *, actor: str = "operator") -> Claim:
     """From now on no request under this claim is answered; what was issued under it stays.
 
     Raises:
@@ -98,7 +100,7 @@ async def revoke(db: Database, clock: Clock, name: str) -> Claim:
             raise NotFoundError(f"claim {name}: there is none of that name; 'flagship device claim list' names them")
         if claim.state != claims.REVOKED:
             await claims.set_state(conn, name, claims.REVOKED)
-            await events.add(conn, "claim_revoked", name, clock.now(), actor="operator")
+            await events.add(conn, "claim_revoked", name, clock.now(), actor=actor)
     return claim
 
 

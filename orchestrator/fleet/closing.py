@@ -36,7 +36,7 @@ class Closed:
     rollouts: list[str]
 
 
-async def revoke(db: Database, clock: Clock, device: str, reason: str) -> Closed:
+async def revoke(db: Database, clock: Clock, device: str, reason: str, *, actor: str = "operator") -> Closed:
     """The device is not trusted any more; its id is never used again. A second time changes nothing.
 
     Raises:
@@ -48,10 +48,10 @@ async def revoke(db: Database, clock: Clock, device: str, reason: str) -> Closed
         known = await _get(conn, device)
         if known.state == DeviceState.REVOKED:
             return Closed(known, [])
-        return await close(conn, known, DeviceState.REVOKED, reason, clock.now())
+        return await close(conn, known, DeviceState.REVOKED, reason, clock.now(), actor=actor)
 
 
-async def retire(db: Database, clock: Clock, device: str, reason: str) -> Closed:
+async def retire(db: Database, clock: Clock, device: str, reason: str, *, actor: str = "operator") -> Closed:
     """The device leaves in peace; its id may be enrolled again. A second time changes nothing.
 
     Its certificates are revoked like those of a revoked device: they would outlive its place in the fleet.
@@ -68,10 +68,18 @@ async def retire(db: Database, clock: Clock, device: str, reason: str) -> Closed
             raise ConflictError(f"device {device}: was revoked; that is not taken back by retiring it")
         if known.state == DeviceState.RETIRED:
             return Closed(known, [])
-        return await close(conn, known, DeviceState.RETIRED, reason, clock.now())
+        return await close(conn, known, DeviceState.RETIRED, reason, clock.now(), actor=actor)
 
 
-async def close(conn: AsyncConnection, device: Device, state: DeviceState, reason: str, now: datetime) -> Closed:
+async def close(
+    conn: AsyncConnection,
+    device: Device,
+    state: DeviceState,
+    reason: str,
+    now: datetime,
+    *,
+    actor: str = "operator",
+) -> Closed:
     """Write it down: state, certificates, open offers, event."""
     await devices.close(conn, device.id, state, reason, now)
     await certificates.revoke(conn, device.id, now)
@@ -80,13 +88,13 @@ async def close(conn: AsyncConnection, device: Device, state: DeviceState, reaso
     rollouts = await exclude_device(conn, device.id, f"device {state}: {reason}", now)
     left = f"; taken out of {', '.join(rollouts)}" if rollouts else ""
     await events.add(
-        conn, f"device_{state}", f"{device.id}: {state}: {reason}{left}", now, actor="operator", device=device.id
+        conn, f"device_{state}", f"{device.id}: {state}: {reason}{left}", now, actor=actor, device=device.id
     )
     await _mark(conn, device.id, now)
     return Closed(await _get(conn, device.id), rollouts)
 
 
-async def clear_duplicate(db: Database, clock: Clock, device: str, reason: str) -> Device:
+async def clear_duplicate(db: Database, clock: Clock, device: str, reason: str, *, actor: str = "operator") -> Device:
     """A person has dealt with the second device: offers may be made again.
 
     What was seen of both is forgotten; if both still live, it is flagged again as soon as they speak.
@@ -104,7 +112,7 @@ async def clear_duplicate(db: Database, clock: Clock, device: str, reason: str) 
             raise ConflictError(f"device {device}: is not flagged as a duplicate; there is nothing to clear")
         await devices.clear_duplicate(conn, device)
         await events.add(
-            conn, "device_duplicate_cleared", f"{device}: cleared: {reason}", now, actor="operator", device=device
+            conn, "device_duplicate_cleared", f"{device}: cleared: {reason}", now, actor=actor, device=device
         )
         await _mark(conn, device, now)
         return await _get(conn, device)

@@ -25,7 +25,13 @@ from protocol.topics import Kind
 
 
 async def enrol(
-    db: Database, home: Home, settings: Settings, clock: Clock, requests: Sequence[EnrolmentRequest]
+    db: Database,
+    home: Home,
+    settings: Settings,
+    clock: Clock,
+    requests: Sequence[EnrolmentRequest],
+    *,
+    actor: str = "operator",
 ) -> EnrolmentAnswers:
     """Admit devices and issue their certificates. The same request again gets a new certificate.
 
@@ -43,7 +49,7 @@ async def enrol(
     admitted = await asyncio.to_thread(lambda: [_admit(request, common, now) for request in requests])
     async with db.begin() as conn:
         for request, _, key, serial in admitted:
-            await _keep(conn, request, key, serial, now)
+            await _keep(conn, request, key, serial, now, actor)
         await dirty.mark(conn, Kind.STATUS_DEVICE, ids, now)
         await dirty.mark(conn, Kind.STATUS_FLEET, [""], now)
     return EnrolmentAnswers(answers=[answer for _, answer, _, _ in admitted])
@@ -135,7 +141,12 @@ def _admit(
 
 
 async def _keep(
-    conn: AsyncConnection, request: EnrolmentRequest, key: EllipticCurvePublicKey, serial: str, now: datetime
+    conn: AsyncConnection,
+    request: EnrolmentRequest,
+    key: EllipticCurvePublicKey,
+    serial: str,
+    now: datetime,
+    actor: str,
 ) -> None:
     report_key = report_key_of(key)
     known = await devices.get(conn, request.device)
@@ -146,7 +157,9 @@ async def _keep(
                 f"device {request.device}: is enrolled with other keys; a second device must have another id"
             )
         await devices.set_certificate(conn, request.device, serial)
-        await events.add(conn, "certificate_issued", "certificate issued again", now, device=request.device)
+        await events.add(
+            conn, "certificate_issued", "certificate issued again", now, actor=actor, device=request.device
+        )
         return
     if known is not None and known.state == "revoked":
         raise ConflictError(f"device {request.device}: was revoked; a new device must have another id")
@@ -164,6 +177,6 @@ async def _keep(
         "device_enrolled",
         f"{request.product} on {request.hardware}",
         now,
-        actor="operator",
+        actor=actor,
         device=request.device,
     )

@@ -5,12 +5,17 @@ from collections.abc import Sequence
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.errors import ConflictError, NotFoundError
-from orchestrator.storage import devices, groups
+from orchestrator.storage import devices, events, groups
 from orchestrator.storage.database import Database
 from protocol.clock import Clock
 
+MAX_NAMED = 100
+"""Devices that an event names one by one; it has the count of all."""
 
-async def create(db: Database, clock: Clock, name: str, members: Sequence[str]) -> list[str]:
+
+async def create(
+    db: Database, clock: Clock, name: str, members: Sequence[str], *, actor: str = "operator"
+) -> list[str]:
     """Make a group; returns its members.
 
     Raises:
@@ -23,25 +28,30 @@ async def create(db: Database, clock: Clock, name: str, members: Sequence[str]) 
         await _check_devices(conn, members)
         await groups.insert_group(conn, name, clock.now())
         await groups.add_members(conn, name, members)
+        await _tell(conn, clock, "created", name, members, actor)
         return await groups.members(conn, name)
 
 
-async def add(db: Database, name: str, members: Sequence[str]) -> list[str]:
+async def add(db: Database, clock: Clock, name: str, members: Sequence[str], *, actor: str = "operator") -> list[str]:
     """Put devices in; those that are in stay. Returns the members; raises NotFoundError."""
     async with db.begin() as conn:
         await _check_group(conn, name)
         await _check_devices(conn, members)
         await groups.add_members(conn, name, members)
+        await _tell(conn, clock, "added", name, members, actor)
         return await groups.members(conn, name)
 
 
-async def remove(db: Database, name: str, members: Sequence[str]) -> list[str]:
+async def remove(
+    db: Database, clock: Clock, name: str, members: Sequence[str], *, actor: str = "operator"
+) -> list[str]:
     """Take devices out. Returns the members; raises NotFoundError where one is not in."""
     async with db.begin() as conn:
         await _check_group(conn, name)
         for device in members:
             if not await groups.remove_member(conn, name, device):
                 raise NotFoundError(f"group {name}: device {device} is not in it; nothing was changed")
+        await _tell(conn, clock, "removed", name, members, actor)
         return await groups.members(conn, name)
 
 
@@ -53,5 +63,14 @@ async def _check_group(conn: AsyncConnection, name: str) -> None:
 async def _check_devices(conn: AsyncConnection, members: Sequence[str]) -> None:
     unknown = await devices.missing(conn, members)
     if unknown:
-        some = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
-        raise NotFoundError(f"devices {some}: not enrolled; see 'flagship device list'; nothing was changed")
+        raise NotFoundError(f"devices {_some(unknown)}: not enrolled; see 'flagship device list'; nothing was changed")
+
+
+async def _tell(conn: AsyncConnection, clock: Clock, verb: str, name: str, members: Sequence[str], actor: str) -> None:
+    text = f"group {name}: {verb}: {_some(members) or 'no devices'}"
+    data = {"group": name, "count": len(members), "devices": list(members[:MAX_NAMED])}
+    await events.add(conn, f"group_{verb}", text, clock.now(), actor=actor, data=data)
+
+
+def _some(ids: Sequence[str]) -> str:
+    return ", ".join(ids[:3]) + (", ..." if len(ids) > 3 else "")

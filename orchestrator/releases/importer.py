@@ -65,7 +65,14 @@ class _Checked:
 
 
 async def import_package(
-    path: Path, home: Home, db: Database, chunk_store: ChunkStore, signer: ImportSigner, now: datetime
+    path: Path,
+    home: Home,
+    db: Database,
+    chunk_store: ChunkStore,
+    signer: ImportSigner,
+    now: datetime,
+    *,
+    actor: str = "operator",
 ) -> ReleaseRecord:
     """Take a package in; the very same release again restores chunks that were lost, and returns what is there.
 
@@ -92,7 +99,7 @@ async def import_package(
             record = _record(name, checked, now)
             async with db.begin() as conn:
                 await releases.insert_release(conn, record, checked.chunks)
-                await events.add(conn, "release_imported", f"release {name} was imported", now)
+                await events.add(conn, "release_imported", f"release {name} was imported", now, actor=actor)
         except OperationError:
             await asyncio.to_thread(chunk_store.remove, added)
             raise

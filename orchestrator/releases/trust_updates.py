@@ -47,7 +47,9 @@ class TrustUpdates:
     active: str = ""
     """The director key under which everything live was marked last."""
 
-    async def take_in(self, files: Mapping[str, bytes], *, stolen: bool, check_only: bool) -> dict[str, int]:
+    async def take_in(
+        self, files: Mapping[str, bytes], *, stolen: bool, check_only: bool, actor: str = "operator"
+    ) -> dict[str, int]:
         """Check metadata and, unless ``check_only``, put it into force.
 
         Returns:
@@ -72,7 +74,7 @@ class TrustUpdates:
             async with self.db.begin() as conn:
                 await dirty.mark(conn, Kind.TRUST_BUNDLE, [""], self.now())
                 text = ", ".join(f"{name} {version}" for name, version in versions.items())
-                await events.add(conn, "trust_updated", f"trust metadata: {text}", self.now())
+                await events.add(conn, "trust_updated", f"trust metadata: {text}", self.now(), actor=actor)
         log.info("trust updated", **versions)
         self.wake()
         return versions

@@ -70,7 +70,9 @@ class OfflineDesk:
         self._signer = signer
         self._lease = lease
 
-    async def order(self, rollout_id: str, ids: Sequence[str], life: timedelta) -> OfflineOrders:
+    async def order(
+        self, rollout_id: str, ids: Sequence[str], life: timedelta, *, actor: str = "operator"
+    ) -> OfflineOrders:
         """Sign for these devices of a running rollout, until ``life`` from now.
 
         Raises:
@@ -91,13 +93,15 @@ class OfflineDesk:
             now_facts = await _load(conn, rollout_id, wanted)
             if now_facts.rollout.halts != facts.rollout.halts:
                 raise ConflictError(f"rollout {rollout_id}: was halted meanwhile; order again if it may go on")
-            await self._write(conn, now_facts, until, signed)
+            await self._write(conn, now_facts, until, signed, actor)
         announcement, *offers = (answer.envelope for answer in signed)
         return OfflineOrders(
             rollout_id, facts.rollout.release, until, announcement, dict(zip(wanted, offers, strict=True))
         )
 
-    async def _write(self, conn: AsyncConnection, facts: _Facts, until: datetime, signed: Sequence[Signed]) -> None:
+    async def _write(
+        self, conn: AsyncConnection, facts: _Facts, until: datetime, signed: Sequence[Signed], actor: str
+    ) -> None:
         now, rollout = self._clock.now(), facts.rollout
         fresh = [row for row in facts.rows.values() if row.state == PENDING]
         offered = {
@@ -124,7 +128,7 @@ class OfflineDesk:
             "a halt or an abort does not reach them before they have a link"
         )
         data = {"devices": list(facts.rows), "until": rfc3339(until)}
-        await events.add(conn, "rollout_offline", text, now, actor="operator", rollout=rollout.id, data=data)
+        await events.add(conn, "rollout_offline", text, now, actor=actor, rollout=rollout.id, data=data)
 
 
 async def _load(conn: AsyncConnection, rollout_id: str, wanted: Sequence[str]) -> _Facts:

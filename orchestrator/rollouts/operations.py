@@ -57,12 +57,19 @@ Barrier = Callable[[], Awaitable[None]]
 
 
 async def create(
-    db: Database, clock: Clock, spec: RolloutSpec, rollout_id: str = "", random: Random | None = None
+    db: Database,
+    clock: Clock,
+    spec: RolloutSpec,
+    rollout_id: str = "",
+    random: Random | None = None,
+    *,
+    actor: str = "operator",
 ) -> Rollout:
     """Make a plan, choose its members and place them in stages. Nothing is sent.
 
     Args:
         rollout_id: Empty: the next ``r-N``.
+        actor: Who orders it; stands in the event.
 
     Raises:
         NotFoundError: The release or a group does not exist.
@@ -89,7 +96,7 @@ async def create(
             "rollout_created",
             f"{spec.release} to {len(places)} devices in {len(spec.stages)} stages",
             now,
-            actor="operator",
+            actor=actor,
             rollout=name,
         )
         await _mark_status(conn, name, now)

@@ -11,9 +11,9 @@ from sqlalchemy.schema import CreateColumn
 
 from orchestrator.errors import OperationError
 from orchestrator.model.assignment import Assignment, byte_sums, count_keys, moved
-from orchestrator.storage import broker_tables, certificate_tables, chunk_tables, tables
+from orchestrator.storage import broker_tables, certificate_tables, chunk_tables, tables, token_tables
 
-_MODULES = (broker_tables, certificate_tables, chunk_tables)
+_MODULES = (broker_tables, certificate_tables, chunk_tables, token_tables)
 """Their tables stand in the metadata of ``tables`` from their import on."""
 SCHEMA = 3
 """Rises when the tables change; a database with a higher one belongs to a newer Flagship."""

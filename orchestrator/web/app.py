@@ -7,6 +7,7 @@ from fastapi.security import HTTPBearer
 
 from orchestrator.storage.chunk_store import ChunkStore
 from orchestrator.web import problems
+from orchestrator.web.actors import Actors
 from orchestrator.web.auth import Door, read_token
 from orchestrator.web.routes_chunks import CHUNKS_PATH, chunk_route
 from orchestrator.web.routes_claims import CLAIMS_PATH, MAX_CLAIM_BYTES, claim_routes
@@ -17,6 +18,7 @@ from orchestrator.web.routes_metrics import METRICS_PATH, is_loopback, metrics_r
 from orchestrator.web.routes_releases import UPLOAD_PATH, release_routes
 from orchestrator.web.routes_rollouts import rollout_routes
 from orchestrator.web.routes_status import status_routes
+from orchestrator.web.routes_tokens import token_routes
 from orchestrator.web.routes_trust import MAX_TRUST_BYTES, TRUST_PATH, trust_routes
 from orchestrator.web.services import Services
 
@@ -32,6 +34,7 @@ def create_app(services: Services) -> FastAPI:
     """
     app = FastAPI(title="Flagship", version="1", openapi_url=f"{PREFIX}/openapi.json", docs_url=None, redoc_url=None)
     problems.install(app)
+    actors = Actors(services.db, services.clock, read_token(services.home.admin_token))
     api = APIRouter(prefix=PREFIX, dependencies=[Security(_described)])
     for routes in (
         status_routes,
@@ -44,6 +47,7 @@ def create_app(services: Services) -> FastAPI:
         trust_routes,
     ):
         api.include_router(routes(services))
+    api.include_router(token_routes(services, actors.forget))
     app.include_router(api)
 
     @app.get("/healthz", include_in_schema=False)
@@ -60,10 +64,9 @@ def create_app(services: Services) -> FastAPI:
         ("POST", CLAIMS_PATH): MAX_CLAIM_BYTES,
         ("POST", TRUST_PATH): MAX_TRUST_BYTES,
     }
-    token = read_token(services.home.admin_token)
-    app.add_middleware(Door, token=token, free=free, limits=limits, free_below=CHUNKS_PATH)
+    app.add_middleware(Door, actors=actors, free=free, limits=limits, free_below=CHUNKS_PATH)
     return app
 
 
 def _described(_: Annotated[object, Security(HTTPBearer(auto_error=False))]) -> None:
-    """Names the admin token in OpenAPI; ``Door`` is who asks for it."""
+    """Names the token in OpenAPI; ``Door`` is who asks for it."""

@@ -1,20 +1,21 @@
-"""The door before the API: the admin token first, then a bound on the body, then the route.
+"""The door before the API: who is it, then a bound on the body, then the route.
 
 An ASGI layer instead of a dependency: FastAPI reads and parses a body before it asks dependencies.
 """
 
-import hmac
 from pathlib import Path
+from typing import Annotated
 
+from fastapi import Depends, Request
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from orchestrator.errors import NotAllowedError, NotFoundError
+from orchestrator.errors import NotAllowedError, NotFoundError, OperationError
+from orchestrator.web.actors import Actors, Unknown
 from orchestrator.web.problems import problem
 
 MAX_BODY_BYTES = 1 << 20
-_BEARER = "bearer "
 
 
 def read_token(file: Path) -> str:
@@ -37,6 +38,15 @@ def read_token(file: Path) -> str:
     return token
 
 
+def _actor(request: Request) -> str:
+    name: str = request.state.actor
+    return name
+
+
+ActorName = Annotated[str, Depends(_actor)]
+"""Who asks, as a route takes it: ``admin``, or the name of a token. A route that is free of tokens has none."""
+
+
 class Door:
     """Lets pass what may pass.
 
@@ -47,40 +57,44 @@ class Door:
     """
 
     def __init__(
-        self, app: ASGIApp, token: str, free: frozenset[str], limits: dict[tuple[str, str], int], free_below: str
+        self, app: ASGIApp, actors: Actors, free: frozenset[str], limits: dict[tuple[str, str], int], free_below: str
     ) -> None:
         self._app = app
-        self._token = token.encode()
+        self._actors = actors
         self._free = free
         self._free_below = free_below
         self._limits = limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Refuse, or hand on with a bounded body."""
+        """Refuse, or hand on with the actor's name and a bounded body."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         headers, path = Headers(scope=scope), str(scope["path"])
         limit = self._limits.get((scope["method"], path), MAX_BODY_BYTES)
-        is_free = path in self._free or path.startswith(self._free_below)
-        if not is_free and not self._is_admin(headers.get("authorization", "")):
-            answer = problem(
-                401,
-                "the token is not that of the fleet that is served here; name its home with --home",
-                NotAllowedError.exit_code,
-            )
-            answer.headers["WWW-Authenticate"] = "Bearer"
-            await answer(scope, receive, send)
-        elif _announced(headers) > limit:
-            await problem(413, _too_large(limit))(scope, receive, send)
-        else:
+        answer: ASGIApp | None = None
+        if path not in self._free and not path.startswith(self._free_below):
+            answer = await self._admit(scope, headers)
+        if answer is None and _announced(headers) > limit:
+            answer = problem(413, _too_large(limit))
+        if answer is None:
             await self._app(scope, _bounded(receive, limit), send)
+        else:
+            await answer(scope, receive, send)
 
-    def _is_admin(self, authorization: str) -> bool:
-        if not authorization.lower().startswith(_BEARER):
-            return False
-        given = authorization[len(_BEARER) :].strip().encode("latin-1", "replace")
-        return hmac.compare_digest(given, self._token)
+    async def _admit(self, scope: Scope, headers: Headers) -> ASGIApp | None:
+        """Write down who it is; a refusal for who has no name."""
+        client = scope.get("client")
+        try:
+            who = await self._actors.recognise(headers.get("authorization", ""), client[0] if client else "")
+        except OperationError as error:
+            return problem(500, str(error), error.exit_code)
+        if isinstance(who, Unknown):
+            answer = problem(who.status, who.detail)
+            answer.headers.update(who.headers)
+            return answer
+        scope.setdefault("state", {})["actor"] = who
+        return None
 
 
 def _announced(headers: Headers) -> int:

@@ -15,7 +15,7 @@ from protocol.errors import FlagshipError, ProtocolError
 log = structlog.get_logger(__name__)
 
 _STATUS = {1: 500, 2: 422, 3: 404, 4: 403, 5: 409, 6: 409, 7: 409, 8: 504, 9: 503}
-_EXIT_CODES = {400: 2, 401: 4, 403: 4, 404: 3, 409: 5, 413: 2, 415: 2, 422: 2, 503: 9, 504: 8}
+_EXIT_CODES = {400: 2, 401: 4, 403: 4, 404: 3, 409: 5, 413: 2, 415: 2, 422: 2, 429: 4, 503: 9, 504: 8}
 
 
 def problem(status: int, detail: str, exit_code: int | None = None) -> JSONResponse:

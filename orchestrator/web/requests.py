@@ -46,6 +46,12 @@ class CreateClaim(_Request):
     life_s: Annotated[float, Field(ge=1, le=10 * 365 * 86_400, allow_inf_nan=False)]
 
 
+class CreateToken(_Request):
+    """``POST tokens``."""
+
+    name: IdText
+
+
 class CreateGroup(_Request):
     """``POST groups``."""
 

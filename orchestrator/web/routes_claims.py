@@ -10,6 +10,7 @@ from orchestrator.fleet import admission, claims
 from orchestrator.fleet.claims import ClaimPlan
 from orchestrator.storage import claims as rows
 from orchestrator.storage.claims import Enrolment, Expected
+from orchestrator.web.auth import ActorName
 from orchestrator.web.pages import Cursor, Limit, Page, page
 from orchestrator.web.requests import CreateClaim, Order
 from orchestrator.web.services import Services
@@ -27,7 +28,7 @@ def claim_routes(services: Services) -> APIRouter:
     router = APIRouter(tags=["enrolment"])
 
     @router.post("/claims", status_code=201)
-    async def create_claim(body: CreateClaim) -> dict[str, Any]:
+    async def create_claim(body: CreateClaim, actor: ActorName) -> dict[str, Any]:
         """Make a claim; the answer is what goes into its folder."""
         expected = [Expected(claim=body.name, **one.model_dump()) for one in body.devices]
         plan = ClaimPlan(
@@ -40,7 +41,7 @@ def claim_routes(services: Services) -> APIRouter:
             per_minute=body.per_minute,
             life=timedelta(seconds=body.life_s),
         )
-        made = await claims.create(services.db, services.home, services.settings, services.clock, plan)
+        made = await claims.create(services.db, services.home, services.settings, services.clock, plan, actor=actor)
         return {
             "folder": made.folder.model_dump(mode="json"),
             "certificate": made.certificate,
@@ -57,9 +58,9 @@ def claim_routes(services: Services) -> APIRouter:
         return page(shown, limit, "name")
 
     @router.post("/claims/{name}/revoke")
-    async def revoke_claim(name: ClaimText) -> dict[str, Any]:
+    async def revoke_claim(name: ClaimText, actor: ActorName) -> dict[str, Any]:
         """No request under it is answered any more."""
-        await claims.revoke(services.db, services.clock, name)
+        await claims.revoke(services.db, services.clock, name, actor=actor)
         return {"name": name, "state": rows.REVOKED}
 
     @router.get("/enrolments")
@@ -70,16 +71,17 @@ def claim_routes(services: Services) -> APIRouter:
         return page([_view(item) for item in found], limit, "id")
 
     @router.post("/enrolments/{request}/approve")
-    async def approve(request: RequestId) -> dict[str, Any]:
+    async def approve(request: RequestId, actor: ActorName) -> dict[str, Any]:
         """Admit the device; it gets its certificate when it asks again."""
-        item = await admission.approve(services.admission, services.db, request)
+        item = await admission.approve(services.admission, services.db, request, actor=actor)
         services.delivery.wake()
         return _view(item)
 
     @router.post("/enrolments/{request}/reject")
-    async def reject(request: RequestId, body: Order) -> dict[str, Any]:
+    async def reject(request: RequestId, body: Order, actor: ActorName) -> dict[str, Any]:
         """Refuse the device."""
-        return _view(await admission.reject(services.db, services.clock, request, body.reason))
+        item = await admission.reject(services.db, services.clock, request, body.reason, actor=actor)
+        return _view(item)
 
     return router
 

@@ -1,5 +1,6 @@
 """Devices: enrol, list, show, revoke, retire."""
 
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter
@@ -10,6 +11,7 @@ from orchestrator.fleet import closing, enrolment
 from orchestrator.fleet.explaining import Place, explain
 from orchestrator.storage import assignments, concerns, devices, groups, rollouts
 from orchestrator.storage.concerns import Concern
+from orchestrator.web.auth import ActorName
 from orchestrator.web.pages import Cursor, Limit, Page, page
 from orchestrator.web.requests import EnrolDevices, Order
 from orchestrator.web.routes_status import OptionalId
@@ -28,9 +30,11 @@ def device_routes(services: Services) -> APIRouter:
     router = APIRouter(prefix="/devices", tags=["devices"])
 
     @router.post("", status_code=201)
-    async def enrol_devices(body: EnrolDevices) -> EnrolmentAnswers:
+    async def enrol_devices(body: EnrolDevices, actor: ActorName) -> EnrolmentAnswers:
         """Admit devices: all of the requests or, if one is refused, none."""
-        answers = await enrolment.enrol(services.db, services.home, services.settings, services.clock, body.requests)
+        answers = await enrolment.enrol(
+            services.db, services.home, services.settings, services.clock, body.requests, actor=actor
+        )
         services.delivery.wake()
         return answers
 
@@ -76,19 +80,19 @@ def device_routes(services: Services) -> APIRouter:
         }
 
     @router.post("/{device}/revoke")
-    async def revoke_device(device: IdText, body: Order) -> dict[str, Any]:
+    async def revoke_device(device: IdText, body: Order, actor: ActorName) -> dict[str, Any]:
         """Trust a device no more: one operation, done again without harm. Says what the broker has yet to do."""
-        return await _close(services, device, closing.revoke, body.reason)
+        return await _close(services, device, partial(closing.revoke, actor=actor), body.reason)
 
     @router.post("/{device}/retire")
-    async def retire_device(device: IdText, body: Order) -> dict[str, Any]:
+    async def retire_device(device: IdText, body: Order, actor: ActorName) -> dict[str, Any]:
         """Let a device go in peace; its id may be enrolled again."""
-        return await _close(services, device, closing.retire, body.reason)
+        return await _close(services, device, partial(closing.retire, actor=actor), body.reason)
 
     @router.post("/{device}/clear-duplicate")
-    async def clear_duplicate(device: IdText, body: Order) -> dict[str, Any]:
+    async def clear_duplicate(device: IdText, body: Order, actor: ActorName) -> dict[str, Any]:
         """Offer updates again to a device that was found twice."""
-        found = await closing.clear_duplicate(services.db, services.clock, device, body.reason)
+        found = await closing.clear_duplicate(services.db, services.clock, device, body.reason, actor=actor)
         services.delivery.wake()
         return device_view(found)
 

@@ -6,6 +6,7 @@ from fastapi import APIRouter
 
 from orchestrator.rollouts import fleet_halt
 from orchestrator.storage import fleet_latch
+from orchestrator.web.auth import ActorName
 from orchestrator.web.requests import Order
 from orchestrator.web.services import Services
 from orchestrator.web.views import plain
@@ -30,7 +31,7 @@ def fleet_routes(services: Services) -> APIRouter:
         return plain({"halted": True, "at": latch.at, "by": latch.by, "reason": latch.reason})
 
     @router.post("/halt")
-    async def halt_all(body: Order) -> dict[str, Any]:
+    async def halt_all(body: Order, actor: ActorName) -> dict[str, Any]:
         """Hold every device that is not installing; answers when nothing is on its way any more.
 
         ``brokers_cut`` names those that did not answer in time and were cut off: what they had received, they have.
@@ -40,7 +41,7 @@ def fleet_routes(services: Services) -> APIRouter:
         async def barrier() -> None:
             cut.extend(await delivery.barrier())
 
-        held = await fleet_halt.halt_all(db, clock, body.reason, barrier=barrier)
+        held = await fleet_halt.halt_all(db, clock, body.reason, actor=actor, barrier=barrier)
         wake()
         latch = held.latch
         return plain(
@@ -55,9 +56,9 @@ def fleet_routes(services: Services) -> APIRouter:
         )
 
     @router.post("/lift")
-    async def lift(body: Order) -> dict[str, Any]:
+    async def lift(body: Order, actor: ActorName) -> dict[str, Any]:
         """Let every rollout go on that is not halted by itself."""
-        held = await fleet_halt.lift_halt(db, clock, body.reason)
+        held = await fleet_halt.lift_halt(db, clock, body.reason, actor=actor)
         wake()
         return {"halted": False, "rollouts": list(held.rollouts)}
 

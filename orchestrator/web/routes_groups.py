@@ -7,6 +7,7 @@ from fastapi import APIRouter
 from orchestrator.errors import NotFoundError
 from orchestrator.fleet import groups as operations
 from orchestrator.storage import groups
+from orchestrator.web.auth import ActorName
 from orchestrator.web.pages import Cursor, Limit, Page, page
 from orchestrator.web.requests import CreateGroup, GroupDevices
 from orchestrator.web.services import Services
@@ -25,9 +26,9 @@ def group_routes(services: Services) -> APIRouter:
             return {"name": group, "devices": await groups.members(conn, group)}
 
     @router.post("", status_code=201)
-    async def create_group(body: CreateGroup) -> dict[str, Any]:
+    async def create_group(body: CreateGroup, actor: ActorName) -> dict[str, Any]:
         """Create a group with its first members, or nothing."""
-        await operations.create(db, clock, body.name, body.devices)
+        await operations.create(db, clock, body.name, body.devices, actor=actor)
         return await shown(body.name)
 
     @router.get("")
@@ -44,27 +45,27 @@ def group_routes(services: Services) -> APIRouter:
         return await shown(group)
 
     @router.post("/{group}/devices")
-    async def add_devices(group: IdText, body: GroupDevices) -> dict[str, Any]:
+    async def add_devices(group: IdText, body: GroupDevices, actor: ActorName) -> dict[str, Any]:
         """Put devices in: all or none."""
-        await operations.add(db, group, body.devices)
+        await operations.add(db, clock, group, body.devices, actor=actor)
         return await shown(group)
 
     @router.post("/{group}/devices/remove")
-    async def remove_devices(group: IdText, body: GroupDevices) -> dict[str, Any]:
+    async def remove_devices(group: IdText, body: GroupDevices, actor: ActorName) -> dict[str, Any]:
         """Take devices out: all or none."""
-        await operations.remove(db, group, body.devices)
+        await operations.remove(db, clock, group, body.devices, actor=actor)
         return await shown(group)
 
     @router.put("/{group}/devices/{device}")
-    async def add_device(group: IdText, device: IdText) -> dict[str, Any]:
+    async def add_device(group: IdText, device: IdText, actor: ActorName) -> dict[str, Any]:
         """Put one device in."""
-        await operations.add(db, group, [device])
+        await operations.add(db, clock, group, [device], actor=actor)
         return await shown(group)
 
     @router.delete("/{group}/devices/{device}")
-    async def remove_device(group: IdText, device: IdText) -> dict[str, Any]:
+    async def remove_device(group: IdText, device: IdText, actor: ActorName) -> dict[str, Any]:
         """Take one device out."""
-        await operations.remove(db, group, [device])
+        await operations.remove(db, clock, group, [device], actor=actor)
         return await shown(group)
 
     return router

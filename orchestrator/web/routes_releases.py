@@ -17,6 +17,7 @@ from orchestrator.errors import ConflictError, NotFoundError, OperationError
 from orchestrator.storage import chunk_keeping, releases
 from orchestrator.storage.chunk_keeping import OnBroker
 from orchestrator.storage.releases import ReleaseRecord
+from orchestrator.web.auth import ActorName
 from orchestrator.web.pages import Cursor, Limit, Page, page
 from orchestrator.web.services import Services
 from protocol.clock import rfc3339
@@ -36,7 +37,7 @@ def release_routes(services: Services) -> APIRouter:
     one_at_a_time = asyncio.Lock()
 
     @router.post("", status_code=201)
-    async def publish_release(request: Request) -> dict[str, Any]:
+    async def publish_release(request: Request, actor: ActorName) -> dict[str, Any]:
         """Import the package in the body as a device would check it, then publish its chunks once and read them back.
 
         Done when one broker has all of it; ``behind`` says why others have not, and they are made right by themselves.
@@ -45,7 +46,7 @@ def release_routes(services: Services) -> APIRouter:
         if one_at_a_time.locked():
             raise ConflictError("a package is being taken in right now; publish this one when that is done")
         async with one_at_a_time, _upload(services.home.incoming, request) as package:
-            release = await services.import_package(package)
+            release = await services.import_package(package, actor)
         published = await services.delivery.publish_release(release)
         services.controller.wake()
         return {

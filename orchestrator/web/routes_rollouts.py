@@ -9,6 +9,7 @@ from fastapi import APIRouter
 from orchestrator.errors import NotFoundError
 from orchestrator.rollouts import operations
 from orchestrator.storage import rollouts
+from orchestrator.web.auth import ActorName
 from orchestrator.web.pages import Cursor, Limit, Page, page
 from orchestrator.web.requests import CreateRollout, OrderOffline, OrderRollout
 from orchestrator.web.services import Services
@@ -54,9 +55,9 @@ def rollout_routes(services: Services) -> APIRouter:
         delivery.wake()
 
     @router.post("", status_code=201)
-    async def create_rollout(body: CreateRollout) -> dict[str, Any]:
+    async def create_rollout(body: CreateRollout, actor: ActorName) -> dict[str, Any]:
         """Store a plan and choose its members; nothing is sent before it starts."""
-        made = await operations.create(db, clock, body.spec, rollout_id=body.id or "")
+        made = await operations.create(db, clock, body.spec, rollout_id=body.id or "", actor=actor)
         wake()
         return await shown(made.id)
 
@@ -73,9 +74,10 @@ def rollout_routes(services: Services) -> APIRouter:
         return await shown(rollout)
 
     @router.post("/{rollout}/offline")
-    async def order_offline(rollout: IdText, body: OrderOffline) -> dict[str, Any]:
+    async def order_offline(rollout: IdText, body: OrderOffline, actor: ActorName) -> dict[str, Any]:
         """Sign an announcement and offers for a medium; what is handed out here cannot be called back."""
-        made = await services.offline.order(rollout, body.devices, timedelta(seconds=body.life_s))
+        life = timedelta(seconds=body.life_s)
+        made = await services.offline.order(rollout, body.devices, life, actor=actor)
         wake()
         return {
             "rollout": made.rollout,
@@ -86,7 +88,7 @@ def rollout_routes(services: Services) -> APIRouter:
         }
 
     @router.post("/{rollout}/{verb}")
-    async def order(rollout: IdText, verb: Verb, body: OrderRollout) -> dict[str, Any]:
+    async def order(rollout: IdText, verb: Verb, body: OrderRollout, actor: ActorName) -> dict[str, Any]:
         """Carry out a verb; a halt and an abort answer when sends in flight have ended.
 
         ``brokers_cut`` names those that did not answer in time and were cut off: what they had received, they have.
@@ -95,6 +97,7 @@ def rollout_routes(services: Services) -> APIRouter:
             verb=verb,
             reason=body.reason or _UNSAID.get(verb, ""),
             version=body.version,
+            actor=actor,
             devices=frozenset(body.devices),
             classes=frozenset(body.classes),
         )

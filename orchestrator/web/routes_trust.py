@@ -4,6 +4,7 @@ from typing import Any
 
 from fastapi import APIRouter
 
+from orchestrator.web.auth import ActorName
 from orchestrator.web.requests import LeavingKeys, PublishTrust
 from orchestrator.web.services import Services
 
@@ -16,10 +17,10 @@ def trust_routes(services: Services) -> APIRouter:
     router = APIRouter(prefix="/trust", tags=["trust"])
 
     @router.post("")
-    async def publish_trust(body: PublishTrust) -> dict[str, Any]:
+    async def publish_trust(body: PublishTrust, actor: ActorName) -> dict[str, Any]:
         """Check metadata as a device would; keep it, tell devices, and sign anew what needs another director key."""
         files = {name: text.encode() for name, text in body.files.items()}
-        versions = await services.trust.take_in(files, stolen=body.stolen, check_only=body.check_only)
+        versions = await services.trust.take_in(files, stolen=body.stolen, check_only=body.check_only, actor=actor)
         return {"versions": versions, "kept": not body.check_only}
 
     @router.post("/leaving")

@@ -53,7 +53,9 @@ class Delivers(Wakes, Protocol):
 class TakesTrust(Protocol):
     """The part of ``orchestrator.releases.trust_updates`` that the API needs."""
 
-    async def take_in(self, files: Mapping[str, bytes], *, stolen: bool, check_only: bool) -> dict[str, int]:
+    async def take_in(
+        self, files: Mapping[str, bytes], *, stolen: bool, check_only: bool, actor: str
+    ) -> dict[str, int]:
         """Check metadata and put it into force; returns versions by role."""
         ...
 
@@ -75,8 +77,8 @@ class KeepsOut(Protocol):
         ...
 
 
-ImportPackage = Callable[[Path], Awaitable[str]]
-"""Check a package as a device would and take it in; returns the release's id, ``product/version``."""
+ImportPackage = Callable[[Path, str], Awaitable[str]]
+"""Check a package as a device would and take it in for an actor; returns the release's id, ``product/version``."""
 
 TellDropped = Callable[[str], Dropped | None]
 """What came in a device's name and was not taken in, if anything."""

@@ -136,4 +136,5 @@ def test_serve_takes_it_and_says_what_devices_get(run: Run, tmp_path: Path) -> N
     assert (home / "trust" / "2.targets.json").exists()
     assert run("trust", "publish")[0] == 0
     assert run("trust", "publish", file)[0] == 5
-    assert ApiClient(home).get("/events", limit=500)["items"][-1]["kind"] == "trust_updated"
+    last = ApiClient(home).get("/events", limit=500)["items"][-1]
+    assert (last["kind"], last["actor"]) == ("trust_updated", "admin")

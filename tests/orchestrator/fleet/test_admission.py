@@ -135,7 +135,7 @@ async def test_a_person_decides(desk: Desk) -> None:
     await desk.ask(claim_request(keys, nonce="m" * 32))
     await desk.ask(claim_request(rival))
     assert await desk.rows() == 2
-    await approve(desk.admission, desk.office.db, f"e-{keys.keyid[:12]}")
+    await approve(desk.admission, desk.office.db, f"e-{keys.keyid[:12]}", actor="anna")
     assert (await desk.ask(claim_request(keys))).status == "issued"
     refused = await desk.ask(claim_request(rival))
     assert (refused.status, refused.code) == ("refused", "rejected")
@@ -144,6 +144,20 @@ async def test_a_person_decides(desk: Desk) -> None:
             await approve(desk.admission, desk.office.db, f"e-{one.keyid[:12]}")
     with pytest.raises(NotFoundError, match="device pending"):
         await reject(desk.office.db, desk.office.clock, "e-000000000000", "")
+
+
+async def test_who_decided_stands_in_the_event(desk: Desk) -> None:
+    """Two people, one of whom admits and the other refuses."""
+    for serial, keys in (("SN-1", Keys()), ("SN-2", Keys())):
+        await desk.office.claim(serial, name=f"claim.{serial}", automatic=False)
+        await desk.ask(claim_request(keys, serial, claim=f"claim.{serial}"), f"claim.{serial}")
+    async with desk.office.db.read() as conn:
+        first, second = await claims.pending(conn)
+    await approve(desk.admission, desk.office.db, first.id, actor="anna")
+    await reject(desk.office.db, desk.office.clock, second.id, "not ours", actor="ben")
+    async with desk.office.db.read() as conn:
+        found = {event["kind"]: event["actor"] for event in await events.page(conn)}
+    assert (found["device_enrolled"], found["enrolment_rejected"]) == ("anna", "ben")
 
 
 async def test_requests_that_wait_are_bounded(desk: Desk) -> None:

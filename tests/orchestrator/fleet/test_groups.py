@@ -38,8 +38,8 @@ async def members(db: Database, name: str) -> list[str]:
 async def test_a_group_is_made_filled_and_emptied(db: Database) -> None:
     """Every verb answers with the members, in order; putting in who is in is nothing."""
     assert await groups.create(db, ManualClock(NOW), "canary", ["d2"]) == ["d2"]
-    assert await groups.add(db, "canary", ["d3", "d1", "d2"]) == ["d1", "d2", "d3"]
-    assert await groups.remove(db, "canary", ["d1", "d3"]) == ["d2"]
+    assert await groups.add(db, ManualClock(NOW), "canary", ["d3", "d1", "d2"]) == ["d1", "d2", "d3"]
+    assert await groups.remove(db, ManualClock(NOW), "canary", ["d1", "d3"]) == ["d2"]
     assert await members(db, "canary") == ["d2"]
     assert await groups.create(db, ManualClock(NOW), "empty", []) == []
 
@@ -51,12 +51,12 @@ async def test_one_unknown_device_spoils_the_whole_change(db: Database) -> None:
         await groups.create(db, ManualClock(NOW), "canary", ["d1", "d9", "d8", "d7", "d99"])
     assert await members(db, "canary") == []
     with pytest.raises(NotFoundError, match="group canary: there is none"):
-        await groups.add(db, "canary", ["d1"])
+        await groups.add(db, ManualClock(NOW), "canary", ["d1"])
     await groups.create(db, ManualClock(NOW), "canary", ["d1", "d2"])
     with pytest.raises(NotFoundError, match="devices d9: not enrolled"):
-        await groups.add(db, "canary", ["d3", "d9"])
+        await groups.add(db, ManualClock(NOW), "canary", ["d3", "d9"])
     with pytest.raises(NotFoundError, match="device d3 is not in it; nothing was changed"):
-        await groups.remove(db, "canary", ["d1", "d3"])
+        await groups.remove(db, ManualClock(NOW), "canary", ["d1", "d3"])
     assert await members(db, "canary") == ["d1", "d2"]
 
 
@@ -70,6 +70,9 @@ async def test_a_name_is_taken_once(db: Database) -> None:
 
 async def test_a_group_that_is_not_there(db: Database) -> None:
     """The sentence says where to look."""
-    for change in (groups.add(db, "night", ["d1"]), groups.remove(db, "night", ["d1"])):
+    for change in (
+        groups.add(db, ManualClock(NOW), "night", ["d1"]),
+        groups.remove(db, ManualClock(NOW), "night", ["d1"]),
+    ):
         with pytest.raises(NotFoundError, match="group night: there is none; see 'flagship group list'"):
             await change

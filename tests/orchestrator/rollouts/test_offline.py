@@ -96,14 +96,14 @@ async def test_a_medium_carries_an_announcement_and_an_offer_for_each(desk: Desk
 async def test_it_counts_as_an_offer_and_is_written_down(desk: Desk) -> None:
     """The devices are offered, their outcome will be taken in, and the record says who may act unasked and how long."""
     rollout = await desk.run("d1", "d2")
-    made = await desk.desk.order(rollout, ["d1"], MONTH)
+    made = await desk.desk.order(rollout, ["d1"], MONTH, actor="anna")
     await desk.yard.check_counts()
     async with desk.yard.db.read() as conn:
         rows = await assignments.get_many(conn, [(rollout, "d1"), (rollout, "d2")])
         happened = [event for event in await events.page(conn) if event["kind"] == "rollout_offline"]
     assert (rows[rollout, "d1"].state, rows[rollout, "d1"].grant) == ("offered", "download")
     assert rows[rollout, "d2"].offered_at is None
-    assert len(happened) == 1 and happened[0]["actor"] == "operator"
+    assert len(happened) == 1 and happened[0]["actor"] == "anna"
     assert happened[0]["data"] == {"devices": ["d1"], "until": made.until.strftime("%Y-%m-%dT%H:%M:%SZ")}
     assert "does not reach them" in happened[0]["text"]
     await desk.yard.report(rollout, "d1", State.SUCCEEDED)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sqlalchemy import select
 
-from orchestrator.storage import brokers, devices, dirty, published
+from orchestrator.storage import brokers, devices, dirty, published, tokens
 from orchestrator.storage.database import Database
 from orchestrator.storage.tables import settings
 from orchestrator.storage.upgrade import FIRST_BROKER, SCHEMA
@@ -38,6 +38,7 @@ async def test_schema_1_keeps_its_marks_and_topics(tmp_path: Path) -> None:
                 assert held is not None and (held.epoch, held.seq, held.payload, held.since) == (1, 7, b"signed", None)
                 assert await published.last_serial(conn, "edge") == 1
                 assert await devices.get(conn, "dev1") is not None
+                assert await tokens.page(conn) == []  # a table that it did not have
                 assert await conn.scalar(select(settings.c.value).where(settings.c.key == "schema")) == str(SCHEMA)
         finally:
             await db.close()

@@ -43,6 +43,8 @@ class Seen:
     behind: dict[str, str] = field(default_factory=dict)
     packages: list[bytes] = field(default_factory=list)
     trust: list[tuple[dict[str, bytes], bool, bool]] = field(default_factory=list)
+    importers: list[str] = field(default_factory=list)
+    ceremonies: list[str] = field(default_factory=list)
     paths: list[Path] = field(default_factory=list)
     published: list[str] = field(default_factory=list)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
@@ -81,8 +83,11 @@ class Seen:
         """One broker, as it is set."""
         return [Standing("main", self.connected, 3, ["gateway/1.1.0"], "")]
 
-    async def take_in(self, files: Mapping[str, bytes], *, stolen: bool, check_only: bool) -> dict[str, int]:
+    async def take_in(
+        self, files: Mapping[str, bytes], *, stolen: bool, check_only: bool, actor: str
+    ) -> dict[str, int]:
         """Remember."""
+        self.ceremonies.append(actor)
         self.trust.append((dict(files), stolen, check_only))
         return {"root": 2}
 
@@ -90,9 +95,10 @@ class Seen:
         """Every key is in use."""
         raise ConflictError(f"director key {min(keyids)[:12]}: 1 announcements and 2 offers under it have not expired")
 
-    async def import_package(self, path: Path) -> str:
+    async def import_package(self, path: Path, actor: str) -> str:
         """Remember the bytes and store a release."""
         self.paths.append(path)
+        self.importers.append(actor)
         self.packages.append(await asyncio.to_thread(path.read_bytes))
         await asyncio.wait_for(self.gate.wait(), 10)
         if self.error:
@@ -114,6 +120,12 @@ class Api:
     def db(self) -> Database:
         """The database."""
         return self.services.db
+
+    async def make_token(self, name: str) -> dict[str, str]:
+        """Make a token; returns the header that it is sent in."""
+        answer = await self.http.post("/api/v1/tokens", json={"name": name})
+        assert answer.status_code == 201, answer.text
+        return {"Authorization": f"Bearer {answer.json()['token']}"}
 
 
 @pytest.fixture(scope="session")

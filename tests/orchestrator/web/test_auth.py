@@ -1,13 +1,15 @@
-"""Nobody without the token passes the door, and nothing larger than its bound."""
+"""Nobody without a token passes the door, and nothing larger than its bound."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from orchestrator.errors import NotAllowedError, NotFoundError
 from orchestrator.web.auth import MAX_BODY_BYTES, read_token
+from orchestrator.web.failure_limit import MAX_FAILURES
 from tests.orchestrator.web.conftest import MAX_PACKAGE_BYTES, Api
 
 ROUTES = [
@@ -16,6 +18,8 @@ ROUTES = [
     ("PUT", "/api/v1/groups/g/devices/d"), ("DELETE", "/api/v1/groups/g/devices/d"),
     ("POST", "/api/v1/releases"), ("GET", "/api/v1/releases"), ("GET", "/api/v1/releases/p/1"),
     ("POST", "/api/v1/rollouts"), ("GET", "/api/v1/rollouts"), ("POST", "/api/v1/rollouts/r-1/halt"),
+    ("POST", "/api/v1/devices/d/revoke"), ("POST", "/api/v1/claims"), ("POST", "/api/v1/trust"),
+    ("GET", "/api/v1/tokens"), ("POST", "/api/v1/tokens"), ("POST", "/api/v1/tokens/anna/revoke"),
     ("GET", "/api/v1/openapi.json"), ("GET", "/api/v1/nothing"),
     ("GET", "/"), ("GET", "//api/v1/status"), ("GET", "/healthz/"),
 ]  # fmt: skip
@@ -28,6 +32,54 @@ async def test_every_route_asks_for_the_token(api: Api, method: str, path: str) 
     assert answer.status_code == 401
     assert answer.headers["www-authenticate"] == "Bearer"
     assert answer.json()["exit_code"] == 4
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+async def test_every_route_knows_tokens(api: Api, method: str, path: str) -> None:
+    """One that is wrong or was revoked opens none; one with a name opens what the admin's does, but for tokens.
+
+    Nor does a token open anything from where it does not belong.
+    """
+    anna, ben = await api.make_token("anna"), await api.make_token("ben")
+    assert (await api.http.post("/api/v1/tokens/ben/revoke")).status_code == 200
+    for headers in (ben, {"Authorization": "Bearer flt_wrong"}):
+        refused = await api.http.request(method, path, headers=headers)
+        assert (refused.status_code, refused.json()["exit_code"]) == (401, 4)
+        assert refused.headers["www-authenticate"] == "Bearer"
+    secret = anna["Authorization"].removeprefix("Bearer ")
+    url = f"{path}?token={secret}&access_token={secret}"
+    misplaced = await api.http.request(method, url, headers={"Authorization": "", "Cookie": f"token={secret}"})
+    assert misplaced.status_code == 401
+    words: dict[str, Any] = {"json": {"name": "carl"}} if path == "/api/v1/tokens" and method == "POST" else {}
+    for_admin = method == "POST" and path.startswith("/api/v1/tokens")
+    named = await api.http.request(method, path, headers=anna, **words)
+    assert (named.status_code == 403) if for_admin else (named.status_code not in {401, 403, 429})
+    admin = await api.http.request(method, path, **words)
+    assert admin.status_code not in {401, 403, 429}
+
+
+async def test_guessers_are_told_to_wait(api: Api) -> None:
+    """By an address; the sentence and the header say how long, and the exit code is that of a refused token."""
+    for number in range(MAX_FAILURES):
+        guess = await api.http.get("/api/v1/status", headers={"Authorization": f"Bearer guess-{number}"})
+        assert guess.status_code == 401
+    late = await api.http.get("/api/v1/status", headers={"Authorization": "Bearer another"})
+    assert (late.status_code, late.json()["exit_code"], late.headers["retry-after"]) == (429, 4, "60")
+    assert "try again in 60 s" in late.json()["detail"]
+    transport = httpx.ASGITransport(api.app, client=("192.0.2.7", 1))  # type: ignore[arg-type]
+    async with httpx.AsyncClient(transport=transport, base_url="http://flagship") as elsewhere:
+        answer = await elsewhere.get("/api/v1/status", headers={"Authorization": "Bearer another"})
+    assert answer.status_code == 401
+
+
+async def test_a_database_that_does_not_answer_lets_nobody_in(api: Api) -> None:
+    """One sentence instead of an open door; the home's token needs no database."""
+    async with api.db.begin() as conn:
+        await conn.exec_driver_sql("DROP TABLE tokens")
+    answer = await api.http.get("/api/v1/groups", headers={"Authorization": "Bearer flt_any"})
+    assert (answer.status_code, answer.json()["exit_code"]) == (500, 1)
+    assert "flt_any" not in answer.text
+    assert (await api.http.get("/api/v1/groups")).status_code == 200
 
 
 @pytest.mark.parametrize("words", ["Bearer", "Bearer ", "Bearer x", "Basic {}", "{}", "Bearer {}x", "Bearer \xff"])
