@@ -40,6 +40,8 @@ def announcement_draft(
     if fleet_halted and action is Action.INSTALL:
         action = Action.HOLD
     policy = rollout.spec.policy
+    if rollout.spec.emergency:  # what the device and the release themselves demand still holds
+        policy = policy.model_copy(update={"windows": None})
     return {
         "rollout": rollout.id,
         "release": release,

@@ -1,32 +1,55 @@
 """Why a device is where it is, in sentences, from what is stored. Pure: the caller brings the rows and the time."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any
 
-from orchestrator.model.assignment import OFFERED, PENDING, Assignment
+from orchestrator.model.assignment import (
+    BY_PREEMPTION,
+    BY_RETRY,
+    BY_ROLLOUT,
+    BY_SCOPE,
+    BY_SITE,
+    OFFERED,
+    PENDING,
+    Assignment,
+)
 from orchestrator.model.device import Device, DeviceState, Dropped
-from orchestrator.model.rollout import BEGUN, Rollout, RolloutState, Stage
+from orchestrator.model.rollout import BEGUN, Rollout, RolloutState, Stage, StageState
 from protocol.clock import rfc3339
+from protocol.directives import SUPERSEDED
 from protocol.states import State
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """One rollout as it concerns a device: ``assignment`` is None where the device takes no part."""
+    """One rollout as it concerns a device.
+
+    Attributes:
+        assignment: None where the device takes no part; ``why_not`` says why.
+        rules: By position of a stage, what its success rule says now; of stages that have begun.
+    """
 
     rollout: Rollout
     stages: Sequence[Stage]
     assignment: Assignment | None
+    why_not: str = ""
+    rules: Mapping[int, str] = field(default_factory=dict)
 
 
-def explain(device: Device, places: Sequence[Place], dropped: Dropped | None = None) -> list[str]:
+def explain(
+    device: Device, places: Sequence[Place], dropped: Dropped | None = None, *, fleet_halt: str = ""
+) -> list[str]:
     """Sentences, the most general first: what the device is, what it refuses, where it stands in each rollout.
 
     Args:
         dropped: What came in its name and was not taken in.
+        fleet_halt: By whom and why the whole fleet is halted; "" where it is not.
     """
     lines = [*_about(device), *_refusals(device), *(_dropped(dropped) if dropped else ())]
+    if fleet_halt:
+        lines.append(f"The whole fleet is halted {fleet_halt}: nothing is offered or granted to any device.")
     return [*lines, *(line for place in places for line in _place(place))]
 
 
@@ -81,41 +104,98 @@ def _place(place: Place) -> Iterator[str]:
     rollout, row = place.rollout, place.assignment
     name = f"Rollout {rollout.id} of {rollout.release} ({rollout.state})"
     if row is None:
-        yield f"{name}: it is no member; the rollout's selector or group did not name it when it was started."
+        yield f"{name}: it is no member: {place.why_not or 'it was not chosen when the rollout was started'}."
         return
-    stage = place.stages[row.stage] if row.stage < len(place.stages) else None
-    yield f"{name}: {_where(row, rollout, stage)}."
+    yield f"{name}: {_where(row, place)}."
+    if row.attempt > 1 or row.retried:
+        tries = ", ".join(f"{times} after {kind}" for kind, times in sorted(row.retried.items()))
+        yield f"{name}: this is attempt {row.attempt}{f'; it was tried again by itself: {tries}' if tries else ''}."
     for reason in row.reasons:
-        yield f"{name}: not ready: {_reason(reason)}."
+        yield f"{name}: not ready: {_reason(reason, row.updated_at)}."
+    if row.state in (State.ROLLED_BACK, State.INCONSISTENT):
+        yield (
+            f"{name}: quarantined since {_at(row.updated_at)}: it is not offered {rollout.release} again unless "
+            f"'flagship rollout retry {rollout.id} --device {row.device}' is said."
+        )
 
 
-def _where(row: Assignment, rollout: Rollout, stage: Stage | None) -> str:
+def _where(row: Assignment, place: Place) -> str:
+    rollout, stage = place.rollout, _stage_of(place, row.stage)
     named = f"stage {stage.name}" if stage else "its stage"
     since = f" since {rfc3339(row.updated_at)}" if row.updated_at else ""
     code = f" with {row.code}" if row.code else ""
     detail = f": {row.detail}" if row.detail else ""
+    if row.verdict:
+        at_it = f"in {named}, {row.state} since {_at(row.work_since)}"
+        return f"{at_it}; it counts as {row.verdict} until it says what became of it"
+    if not row.settled:
+        return f"{row.state}{code}{since}{detail}; whether it is tried again is being judged"
     if row.is_terminal:
         return f"{row.state}{code}{since}{detail}"
     if row.state == PENDING:
-        return _why_not_offered(row, rollout, stage, named)
+        return _why_not_offered(row, place, stage, named)
     if row.state == OFFERED:
-        return f"in {named}, offered at {rfc3339(row.offered_at) if row.offered_at else '-'}, and has not answered yet"
+        return f"in {named}, offered at {_at(row.offered_at)}, and has not answered yet{_held(rollout)}"
+    if row.held_by.startswith(BY_SCOPE):
+        scope = row.held_by.removeprefix(BY_SCOPE)
+        return f"in {named}, fetched and ready to install, and waits: as many devices of {scope} as may are unavailable"
+    if row.held_by == BY_PREEMPTION or row.close_reason.startswith(SUPERSEDED):
+        return f"in {named}, {row.state}{since}, {row.close_reason}; it has not given it up yet"
+    if row.asking:
+        return f"in {named}, {row.state}, asks for the grant to install{_held(rollout)}"
+    if row.grant == "activate" and not row.is_changing:
+        return f"in {named}, {row.state}, may install since it was granted; the grant ends at {_at(row.grant_until)}"
     so_far = f", {row.percent:.0f} % have come" if row.state == State.DOWNLOADING else ""
     return f"in {named}, {row.state}{since}{so_far}{code}{detail}{_held(rollout)}"
 
 
-def _why_not_offered(row: Assignment, rollout: Rollout, stage: Stage | None, named: str) -> str:
+def _stage_of(place: Place, position: int) -> Stage | None:
+    return next((stage for stage in place.stages if stage.position == position), None)
+
+
+def _why_not_offered(row: Assignment, place: Place, stage: Stage | None, named: str) -> str:
+    rollout = place.rollout
     if rollout.state is RolloutState.SCHEDULED:
-        return f"in {named}, waits for the scheduled start"
+        at = f" at {rfc3339(rollout.spec.start_at)}" if rollout.spec.start_at else ""
+        return f"in {named}, waits for the scheduled start{at}"
     if rollout.state is not RolloutState.RUNNING:
         return f"in {named}, not offered{_held(rollout)}"
+    if row.held_by == BY_RETRY:
+        what = f"{row.code} {row.detail}".strip() if row.code else row.detail
+        return f"in {named}, failed ({what or row.close_reason}) and will be offered again at {_at(row.not_before)}"
     if stage is not None and stage.state not in BEGUN:
-        return f"waits for {named}, which opens when the stages before it have passed"
+        return f"waits for {named}, which waits for {_under_way(place)}"
+    if row.held_by.startswith(BY_ROLLOUT):
+        other = row.held_by.removeprefix(BY_ROLLOUT)
+        return f"in {named}, ready, and waits until rollout {other} is done with it"
+    if row.held_by == BY_SITE:
+        at = _at(row.not_before)
+        return f"in {named}, ready; the bytes of its site {row.site or '(none)'} are spent for this hour, until {at}"
     if row.ready:
         return f"in {named}, ready, and waits for its turn by the rollout's pace"
     if row.reasons:
         return f"in {named}, which is open, and is not ready"
     return f"in {named}, which is open, and has not said yet that it is ready"
+
+
+def _under_way(place: Place) -> str:
+    """What the stage before the next one waits for."""
+    for stage in place.stages:
+        if stage.state is StageState.PASSED:
+            continue
+        rule = place.rules.get(stage.position, "")
+        match stage.state:
+            case StageState.AWAITING_APPROVAL:
+                return f"stage {stage.name}: it met its rule, and a person opens the next one"
+            case StageState.SOAKING:
+                return f"stage {stage.name}, which soaks since {_at(stage.soaking_since)} ({rule})"
+            case _:
+                return rule or f"stage {stage.name}"
+    return "the stages before it"
+
+
+def _at(at: datetime | None) -> str:
+    return rfc3339(at) if at else "-"
 
 
 def _held(rollout: Rollout) -> str:
@@ -130,7 +210,10 @@ def _held(rollout: Rollout) -> str:
             return ""
 
 
-def _reason(reason: Mapping[str, Any]) -> str:
+def _reason(reason: Mapping[str, Any], said_at: datetime | None) -> str:
     detail = f": {reason['detail']}" if reason.get("detail") else ""
-    again = f"; it asks again in {reason['retry_after_s']:.0f} s" if reason.get("retry_after_s") else ""
-    return f"{reason['gate']} ({reason['code']}){detail}{again}"
+    wait_s = float(reason.get("retry_after_s") or 0)
+    if not wait_s:
+        return f"{reason['gate']} ({reason['code']}){detail}"
+    again = f"at {rfc3339(said_at + timedelta(seconds=wait_s))}" if said_at else f"in {wait_s:.0f} s"
+    return f"{reason['gate']} ({reason['code']}){detail}; it will ask again {again}"

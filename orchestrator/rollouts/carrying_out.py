@@ -16,6 +16,7 @@ from orchestrator.model.rollout import Rollout, RolloutState
 from orchestrator.rollouts import steps
 from orchestrator.rollouts.engine import OFFER_BATCH, Decisions
 from protocol.states import State
+from protocol.versions import compare
 
 Change = tuple[Assignment, Assignment]
 """(before, after)."""
@@ -256,7 +257,9 @@ class _Work:
         return mine > theirs or (mine == theirs and other.rollout.state is RolloutState.HALTED)
 
     def _preempted(self, other: Elsewhere) -> Assignment:
-        for_good = other.component == self.terms.component
+        # What comes back afterwards must be news to the device then: not older than what replaces it.
+        same = other.component == self.terms.component
+        for_good = same and compare(self.terms.version, other.version) >= 0
         return steps.preempt(other.row, self.decisions.rollout.id, self.now, for_good=for_good)
 
     async def _site_rooms(self, found: Sequence[Assignment]) -> "_Sites":

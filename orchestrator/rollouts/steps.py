@@ -18,6 +18,7 @@ from orchestrator.model.assignment import (
 )
 from orchestrator.model.failure import TIMED_OUT, FailureClass, cause_of, classes_of
 from orchestrator.model.plan import Retry, RolloutSpec
+from protocol.directives import superseded_by
 from protocol.states import State
 
 LOOK_AGAIN = timedelta(minutes=10)
@@ -144,10 +145,8 @@ def preempt(row: Assignment, by: str, now: datetime, *, for_good: bool) -> Assig
     held = "" if for_good else BY_PREEMPTION
     if row.state == OFFERED:  # nobody may ever have heard of it: it need not say that it gave up
         over = moved(row, now, state=State.SUPERSEDED.value, settled=for_good, held_by=held)
-        return replace(over, **_closed(f"superseded by rollout {by}"))
-    return replace(
-        row, updated_at=now, asking=False, held_by=held, not_before=None, **_closed(f"superseded by rollout {by}")
-    )
+        return replace(over, **_closed(superseded_by(by)))
+    return replace(row, updated_at=now, asking=False, held_by=held, not_before=None, **_closed(superseded_by(by)))
 
 
 def _closed(reason: str) -> dict[str, Any]:

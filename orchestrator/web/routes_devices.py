@@ -9,7 +9,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from orchestrator.errors import NotFoundError, UsageError
 from orchestrator.fleet import closing, enrolment
 from orchestrator.fleet.explaining import Place, explain
-from orchestrator.storage import assignments, concerns, devices, groups, rollouts
+from orchestrator.rollouts.engine import figures_of
+from orchestrator.rollouts.fact_loading import load_facts
+from orchestrator.storage import assignments, concerns, devices, fleet_latch, groups
 from orchestrator.storage.concerns import Concern
 from orchestrator.web.auth import ActorName
 from orchestrator.web.pages import Cursor, Limit, Page, page
@@ -17,6 +19,7 @@ from orchestrator.web.requests import EnrolDevices, Order
 from orchestrator.web.routes_status import OptionalId
 from orchestrator.web.services import Services
 from orchestrator.web.views import device_view, update_view
+from protocol.clock import rfc3339
 from protocol.enrolment import EnrolmentAnswers
 from protocol.identifiers import IdText
 
@@ -73,9 +76,11 @@ def device_routes(services: Services) -> APIRouter:
             if found is None:
                 raise NotFoundError(f"device {device}: not enrolled here")
             places = await _places(conn, device, rollout)
+            latch = await fleet_latch.get(conn)
+        halt = f"since {rfc3339(latch.at)} by {latch.by} ({latch.reason})" if latch else ""
         return {
             "device": device,
-            "sentences": explain(found, places, services.dropped(device)),
+            "sentences": explain(found, places, services.dropped(device), fleet_halt=halt),
             "refusals": found.refusals,
         }
 
@@ -106,11 +111,12 @@ async def _places(conn: AsyncConnection, device: str, rollout: str) -> list[Plac
         by_rollout = {rollout: found} if (found := await assignments.get(conn, rollout, device)) else {}
     places = []
     for name in [rollout] if rollout else by_rollout:
-        known = await rollouts.get(conn, name)
-        if known is None:
+        facts = await load_facts(conn, name)
+        if facts is None:
             raise NotFoundError(f"rollout {name}: there is none of that name; 'flagship rollout list' names them")
-        stages = await rollouts.load_stages(conn, name)
-        places.append(Place(rollout=known, stages=stages, assignment=by_rollout.get(name)))
+        rules = {position: figure.text for position, figure in figures_of(facts) if figure.rule == "success"}
+        place = Place(rollout=facts.rollout, stages=facts.stages, assignment=by_rollout.get(name), rules=rules)
+        places.append(place)
     return places
 
 

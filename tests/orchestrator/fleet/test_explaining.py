@@ -38,11 +38,67 @@ def said(found: Place, device: Device = DEVICE) -> str:
 @pytest.mark.parametrize(
     ("state", "stage", "changes", "words"),
     [
-        (RolloutState.RUNNING, StageState.PENDING, {}, "waits for stage canary, which opens when the stages before"),
+        (RolloutState.RUNNING, StageState.PENDING, {}, "waits for stage canary, which waits for stage canary"),
         (RolloutState.RUNNING, StageState.OPEN, {}, "has not said yet that it is ready"),
         (RolloutState.RUNNING, StageState.OPEN, {"ready": True}, "waits for its turn by the rollout's pace"),
         (RolloutState.RUNNING, StageState.OPEN, {"reasons": [LOW]}, "not ready: power (battery_low): battery at 31 %"),
-        (RolloutState.RUNNING, StageState.OPEN, {"reasons": [LOW]}, "asks again in 60 s"),
+        (RolloutState.RUNNING, StageState.OPEN, {"reasons": [LOW]}, "it will ask again in 60 s"),
+        (
+            RolloutState.RUNNING,
+            StageState.OPEN,
+            {"reasons": [LOW], "updated_at": NOON},
+            "ask again at 2026-11-25T12:01",
+        ),
+        (RolloutState.RUNNING, StageState.OPEN, {"ready": True, "held_by": "rollout:r-9"}, "until rollout r-9 is done"),
+        (
+            RolloutState.RUNNING,
+            StageState.OPEN,
+            {"ready": True, "held_by": "site", "site": "lab", "not_before": NOON},
+            "the bytes of its site lab are spent for this hour, until 2026-11-25T12:00:00Z",
+        ),
+        (
+            RolloutState.RUNNING,
+            StageState.OPEN,
+            {"ready": True, "held_by": "retry", "code": "E_SLOW", "not_before": NOON, "retried": {"download": 2}},
+            "failed (E_SLOW) and will be offered again at 2026-11-25T12:00:00Z",
+        ),
+        (
+            RolloutState.RUNNING,
+            StageState.OPEN,
+            {"ready": True, "held_by": "retry", "attempt": 2, "retried": {"download": 2}},
+            "this is attempt 2; it was tried again by itself: 2 after download",
+        ),
+        (
+            RolloutState.RUNNING,
+            StageState.OPEN,
+            {"state": "fetched", "asking": True, "held_by": "scope:site=lab"},
+            "as many devices of site=lab as may are unavailable",
+        ),
+        (
+            RolloutState.RUNNING,
+            StageState.OPEN,
+            {"state": "verifying", "verdict": "silent_after_activation", "work_since": NOON},
+            "verifying since 2026-11-25T12:00:00Z; it counts as silent_after_activation until it says",
+        ),
+        (
+            RolloutState.RUNNING,
+            StageState.OPEN,
+            {"state": "rolled_back", "code": "E_HEALTH", "updated_at": NOON},
+            "quarantined since 2026-11-25T12:00:00Z: it is not offered gateway/1.1.0 again unless",
+        ),
+        (RolloutState.RUNNING, StageState.OPEN, {"state": "failed", "settled": False}, "tried again is being judged"),
+        (
+            RolloutState.RUNNING,
+            StageState.OPEN,
+            {"state": "fetched", "grant": "activate", "grant_until": NOON},
+            "may install since it was granted; the grant ends at 2026-11-25T12:00:00Z",
+        ),
+        (
+            RolloutState.RUNNING,
+            StageState.OPEN,
+            {"state": "downloading", "close_reason": "superseded by rollout r-2"},
+            "superseded by rollout r-2; it has not given it up yet",
+        ),
         (RolloutState.SCHEDULED, StageState.PENDING, {}, "waits for the scheduled start"),
         (RolloutState.PAUSED, StageState.OPEN, {"ready": True}, "the rollout is paused"),
         (RolloutState.HALTED, StageState.OPEN, {"ready": True}, "the rollout is halted: 2 of 2 failed"),
@@ -111,3 +167,28 @@ def test_who_takes_no_part_is_told_so() -> None:
 def test_what_it_is(changes: dict[str, Any], words: str) -> None:
     """Identity, link, freshness and refusals come first, whatever the rollouts say."""
     assert words in " ".join(explain(replace(DEVICE, **changes), []))
+
+
+def test_a_later_stage_names_what_it_waits_for() -> None:
+    """The rule of the stage under way, with its figures; a soak and a person are named too."""
+    rollout = Rollout(id="r-1", release=SPEC.release, state=RolloutState.RUNNING, spec=SPEC, created_at=NOON)
+    words = "stage canary: 1 of 1 finished succeeded, expected 95% of at least 2"
+    for state, expected in (
+        (StageState.OPEN, f"waits for stage rest, which waits for {words}"),
+        (StageState.SOAKING, "stage canary, which soaks since 2026-11-25T12:00:00Z"),
+        (StageState.AWAITING_APPROVAL, "it met its rule, and a person opens the next one"),
+    ):
+        stages = [
+            Stage(rollout="r-1", position=0, name="canary", state=state, soaking_since=NOON),
+            Stage(rollout="r-1", position=1, name="rest"),
+        ]
+        found = Place(rollout=rollout, stages=stages, assignment=replace(ROW, stage=1), rules={0: words})
+        assert expected in said(found)
+
+
+def test_a_halted_fleet_is_said_first() -> None:
+    """Whatever the rollout's own state is."""
+    lines = explain(DEVICE, [], fleet_halt="since noon by ann (smoke)")
+    assert (
+        lines[-1] == "The whole fleet is halted since noon by ann (smoke): nothing is offered or granted to any device."
+    )
