@@ -38,7 +38,12 @@ class FleetStatus(_Status):
 
 
 class RuleFigure(BaseModel):
-    """One rule as it stands: what was counted, against what, with what limit."""
+    """One rule as it stands: what was counted, against what, with what limit.
+
+    Attributes:
+        low, high: Where the true share lies with 95 % confidence, by what was counted so far; absent for a count, and
+            while nothing was counted.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -49,6 +54,8 @@ class RuleFigure(BaseModel):
     limit: float
     met: bool
     text: str
+    low: float | None = None
+    high: float | None = None
 
 
 class BytesMoved(BaseModel):

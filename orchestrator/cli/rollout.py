@@ -29,6 +29,7 @@ rollout_verbs.add_to(app)
 rollout_offline.add_to(app)
 
 _COLUMNS = ("id", "release", "state", "reason", "created_at", "started_at", "ended_at")
+_RULES = ("stage", "rule", "counted", "95%_between", "limit", "of_at_least", "met", "text")
 EVERYONE = StageSpec(name="all", percent=100)
 
 
@@ -88,8 +89,26 @@ def list_rollouts(output: FormatOption = Format.TABLE, home: HomeOption = HERE) 
 
 @app.command()
 def show(rollout: RolloutArgument, output: FormatOption = Format.TABLE, home: HomeOption = HERE) -> None:
-    """Show one rollout's plan and where it stands."""
-    show_fields(ApiClient(home).get(f"/rollouts/{read_id(rollout, 'rollout id')}"), output)
+    """Show one rollout's plan, where it stands, and each rule with its figures."""
+    found = ApiClient(home).get(f"/rollouts/{read_id(rollout, 'rollout id')}")
+    if output is Format.JSON:
+        show_fields(found, output)
+        return
+    rules = found.pop("rules")
+    show_fields(found, output)
+    show_rows(_RULES, [_rule(rule) for rule in rules], output)
+
+
+def _rule(rule: dict[str, Any]) -> dict[str, Any]:
+    share = rule["limit"] <= 1 and not rule["rule"].endswith("_count")
+    between = f"{rule['low']:.1%} to {rule['high']:.1%}" if "low" in rule else ""
+    return {
+        **rule,
+        "counted": f"{rule['numerator']} of {rule['denominator']}",
+        "limit": f"{rule['limit']:g}" if not share else f"{rule['limit'] * 100:g}%",
+        "of_at_least": rule["sample"] if share else "",
+        "95%_between": between,
+    }
 
 
 @app.command()

@@ -5,6 +5,7 @@ cancelled proves nothing. Minimum samples are capped to what the stage can still
 judged after two. What a person has seen when resuming from a halt counts no more.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -14,6 +15,7 @@ from orchestrator.model.plan import HaltRule, RolloutSpec, StageSpec
 from protocol.states import FINISHED, OUTCOMES, State
 from protocol.status_messages import RuleFigure
 
+_Z = 1.959964
 _SUCCEEDED = f"state:{State.SUCCEEDED}"
 _DECLINED = f"state:{State.DECLINED}"
 _OVER = [f"state:{state}" for state in OUTCOMES - FINISHED] + [f"state:{EXCLUDED}"]
@@ -132,6 +134,7 @@ def success_rule(counts: StageCounts, spec: RolloutSpec, stage: StageSpec | None
         sample=sample,
         limit=limit,
         met=met,
+        **_interval(counts.succeeded, counts.finished),
         text=f"stage {counts.name}: {counts.succeeded} of {counts.finished} finished succeeded, "
         f"expected {_percent(limit)} of at least {sample}",
     )
@@ -186,6 +189,7 @@ def _share(
         sample=sample,
         limit=limit,
         met=met,
+        **_interval(failed, of),
         text=f"{_where(counts)}: {failed} of {of} finished {_words(classes)}, "
         f"halts at {_percent(limit)} of at least {sample}",
     )
@@ -202,6 +206,17 @@ def _count(counts: StageCounts, classes: frozenset[FailureClass], limit: int, ru
         met=failed >= limit,
         text=f"{_where(counts)}: {failed} {_words(classes)}, halts at {limit}",
     )
+
+
+def _interval(part: int, of: int) -> dict[str, float]:
+    """Wilson's interval for a share, at 95 %: right for few devices too, where the usual one is not."""
+    if not of:
+        return {}
+    share, z2 = part / of, _Z * _Z
+    middle = share + z2 / (2 * of)
+    half = _Z * math.sqrt(share * (1 - share) / of + z2 / (4 * of * of))
+    whole = 1 + z2 / of
+    return {"low": round(max(0.0, (middle - half) / whole), 4), "high": round(min(1.0, (middle + half) / whole), 4)}
 
 
 def _where(counts: StageCounts) -> str:

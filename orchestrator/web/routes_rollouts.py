@@ -8,6 +8,8 @@ from fastapi import APIRouter
 
 from orchestrator.errors import NotFoundError
 from orchestrator.rollouts import operations
+from orchestrator.rollouts.engine import figures_of
+from orchestrator.rollouts.fact_loading import load_facts
 from orchestrator.storage import rollouts
 from orchestrator.web.auth import ActorName
 from orchestrator.web.pages import Cursor, Limit, Page, page
@@ -45,10 +47,10 @@ def rollout_routes(services: Services) -> APIRouter:
 
     async def shown(rollout: str) -> dict[str, Any]:
         async with db.read() as conn:
-            found = await rollouts.get(conn, rollout)
-            if found is None:
-                raise NotFoundError(f"rollout {rollout}: there is none of that id; 'flagship rollout list' names them")
-            return whole_rollout_view(found, await rollouts.load_stages(conn, rollout))
+            facts = await load_facts(conn, rollout)
+        if facts is None:
+            raise NotFoundError(f"rollout {rollout}: there is none of that id; 'flagship rollout list' names them")
+        return whole_rollout_view(facts.rollout, facts.stages, figures_of(facts))
 
     def wake() -> None:
         services.controller.wake()

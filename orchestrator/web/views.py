@@ -9,6 +9,7 @@ from orchestrator.model.assignment import Assignment
 from orchestrator.model.device import Device
 from orchestrator.model.rollout import Rollout, Stage
 from protocol.clock import rfc3339
+from protocol.status_messages import RuleFigure
 
 _UPDATE = ("rollout", "stage", "attempt", "state", "ready", "reasons", "code", "detail", "percent", "bytes_fetched")
 
@@ -45,8 +46,10 @@ def rollout_view(rollout: Rollout) -> dict[str, Any]:
     )
 
 
-def whole_rollout_view(rollout: Rollout, stages: Sequence[Stage]) -> dict[str, Any]:
-    """One rollout with its stages and plan."""
+def whole_rollout_view(
+    rollout: Rollout, stages: Sequence[Stage], rules: Sequence[tuple[int, RuleFigure]] = ()
+) -> dict[str, Any]:
+    """One rollout with its stages, its plan, and how its rules stand."""
     shown = [
         plain(
             {
@@ -60,7 +63,13 @@ def whole_rollout_view(rollout: Rollout, stages: Sequence[Stage]) -> dict[str, A
         )
         for stage in stages
     ]
-    return {**rollout_view(rollout), "stages": shown, "spec": rollout.spec.model_dump(mode="json", exclude_none=True)}
+    names = {stage.position: stage.name for stage in stages}
+    return {
+        **rollout_view(rollout),
+        "stages": shown,
+        "rules": [{"stage": names[at], **figure.model_dump(mode="json", exclude_none=True)} for at, figure in rules],
+        "spec": rollout.spec.model_dump(mode="json", exclude_none=True),
+    }
 
 
 def event_view(event: dict[str, Any]) -> dict[str, Any]:

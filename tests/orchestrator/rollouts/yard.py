@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import select
+
 from orchestrator.config import Settings, TimingSettings
 from orchestrator.model.assignment import Assignment
 from orchestrator.model.device import Device, DeviceState
@@ -20,6 +22,7 @@ from orchestrator.storage.database import Database
 from orchestrator.storage.published import Publication
 from orchestrator.storage.releases import PUBLISHED, ReleaseRecord
 from orchestrator.storage.reports import Applied, Incoming, apply_batch
+from orchestrator.storage.tables import scope_counts
 from protocol.clock import ManualClock
 from protocol.manifest import ReleaseInfo
 from protocol.reports import Readiness, Reason, StateReport, outcome_digest
@@ -35,7 +38,7 @@ LOW_BATTERY = Reason(gate="power", code="battery_low")
 
 def plan(*stages: StageSpec, **rules: Any) -> RolloutSpec:
     """A plan of these stages (one of all devices where there is none)."""
-    return RolloutSpec(release=RELEASE, stages=list(stages or ALL), **rules)
+    return RolloutSpec(**{"release": RELEASE, "stages": list(stages or ALL), **rules})
 
 
 @dataclass
@@ -49,8 +52,16 @@ class Yard:
 
     def __post_init__(self) -> None:
         """Make the controller."""
+        self.restart()
+
+    def restart(self) -> None:
+        """A new engine on the same database."""
         settings = Settings(timing=TimingSettings(lease_s=LEASE_S))
         self.controller = Controller(self.db, self.clock, settings, self._wake)
+
+    async def order(self, rollout: str, verb: str, reason: str = "why", **more: Any) -> Rollout:
+        """A person orders something."""
+        return await operations.order(self.db, self.clock, rollout, operations.Order(verb=verb, reason=reason, **more))
 
     def _wake(self) -> None:
         self.woken += 1
@@ -68,15 +79,15 @@ class Yard:
                 await groups.add_members(conn, group, known)
         return known
 
-    async def add_release(self, state: str = PUBLISHED, name: str = RELEASE) -> None:
+    async def add_release(self, state: str = PUBLISHED, name: str = RELEASE, component: str = "app") -> None:
         """A release, as an import leaves it."""
         product, version = name.split("/")
         info = ReleaseInfo(
-            product=product, version=version, component="app", hardware=["rev-a"], counter=1, space_bytes=1,
+            product=product, version=version, component=component, hardware=["rev-a"], counter=1, space_bytes=1,
             pieces=["0" * 64], chunk_count=1,
         )  # fmt: skip
         record = ReleaseRecord(
-            id=name, product=product, version=version, component="app", path=f"{name}/manifest", length=1,
+            id=name, product=product, version=version, component=component, path=f"{name}/manifest", length=1,
             sha256="1" * 64, counter=1, info=info.model_dump(mode="json"), wrapped_key=b"", image_bytes=1,
             chunk_bytes=1, state=state, imported_at=NOW,
         )  # fmt: skip
@@ -132,11 +143,20 @@ class Yard:
         await self.check_counts()
         return idle_s
 
+    async def look_only(self) -> float:
+        """One look of the controller."""
+        return await self.controller.look()
+
     async def check_counts(self) -> None:
         """Counts are what a recount finds."""
         async with self.db.read() as conn:
             for rollout in await rollouts.page(conn):
                 assert await assignments.load_counts(conn, rollout.id) == await assignments.recount(conn, rollout.id)
+            rows = await conn.execute(
+                select(scope_counts).where((scope_counts.c.held != 0) | (scope_counts.c.waiting != 0))
+            )
+            found = {(row.scope, row.rollout): (row.held, row.waiting) for row in rows}
+            assert found == await assignments.recount_scopes(conn)
 
     async def rollout(self, rollout: str) -> Rollout:
         """A rollout as it is stored."""
