@@ -7,6 +7,7 @@ sizes of the stages. newcomers: devices that came to fit a rollout that runs.
 
 import json
 from collections.abc import Collection, Iterator
+from datetime import datetime
 from itertools import islice
 from random import Random
 from secrets import randbits
@@ -16,6 +17,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from orchestrator.errors import ConflictError, NotFoundError
 from orchestrator.model.plan import RolloutSpec
 from orchestrator.model.rollout import BEGUN, Rollout, RolloutState
+from orchestrator.rollouts.dependencies import check_needs
+from orchestrator.rollouts.impossible import check_plan
 from orchestrator.rollouts.members import Compare, Facts, Groups, Judge, Place, some
 from orchestrator.rollouts.plans import Plan, Roster, ScopeReader
 from orchestrator.storage import devices, groups, parts, placements, releases, rollouts
@@ -51,6 +54,19 @@ async def load_facts(conn: AsyncConnection, spec: RolloutSpec, compare: Compare,
         quarantined=await parts.quarantined(conn, spec.release),
         elsewhere=await parts.open_elsewhere(conn, spec.release, but=rollout),
     )
+
+
+async def check_possible(conn: AsyncConnection, spec: RolloutSpec, facts: Facts, now: datetime) -> None:
+    """Refuse a plan that cannot work, and a release that needs itself.
+
+    Raises:
+        UsageError: It was to start or end in the past.
+        ConflictError: No device could ever come to the end of it.
+    """
+    windows = getattr(spec.policy, "windows", None) or ()
+    image_bytes = await releases.image_bytes(conn, spec.release)
+    check_plan(spec, image_bytes=image_bytes, now=now, windows=windows)
+    check_needs(facts.info, facts.published, facts.compare)
 
 
 async def plan_members(

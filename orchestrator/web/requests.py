@@ -65,6 +65,12 @@ class CreateRollout(_Request):
     spec: RolloutSpec
 
 
+class PlanRollout(_Request):
+    """``POST rollouts/plan``."""
+
+    spec: RolloutSpec
+
+
 class Order(_Request):
     """``POST rollouts/{rollout}/{verb}``."""
 
