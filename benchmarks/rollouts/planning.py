@@ -7,7 +7,8 @@ Each measured step runs in a process of its own, as ``flagship serve`` would run
 memory that the process ever had resident (``VmHWM``), Python and all libraries included. "selector": members are the
 devices of a selector that nearly all fulfil, in a canary stage and two shares. "stages": 500 stages by site. "group":
 members are a group of all. "placed": the rows of the plan "selector" are written in batches; the longest batch is how
-long a writer such as ingest waits at most.
+long a writer such as ingest waits at most. "report": all that ``flagship rollout plan`` says, where each device has
+a part in an earlier rollout and a tenth of them said why it waits.
 """
 
 import argparse
@@ -27,10 +28,12 @@ from benchmarks._machine import machine
 from orchestrator.model.plan import Members, RolloutSpec, StageSpec, UnavailableLimit
 from orchestrator.model.rollout import RolloutState
 from orchestrator.rollouts import placing
+from orchestrator.rollouts.dry_run import try_out
 from orchestrator.rollouts.plans import Plan
 from orchestrator.storage import rollouts
 from orchestrator.storage.database import Database
 from orchestrator.storage.releases import PUBLISHED, ReleaseRecord, insert_release
+from protocol.clock import ManualClock
 from protocol.manifest import ReleaseInfo
 from protocol.versions import compare
 
@@ -38,7 +41,7 @@ GOAL_S, GOAL_MIB = 20.0, 500
 SITES = 1000
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 RELEASE = "gateway/2.0"
-STEPS = ("selector", "stages", "group", "placed")
+STEPS = ("selector", "stages", "group", "placed", "report")
 _AT_ONCE = 10_000
 _DEVICE = (
     "INSERT INTO devices (id, product, hardware, components, labels, report_key, content_key, certificate_serial,"
@@ -81,6 +84,8 @@ async def _measure(step: str, path: Path) -> dict[str, Any]:
     spec = _spec(step)
     db = await Database.open(path)
     try:
+        if step == "report":
+            return await _report(db, spec) | {"peak_mib": _peak_mib()}
         begin = time.perf_counter()
         plan = await db.look(lambda conn: _plan(conn, spec))
         found = {"plan_s": round(time.perf_counter() - begin, 1), "members": len(plan), "stages": len(spec.stages)}
@@ -93,6 +98,20 @@ async def _measure(step: str, path: Path) -> dict[str, Any]:
 
 async def _plan(conn: Any, spec: RolloutSpec) -> Plan:  # noqa: ANN401 - the connection that Database.look brings
     return await placing.plan_members(conn, spec, await placing.load_facts(conn, spec, compare))
+
+
+async def _report(db: Database, spec: RolloutSpec) -> dict[str, Any]:
+    """The rollout of the step before is over; what its devices said stays."""
+    async with db.begin() as conn:
+        await conn.exec_driver_sql(
+            "UPDATE assignments SET updated_at = '2026-01-02T00:00:00.000000Z', state = 'cancelled', reasons = CASE"
+            ' WHEN rowid % 10 = 0 THEN \'[{"gate": "power", "code": "low"}]\' ELSE \'[]\' END'
+        )
+        await rollouts.save(conn, "r-1", state=RolloutState.ABORTED, ended_at=NOW, offers_made=1)
+    begin = time.perf_counter()
+    report = await try_out(db, ManualClock(NOW), spec, compare)
+    took_s = round(time.perf_counter() - begin, 1)
+    return {"report_s": took_s, "members": report.members, "waiting": sum(report.readiness.waiting.values())}
 
 
 async def _place(db: Database, spec: RolloutSpec, plan: Plan) -> dict[str, Any]:
