@@ -15,7 +15,7 @@ MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob
 MAX_LINES = 300
 NOT_ON_A_DEVICE = (
     "sqlalchemy", "aiosqlite", "alembic", "fastapi", "starlette", "uvicorn", "httpx", "typer", "rich", "click",
-    "pydantic_settings", "prometheus_client", "pyfastcdc", "anyio",
+    "pydantic_settings", "prometheus_client", "pyfastcdc", "yaml", "anyio",
 )  # fmt: skip
 NO_ROOM = {"utils", "util", "helpers", "helper", "common", "manager", "base", "misc"}
 HOSTS = re.compile(r"pypi\.org|pythonhosted|--(extra-)?index-url|--find-links|--trusted-host", re.IGNORECASE)

@@ -64,9 +64,9 @@ class ApiClient:
         """GET; parameters that are empty are left out."""
         return self._call("GET", path, params={key: value for key, value in params.items() if value != ""})
 
-    def post(self, path: str, body: object = None) -> Any:  # noqa: ANN401
-        """POST a JSON body."""
-        return self._call("POST", path, json={} if body is None else body)
+    def post(self, path: str, body: object = None, *, timeout: float = TIMEOUT_S) -> Any:  # noqa: ANN401
+        """POST a JSON body; the timeout is in seconds."""
+        return self._call("POST", path, json={} if body is None else body, timeout=timeout)
 
     def put(self, path: str) -> Any:  # noqa: ANN401
         """PUT without a body."""

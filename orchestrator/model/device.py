@@ -57,20 +57,6 @@ class Device:
         """Since when nothing was heard of it; None where it is not silent."""
         return self.heard_at if self.silent else None
 
-    def value(self, key: str) -> str | None:
-        """What a selector's key stands for; None where the device has no such thing."""
-        match key:
-            case "id":
-                return self.id
-            case "product":
-                return self.product
-            case "hardware":
-                return self.hardware
-            case _ if key.startswith("component."):
-                return self.components.get(key.removeprefix("component."))
-            case _:
-                return self.labels.get(key)
-
 
 @dataclass(frozen=True, slots=True)
 class Dropped:

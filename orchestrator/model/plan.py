@@ -74,12 +74,22 @@ class Members(_Plan):
 
     Attributes:
         dynamic: Devices that come to fit later enter the last open stage, under the same pace; needs ``end_at``.
+        reverts: Devices that this rollout updated, and that ran the plan's release before.
+        unhealthy: With ``reverts``: instead those that it left inconsistent, or that took too long or fell silent.
     """
 
     group: IdText | None = None
     selector: SelectorText | None = None
     devices: DeviceList | None = None
     dynamic: bool = False
+    reverts: IdText | None = None
+    unhealthy: bool = False
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.unhealthy and self.reverts is None:
+            raise ValueError("members.unhealthy: is for reverts, which names no rollout")
+        return self
 
 
 class HaltRule(_Plan):

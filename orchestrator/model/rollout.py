@@ -50,6 +50,7 @@ class Rollout:
         ended_at: When no member could move any more; an aborted rollout may still have devices that roll back.
         version: Rises with every change; who orders something may name the one that was looked at.
         timed_from: When it went on last: time limits of devices are counted from here at the earliest.
+        wants_revert: A rule halted it, and those that it updated are still to go back.
         acknowledged: Stage -> counter -> what a person has seen when resuming from a halt; rules are judged on what
             came after.
     """
@@ -71,6 +72,7 @@ class Rollout:
     submitted_by: str = ""
     approved_by: str = ""
     timed_from: datetime | None = None
+    wants_revert: bool = False
     acknowledged: dict[int, dict[str, int]] = field(default_factory=dict)
 
     @classmethod
@@ -94,6 +96,7 @@ class Rollout:
             submitted_by=row["submitted_by"],
             approved_by=row["approved_by"],
             timed_from=row["timed_from"],
+            wants_revert=row["wants_revert"],
             acknowledged={int(stage): _seen(seen) for stage, seen in row["acknowledged"].items()},
         )
 

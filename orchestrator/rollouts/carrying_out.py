@@ -186,7 +186,7 @@ class _Work:
         """Members that were never reached, or that waited for another try, are done."""
         found = await self.rows.untouched(OFFER_BATCH)
         why = self.decisions.rollout.reason or state.value
-        await self.save([(row, steps.end(row, state, why, self.now)) for row in found])
+        await self.save([(row, steps.end(row, state, why, self.now)) for row in found], more=True)
 
     async def answer(self, *, granting: bool) -> None:
         """Devices that ask for ``activate``: granted, blocked for want of a permit, or, in a halt, only heard."""

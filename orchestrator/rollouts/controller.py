@@ -5,22 +5,24 @@ costs counts and stages, not members; offers are made in bounded batches. The he
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
+from typing import Any
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.config import Settings
-from orchestrator.errors import ConflictError, NotFoundError, OperationError
+from orchestrator.errors import ConflictError, NotFoundError, OperationError, UsageError
 from orchestrator.model.rollout import Rollout, RolloutState
-from orchestrator.rollouts import operations
+from orchestrator.rollouts import creating
 from orchestrator.rollouts.carrying_out import Change, Terms, carry_out
 from orchestrator.rollouts.engine import Decisions, Facts, reconcile
 from orchestrator.rollouts.fact_loading import load_active, load_facts
 from orchestrator.rollouts.pace import Bucket
+from orchestrator.rollouts.reverting import revert_after_halt
 from orchestrator.rollouts.steadiness import Steadiness
 from orchestrator.storage import dirty, events, releases, rollouts
 from orchestrator.storage.database import Database
@@ -67,6 +69,8 @@ class Controller:
         self._retry_s = settings.timing.tick_s
         self._wake_delivery = wake_delivery
         self._woken = asyncio.Event()
+        self._beside: asyncio.TaskGroup | None = None
+        self._doing: asyncio.Task[None] | None = None
         self.steadiness = Steadiness(clock.now(), clock.monotonic())
 
     def wake(self) -> None:
@@ -80,6 +84,10 @@ class Controller:
 
     async def run(self) -> None:
         """Look, again and again, until cancelled."""
+        async with asyncio.TaskGroup() as self._beside:
+            await self._look_on()
+
+    async def _look_on(self) -> None:
         while True:
             self._woken.clear()
             try:
@@ -112,25 +120,41 @@ class Controller:
         if (decisions := reconcile(facts, now, self._lease)).is_nothing:
             return decisions.wake_at
         if decisions.begin:
-            await self._start(rollout_id, now)
+            await self._aside(self._start(rollout_id, now))
+            if self._beside is not None:
+                return None  # it wakes us when it is done
         done = await self._db.write(partial(self._decide, rollout_id=rollout_id, now=now))
         if done is None:
             return None
         self._wake_delivery()
         for happening in done.decisions.happenings:
             log.info(happening.kind, rollout_id=rollout_id, text=happening.text)
+        if done.decisions.revert:
+            await self._aside(revert_after_halt(self._db, self._clock, rollout_id, ENGINE))
         return now if done.more else done.decisions.wake_at
 
     async def _start(self, rollout_id: str, now: datetime) -> None:
         """A scheduled rollout's time has come. What keeps it from starting makes it a draft again, with the reason."""
         try:
-            await operations.start(self._db, self._clock, rollout_id, actor=ENGINE)
-        except (ConflictError, NotFoundError) as error:
+            await creating.start(self._db, self._clock, rollout_id, actor=ENGINE)
+        except OperationError as error:
             log.error("scheduled rollout did not start", rollout_id=rollout_id, why=str(error))
+            if not isinstance(error, ConflictError | NotFoundError | UsageError):
+                return  # the next look tries again
             async with self._db.begin() as conn:
                 await rollouts.save(conn, rollout_id, state=RolloutState.DRAFT, reason=f"did not start: {error}")
                 await events.add(conn, "rollout_not_started", str(error), now, rollout=rollout_id)
                 await dirty.mark(conn, Kind.STATUS_ROLLOUT, [rollout_id], now)
+
+    async def _aside(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do what looks at the whole fleet beside the engine, one at a time; in its place where nothing runs beside."""
+        if self._beside is None:
+            await work
+        elif self._doing is None or self._doing.done():
+            self._doing = self._beside.create_task(work)
+            self._doing.add_done_callback(lambda _: self.wake())
+        else:
+            work.close()
 
     async def _decide(self, conn: AsyncConnection, rollout_id: str, now: datetime) -> _Done | None:
         """Once more, on facts that cannot change until what follows from them is written."""
@@ -190,7 +214,7 @@ async def _save_rollout(conn: AsyncConnection, before: Rollout, after: Rollout, 
         after = replace(after, halts=before.halts + 1)
     names: Sequence[str] = (
         "state", "reason", "started_at", "ended_at", "announcement_expires", "offers_made", "pace_credit", "pace_at",
-        "halts",
+        "halts", "wants_revert",
     )  # fmt: skip
     changed = {name: getattr(after, name) for name in names if getattr(after, name) != getattr(before, name)}
     if changed or stages:

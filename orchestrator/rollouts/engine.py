@@ -47,7 +47,6 @@ class Facts:
         next_let_go: When the first device that is held is looked at again.
         next_grant_end: When the first activate grant that was not used ends.
         has_free_permit: Some scope that devices wait for has a permit left.
-        newcomers: Devices that came or changed and may be members; of a dynamic rollout.
         is_latched: The whole fleet is halted.
         steady_from: Since when the clock can be believed to have gone evenly, and reports to have been heard.
     """
@@ -61,7 +60,6 @@ class Facts:
     next_let_go: datetime | None = None
     next_grant_end: datetime | None = None
     has_free_permit: bool = False
-    newcomers: int = 0
     is_latched: bool = False
     steady_from: datetime | None = None
 
@@ -92,8 +90,7 @@ class Decisions:
         free: Devices that wait for a permit are looked at again, where one is left.
         end_grants: Activate grants that have run out unused are taken back.
         close_pending: What members that were never reached come to; None: they stay.
-        take_in: Newcomers become members.
-        revert: Devices that were updated go back: a rule halted, and the plan wants it.
+        revert: Devices that were updated go back now: a rule halted, and the plan wants it.
         wake_at: When facts may lead to something else by the clock alone.
     """
 
@@ -111,7 +108,6 @@ class Decisions:
     free: bool = False
     end_grants: bool = False
     close_pending: State | None = None
-    take_in: bool = False
     revert: bool = False
     happenings: tuple[Happening, ...] = ()
     figures: tuple[RuleFigure, ...] = ()
@@ -133,7 +129,6 @@ class Decisions:
             or self.free
             or self.end_grants
             or self.close_pending
-            or self.take_in
             or self.revert
             or self.happenings
         )
@@ -202,7 +197,6 @@ def _advance(facts: Facts, now: datetime, lease: timedelta) -> Decisions:
     before = rollout
     rollout, words = _end(rollout, facts, now)
     happenings += words
-    reverts = rollout.spec.on_halt is OnHalt.REVERT and any(h.kind == "rollout_halted" for h in happenings)
     if rollout.ended_at is not None:
         return Decisions(
             rollout=rollout,
@@ -213,7 +207,7 @@ def _advance(facts: Facts, now: datetime, lease: timedelta) -> Decisions:
         )
     changed = before.state is not facts.rollout.state
     decided = _act(replace(facts, rollout=rollout), stages, now, lease, announce=changed)
-    return replace(decided, happenings=tuple(happenings), figures=figures, revert=reverts)
+    return replace(decided, happenings=tuple(happenings), figures=figures, revert=rollout.wants_revert)
 
 
 def _judge(facts: Facts, now: datetime) -> tuple[Rollout, list[Happening], tuple[RuleFigure, ...]]:
@@ -224,7 +218,8 @@ def _judge(facts: Facts, now: datetime) -> tuple[Rollout, list[Happening], tuple
     broken = tuple(f for _, f in figures_of(facts) if f.rule != "success" and f.met)
     if broken:
         reason = "; ".join(figure.text for figure in broken)
-        rollout = replace(rollout, state=RolloutState.HALTED, reason=reason)
+        reverts = rollout.spec.on_halt is OnHalt.REVERT
+        rollout = replace(rollout, state=RolloutState.HALTED, reason=reason, wants_revert=reverts)
         return rollout, [Happening("rollout_halted", f"halted by rule: {reason}")], broken
     if not _is_over(rollout, now):
         return rollout, [], ()
@@ -357,7 +352,6 @@ def _act(facts: Facts, changed: tuple[Stage, ...], now: datetime, lease: timedel
         free=facts.has_free_permit and may_answer,
         end_grants=facts.next_grant_end is not None and facts.next_grant_end <= now,
         close_pending=closes if waiting(facts.counts) else None,
-        take_in=bool(facts.newcomers) and rollout.state in _MOVING and not over,
         wake_at=min(wakes),
     )
 

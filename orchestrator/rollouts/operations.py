@@ -1,29 +1,26 @@
-"""What an operator may do with a rollout. Each verb is one transaction; engine and delivery act on what it wrote."""
+"""What an operator may order of a rollout that there is. Each verb is one transaction; engine and delivery act on it.
+
+``creating`` makes and starts them, ``reverting`` takes back what they did, ``fleet_halt`` halts all of them.
+"""
 
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
-from random import Random, SystemRandom
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.errors import ConflictError, NotAllowedError, NotFoundError, UsageError
 from orchestrator.model.assignment import OFFERED, Assignment
-from orchestrator.model.device import Device
 from orchestrator.model.failure import FailureClass, classes_of, failure_key
-from orchestrator.model.plan import RolloutSpec
 from orchestrator.model.rollout import Rollout, RolloutState, StageState
 from orchestrator.rollouts import steps
-from orchestrator.rollouts.members import Groups, Place, place_members, select_members
 from orchestrator.rollouts.rules import judged_keys
-from orchestrator.storage import assignments, devices, dirty, events, groups, offered, releases, rollouts
+from orchestrator.storage import assignments, dirty, events, offered, rollouts
 from orchestrator.storage.database import Database
 from orchestrator.storage.engine_rows import EngineRows
-from orchestrator.storage.releases import PUBLISHED
 from protocol.clock import Clock
-from protocol.manifest import ReleaseInfo
 from protocol.states import State
 from protocol.topics import Kind
 
@@ -50,57 +47,9 @@ _PAST = {
     "resume": "resumed", "promote": "promoted", "halt": "halted", "retry": "retried", "abort": "aborted",
 }  # fmt: skip
 MAX_REASON_CHARS = 500
-JUST_NOW = timedelta(minutes=1)
-"""A start that passed while the command was on its way still counts as now."""
 
 Barrier = Callable[[], Awaitable[None]]
-
-
-async def create(
-    db: Database,
-    clock: Clock,
-    spec: RolloutSpec,
-    rollout_id: str = "",
-    random: Random | None = None,
-    *,
-    actor: str = "operator",
-) -> Rollout:
-    """Make a plan, choose its members and place them in stages. Nothing is sent.
-
-    Args:
-        rollout_id: Empty: the next ``r-N``.
-        actor: Who orders it; stands in the event.
-
-    Raises:
-        NotFoundError: The release or a group does not exist.
-        UsageError: It was to start in the past: a slip in the date, which would start it at once.
-        ConflictError: The id is taken, the release is not published, a stage is empty or members are left over.
-    """
-    now = clock.now()
-    if spec.start_at is not None and spec.start_at < now - JUST_NOW:
-        raise UsageError(f"start_at {spec.start_at:%Y-%m-%dT%H:%M:%S%z}: is past; name a later time, or leave it out")
-    async with db.begin() as conn:
-        name = rollout_id or await rollouts.next_id(conn)
-        if await rollouts.get(conn, name) is not None:
-            raise ConflictError(f"rollout {name}: exists already; name another, or leave the id out")
-        info = await _release_info(conn, spec.release)
-        members = await _load_groups(conn, spec)
-        chosen = select_members(await _all_devices(conn), spec.members, members, info)
-        places = place_members(name, chosen, spec, members, random or SystemRandom())
-        waits = spec.needs_approval or spec.start_at is None
-        state = RolloutState.DRAFT if waits else RolloutState.SCHEDULED
-        await rollouts.insert(conn, name, spec, state, now)
-        await _insert_members(conn, name, places)
-        await events.add(
-            conn,
-            "rollout_created",
-            f"{spec.release} to {len(places)} devices in {len(spec.stages)} stages",
-            now,
-            actor=actor,
-            rollout=name,
-        )
-        await _mark_status(conn, name, now)
-        return await _get(conn, name)
+Also = Callable[[AsyncConnection], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,11 +69,6 @@ class Order:
     version: int | None = None
     devices: frozenset[str] = frozenset()
     classes: frozenset[FailureClass] = frozenset()
-
-
-async def start(db: Database, clock: Clock, rollout_id: str, **more: Any) -> Rollout:  # noqa: ANN401 - of Order
-    """Announce it and open its first stage; raises as ``order``."""
-    return await order(db, clock, rollout_id, Order(verb="start", **more))
 
 
 async def pause(db: Database, clock: Clock, rollout_id: str, reason: str = "", **more: Any) -> Rollout:  # noqa: ANN401
@@ -169,8 +113,11 @@ async def abort(
     return aborted
 
 
-async def order(db: Database, clock: Clock, rollout_id: str, given: Order) -> Rollout:
+async def order(db: Database, clock: Clock, rollout_id: str, given: Order, *, also: Also | None = None) -> Rollout:
     """Carry out one verb.
+
+    Args:
+        also: Done in the same transaction, before the rollout changes.
 
     Raises:
         NotFoundError: There is no such rollout.
@@ -182,9 +129,11 @@ async def order(db: Database, clock: Clock, rollout_id: str, given: Order) -> Ro
     if len(given.reason) > MAX_REASON_CHARS:
         raise UsageError(f"--reason: at most {MAX_REASON_CHARS} characters, found {len(given.reason)}")
     async with db.begin() as conn:
-        rollout = await _get(conn, rollout_id)
-        _check_order(rollout, given)
+        rollout = await get(conn, rollout_id)
+        check_order(rollout, given)
         values = _changes(rollout, given, now)
+        if also is not None:
+            await also(conn)
         text = f"{_PAST[given.verb]}: {given.reason}" if given.reason else _PAST[given.verb]
         match given.verb:
             case "resume":
@@ -202,7 +151,7 @@ async def order(db: Database, clock: Clock, rollout_id: str, given: Order) -> Ro
             await dirty.mark(conn, Kind.ANNOUNCE, [rollout_id], now)
         await events.add(conn, f"rollout_{_PAST[given.verb]}", text, now, actor=given.actor, rollout=rollout_id)
         await _mark_status(conn, rollout_id, now)
-        return await _get(conn, rollout_id)
+        return await get(conn, rollout_id)
 
 
 _ANNOUNCED = frozenset({"start", "resume", "halt", "abort", "retry"})
@@ -213,7 +162,8 @@ def allowed_verbs(rollout: Rollout) -> list[str]:
     return [verb for verb, (states, _) in _VERBS.items() if rollout.state in states]
 
 
-def _check_order(rollout: Rollout, given: Order) -> None:
+def check_order(rollout: Rollout, given: Order) -> None:
+    """Refuse an order that a rollout's state, version or plan does not allow; raises as ``order``."""
     allowed, name = _VERBS[given.verb][0], f"rollout {rollout.id}"
     if rollout.state not in allowed:
         may = ", ".join(allowed_verbs(rollout)) or "nothing"
@@ -257,6 +207,8 @@ def _changes(rollout: Rollout, given: Order, now: datetime) -> dict[str, Any]:
             values |= {"timed_from": now}
         case "halt" | "abort":
             values |= {"halts": rollout.halts + 1}  # the signer tells a database that knows of the halt by it
+            if rollout.started_at is None:  # nobody was placed, and nobody has anything left to do
+                values |= {"ended_at": now}
         case "retry" if rollout.state is _S.COMPLETED:
             values |= {"state": _S.RUNNING, "ended_at": None, "timed_from": now}
     return values
@@ -307,47 +259,12 @@ def _less(rollout: Rollout, again: list[Assignment]) -> dict[str, dict[str, int]
     return {str(stage): dict(seen) for stage, seen in left.items()}
 
 
-async def _get(conn: AsyncConnection, rollout_id: str) -> Rollout:
+async def get(conn: AsyncConnection, rollout_id: str) -> Rollout:
+    """One rollout; raises NotFoundError."""
     rollout = await rollouts.get(conn, rollout_id)
     if rollout is None:
         raise NotFoundError(f"rollout {rollout_id}: there is none; see 'flagship rollout list'")
     return rollout
-
-
-async def _release_info(conn: AsyncConnection, release_id: str) -> ReleaseInfo:
-    release = await releases.get(conn, release_id)
-    if release is None:
-        raise NotFoundError(f"release {release_id}: there is none; see 'flagship release list'")
-    if release.state != PUBLISHED:
-        raise ConflictError(
-            f"release {release_id}: is {release.state}; publish it with 'flagship release publish' first"
-        )
-    return ReleaseInfo.model_validate(release.info)
-
-
-async def _load_groups(conn: AsyncConnection, spec: RolloutSpec) -> Groups:
-    names = {spec.members.group, *(stage.group for stage in spec.stages)} - {None}
-    found: dict[str, frozenset[str]] = {}
-    for name in sorted(str(name) for name in names):
-        if not await groups.exists(conn, name):
-            raise NotFoundError(f"group {name}: there is none; see 'flagship group list'")
-        found[name] = frozenset(await groups.members(conn, name))
-    return found
-
-
-async def _all_devices(conn: AsyncConnection) -> list[Device]:
-    found: list[Device] = []
-    while page := await devices.page(conn, after=found[-1].id if found else "", limit=_PAGE):
-        found += page
-    return found
-
-
-async def _insert_members(conn: AsyncConnection, rollout_id: str, places: list[Place]) -> None:
-    rows = [Assignment(rollout=rollout_id, device=p.device, stage=p.stage, place=p.order) for p in places]
-    await assignments.insert_all(conn, rows)
-    stages = await rollouts.load_stages(conn, rollout_id)
-    sizes = [sum(place.stage == stage.position for place in places) for stage in stages]
-    await rollouts.save_stages(conn, [replace(s, members=n) for s, n in zip(stages, sizes, strict=True)])
 
 
 async def _acknowledge(conn: AsyncConnection, rollout: Rollout) -> dict[str, dict[str, int]]:

@@ -98,15 +98,19 @@ def end_grant(row: Assignment, now: datetime) -> Assignment:
 
 
 def renew(row: Assignment, now: datetime, lease: timedelta) -> Assignment:
-    """Give an open offer a new life; an activate grant that was not used by then is asked for again."""
+    """Give an open offer a new life. An activate grant is not said again: the device asks when it has ended.
+
+    Until it has surely ended there, its permits stay taken.
+    """
+    alive = row.grant == "activate" and row.grant_until is not None and row.grant_until > now
     used = row.grant == "activate" and row.is_changing
     return moved(
         row,
         now,
-        grant="download",
+        grant=row.grant if alive else "download",
         grant_nonce=None,
-        grant_until=None,
-        phase=None if used else row.phase,  # it is at it, and waits for nothing: its permits stay
+        grant_until=row.grant_until if alive else None,
+        phase=None if used and not alive else row.phase,  # it is at it, and waits for nothing: its permits stay
         offer_expires=now + lease,
     )
 

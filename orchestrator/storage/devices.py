@@ -1,13 +1,14 @@
 """Devices: identity and what they last said about themselves."""
 
-from collections.abc import Collection
+from collections.abc import AsyncIterator, Collection, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import Integer, String, bindparam, delete, func, select, type_coerce, update
 from sqlalchemy import insert as plain_insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from orchestrator.model.candidate import Candidate
 from orchestrator.model.device import FIELDS, Device, DeviceState
 from orchestrator.model.duplicates import Instances
 from orchestrator.storage import certificates
@@ -16,6 +17,20 @@ from orchestrator.storage.tables import devices, group_members
 
 _COLUMNS = [devices.c[name] for name in FIELDS]
 _BATCH = 500
+_PLANNED_AT_ONCE = 5_000
+# Columns as they are stored: what planning does not look at is never read.
+_PLANNING = select(
+    devices.c.id,
+    devices.c.product,
+    devices.c.hardware,
+    devices.c.state,
+    type_coerce(devices.c.duplicate_since.is_not(None), Integer),
+    type_coerce(devices.c.online, Integer),
+    type_coerce(devices.c.silent, Integer),
+    type_coerce(devices.c.components, String),
+    type_coerce(devices.c.labels, String),
+)
+_PLANNING_PAGE = _PLANNING.where(devices.c.id > bindparam("after")).order_by(devices.c.id).limit(bindparam("at_once"))
 
 
 async def insert(conn: AsyncConnection, device: Device, *, report_key: dict[str, Any], content_key: str) -> None:
@@ -75,6 +90,26 @@ async def page(conn: AsyncConnection, *, after: str = "", limit: int = 500, grou
         query = query.join(group_members, group_members.c.device == devices.c.id)
         query = query.where(group_members.c.group_name == group)
     return [Device.from_row(row) for row in (await conn.execute(query)).mappings()]
+
+
+async def for_planning(conn: AsyncConnection) -> AsyncIterator[Sequence[Candidate]]:
+    """The whole fleet by id, some thousand devices at a time."""
+    after, made = "", Candidate._make
+    while True:
+        rows = (await conn.execute(_PLANNING_PAGE, {"after": after, "at_once": _PLANNED_AT_ONCE})).all()
+        if not rows:
+            return
+        yield [made(row) for row in rows]
+        after = rows[-1][0]
+
+
+async def candidates(conn: AsyncConnection, ids: Collection[str]) -> list[Candidate]:
+    """These devices as planning sees them, by id; those that do not exist are left out."""
+    wanted, found = sorted(set(ids)), list[Candidate]()
+    for start in range(0, len(wanted), _BATCH):
+        query = _PLANNING.where(devices.c.id.in_(wanted[start : start + _BATCH])).order_by(devices.c.id)
+        found += [Candidate._make(row) for row in await conn.execute(query)]
+    return found
 
 
 async def missing(conn: AsyncConnection, ids: Collection[str]) -> list[str]:

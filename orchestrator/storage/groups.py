@@ -22,6 +22,32 @@ async def exists(conn: AsyncConnection, name: str) -> bool:
     return await conn.scalar(select(groups.c.name).where(groups.c.name == name)) is not None
 
 
+async def existing(conn: AsyncConnection, names: Collection[str]) -> set[str]:
+    """Those of these groups that there are."""
+    wanted, found = list(names), set[str]()
+    for start in range(0, len(wanted), _BATCH):
+        found |= set(await conn.scalars(select(groups.c.name).where(groups.c.name.in_(wanted[start : start + _BATCH]))))
+    return found
+
+
+async def members_among(
+    conn: AsyncConnection, names: Collection[str], devices: Collection[str]
+) -> dict[str, frozenset[str]]:
+    """Which of these devices are in which of these groups."""
+    found: dict[str, set[str]] = {name: set() for name in names}
+    wanted = sorted(devices)
+    for start in range(0, len(wanted), _BATCH):
+        rows = await conn.execute(
+            select(group_members.c.group_name, group_members.c.device).where(
+                group_members.c.device.in_(wanted[start : start + _BATCH])
+            )
+        )
+        for name, device in rows:
+            if name in found:
+                found[name].add(device)
+    return {name: frozenset(ids) for name, ids in found.items()}
+
+
 async def sizes(conn: AsyncConnection) -> dict[str, int]:
     """Members per group, by name."""
     rows = await conn.execute(

@@ -111,6 +111,12 @@ async def page(conn: AsyncConnection, *, after: str = "", limit: int = 200) -> S
     return [ReleaseRecord(**row) for row in (await conn.execute(query)).mappings()]
 
 
+async def published_infos(conn: AsyncConnection, product: str) -> list[dict[str, Any]]:
+    """``ReleaseInfo`` of every published release of a product, as stored."""
+    query = select(releases.c.info).where(releases.c.product == product, releases.c.state == PUBLISHED)
+    return list(await conn.scalars(query.order_by(releases.c.id)))
+
+
 async def set_state(conn: AsyncConnection, release_id: str, state: str) -> None:
     """Move a release on."""
     await conn.execute(update(releases).where(releases.c.id == release_id).values(state=state))

@@ -175,6 +175,9 @@ rollouts = Table(
     Column("acknowledged", JSON, nullable=False, default=dict),
     Column("submitted_by", String(64), nullable=False, default="", server_default=""),
     Column("approved_by", String(64), nullable=False, default="", server_default=""),
+    Column(
+        "wants_revert", Boolean, nullable=False, default=False, server_default="0"
+    ),  # a rule halted: devices go back
     Column("timed_from", Instant),  # when it went on last: time limits count from here at the earliest
 )
 

@@ -15,6 +15,7 @@ from orchestrator.web.routes_devices import ENROL_PATH, MAX_ENROL_BYTES, device_
 from orchestrator.web.routes_fleet import fleet_routes
 from orchestrator.web.routes_groups import group_routes
 from orchestrator.web.routes_metrics import METRICS_PATH, is_loopback, metrics_routes
+from orchestrator.web.routes_plans import MAX_PLAN_BYTES, PLAN_PATH, ROLLOUTS_PATH, plan_routes
 from orchestrator.web.routes_releases import UPLOAD_PATH, release_routes
 from orchestrator.web.routes_rollouts import rollout_routes
 from orchestrator.web.routes_status import status_routes
@@ -42,6 +43,7 @@ def create_app(services: Services) -> FastAPI:
         device_routes,
         group_routes,
         release_routes,
+        plan_routes,
         rollout_routes,
         fleet_routes,
         trust_routes,
@@ -62,6 +64,8 @@ def create_app(services: Services) -> FastAPI:
         ("POST", UPLOAD_PATH): services.settings.broker.max_retained_bytes,
         ("POST", ENROL_PATH): MAX_ENROL_BYTES,
         ("POST", CLAIMS_PATH): MAX_CLAIM_BYTES,
+        ("POST", PREFIX + PLAN_PATH): MAX_PLAN_BYTES,
+        ("POST", PREFIX + ROLLOUTS_PATH): MAX_PLAN_BYTES,
         ("POST", TRUST_PATH): MAX_TRUST_BYTES,
     }
     app.add_middleware(Door, actors=actors, free=free, limits=limits, free_below=CHUNKS_PATH)

@@ -72,6 +72,12 @@ class CreateRollout(_Request):
     spec: RolloutSpec
 
 
+class PlanRollout(_Request):
+    """``POST rollouts/plan``."""
+
+    spec: RolloutSpec
+
+
 class Order(_Request):
     """``POST devices/{device}/{verb}``, ``fleet/halt``, ``fleet/lift``."""
 

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter
 
 from orchestrator.errors import NotFoundError
-from orchestrator.rollouts import operations
+from orchestrator.rollouts import creating, operations
 from orchestrator.rollouts.engine import figures_of
 from orchestrator.rollouts.fact_loading import load_facts
 from orchestrator.storage import rollouts
@@ -59,7 +59,7 @@ def rollout_routes(services: Services) -> APIRouter:
     @router.post("", status_code=201)
     async def create_rollout(body: CreateRollout, actor: ActorName) -> dict[str, Any]:
         """Store a plan and choose its members; nothing is sent before it starts."""
-        made = await operations.create(db, clock, body.spec, rollout_id=body.id or "", actor=actor)
+        made = await creating.create(db, clock, body.spec, rollout_id=body.id or "", actor=actor)
         wake()
         return await shown(made.id)
 

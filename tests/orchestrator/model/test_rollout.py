@@ -82,7 +82,7 @@ def test_a_rollout_reads_back_from_its_row() -> None:
         "spec": RolloutSpec.model_validate(PLAN).model_dump(mode="json"), "created_at": NOW, "reason": "why",
         "started_at": NOW, "ended_at": None, "announcement_expires": None, "offers_made": 3, "pace_credit": 0.5,
         "pace_at": None, "halts": 2, "version": 4, "submitted_by": "", "approved_by": "", "timed_from": None,
-        "acknowledged": {"0": [1, 3], "1": {"state:succeeded": 1}},
+        "wants_revert": False,        "acknowledged": {"0": [1, 3], "1": {"state:succeeded": 1}},
     }  # fmt: skip
     rollout = Rollout.from_row(row)
     assert (rollout.state, rollout.halts, rollout.acknowledged) == (

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from orchestrator.errors import UsageError
 from orchestrator.model.device import Device
-from orchestrator.model.selector import MAX_LENGTH, Operator, Selector, Term
+from orchestrator.model.selector import MAX_LENGTH, Operator, Selector, Term, reader
 
 DEVICE = Device(
     id="d1",
@@ -125,3 +125,30 @@ def test_not_equal_is_the_opposite_of_equal(term: Term, labels: dict[str, str]) 
     equal = Term(operator=Operator.EQUAL, **values).matches(device)
     assert Term(operator=Operator.NOT_EQUAL, **values).matches(device) is not equal
     assert Term(operator=Operator.IN, **values).matches(device) is equal
+
+
+KEYED = Device(
+    id="d1",
+    product="gateway",
+    hardware="rev-a",
+    components={"os": "1.1.0"},
+    labels={"site": "lab", "id": "not-this", "product": "nor-this"},
+)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("id", "d1"),
+        ("product", "gateway"),
+        ("hardware", "rev-a"),
+        ("component.os", "1.1.0"),
+        ("component.app", None),
+        ("component.", None),
+        ("site", "lab"),
+        ("os", None),
+    ],
+)
+def test_what_a_key_stands_for(key: str, value: str | None) -> None:
+    """Identity first: a label named ``id`` does not make a device another one."""
+    assert reader(key)(KEYED) == value

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import ConflictError, NotFoundError, OperationError, UsageError
+from orchestrator.model.device import DeviceState
 from orchestrator.model.plan import Members, RolloutSpec, StageSpec
 from orchestrator.model.rollout import Rollout, RolloutState
-from orchestrator.rollouts import operations
+from orchestrator.rollouts import creating, operations
 from orchestrator.storage import rollouts
 from orchestrator.storage.releases import IMPORTING, WITHDRAWN
 from protocol.states import State
@@ -42,7 +43,7 @@ async def act(yard: Yard, verb: str, rollout: str, sent: list[str] | None = None
 
     match verb:
         case "start":
-            return await operations.start(yard.db, yard.clock, rollout)
+            return await creating.start(yard.db, yard.clock, rollout)
         case "pause":
             return await operations.pause(yard.db, yard.clock, rollout)
         case "resume":
@@ -59,7 +60,7 @@ async def test_each_verb_applies_to_its_states_only(
 ) -> None:
     """Elsewhere it is refused with what it needs and what was found, and changes nothing."""
     await yard.add_devices(["d1"])
-    rollout = (await operations.create(yard.db, yard.clock, plan())).id
+    rollout = (await creating.create(yard.db, yard.clock, plan())).id
     async with yard.db.begin() as conn:
         await rollouts.save(conn, rollout, state=state)
     await yard.marks(Kind.ANNOUNCE)
@@ -86,46 +87,81 @@ async def test_a_verb_on_nothing(yard: Yard, verb: str) -> None:
         await act(yard, verb, "r-9")
 
 
-async def test_create_places_members_and_sends_nothing(yard: Yard) -> None:
-    """A draft has its stages and members; no announcement is due before its start."""
+async def test_create_tries_the_plan_and_start_fixes_the_members(yard: Yard) -> None:
+    """A draft has its stages with their sizes as of now, and nobody in them; nothing is announced before its start."""
     await yard.add_devices(["d1"], group="canary")
     await yard.add_devices(["d2", "d3"])
     await yard.add_devices(["done"], components={"app": "1.1.0"})
     spec = plan(StageSpec(name="canary", group="canary"), StageSpec(name="all", percent=100))
-    rollout = await operations.create(yard.db, yard.clock, spec)
+    rollout = await creating.create(yard.db, yard.clock, spec)
     assert (rollout.id, rollout.state, rollout.spec, rollout.created_at) == ("r-1", S.DRAFT, spec, NOW)
-    assert {row.device: row.stage for row in await yard.rows("r-1")} == {"d1": 0, "d2": 1, "d3": 1}
+    assert await yard.rows("r-1") == []
     async with yard.db.read() as conn:
         assert [stage.members for stage in await rollouts.load_stages(conn, "r-1")] == [1, 2]
     assert await yard.marks(Kind.ANNOUNCE) == set()
     await yard.check_counts()
     await yard.look()
     assert await yard.stages("r-1") == ["pending", "pending"]
-    assert (await operations.create(yard.db, yard.clock, spec)).id == "r-2"
+    await yard.add_devices(["d4"])
+    await yard.set_device_state("d2", DeviceState.RETIRED)
+    await creating.start(yard.db, yard.clock, "r-1")
+    assert {row.device: row.stage for row in await yard.rows("r-1")} == {"d1": 0, "d3": 1, "d4": 1}
+    await yard.add_devices(["d5"])
+    await yard.look()
+    assert len(await yard.rows("r-1")) == 3
+    spec = spec.model_copy(update={"release": "gateway/1.2.0"})
+    await yard.add_release(name="gateway/1.2.0")
+    assert (await creating.create(yard.db, yard.clock, spec)).id == "r-2"
     later = plan(start_at=NOW + timedelta(hours=1))
-    assert (await operations.create(yard.db, yard.clock, later, "night")).state is S.SCHEDULED
+    assert (await creating.create(yard.db, yard.clock, later, "night")).state is S.SCHEDULED
 
 
 async def test_a_start_in_the_past_is_refused(yard: Yard) -> None:
     """Last year's date would start it at once; a time that passed on the way is now."""
     await yard.add_devices(["d1"])
     with pytest.raises(UsageError, match="is past"):
-        await operations.create(yard.db, yard.clock, plan(start_at=NOW - timedelta(days=365)), "late")
-    soon = await operations.create(yard.db, yard.clock, plan(start_at=NOW - timedelta(seconds=5)), "soon")
+        await creating.create(yard.db, yard.clock, plan(start_at=NOW - timedelta(days=365)), "late")
+    soon = await creating.create(yard.db, yard.clock, plan(start_at=NOW - timedelta(seconds=5)), "soon")
     assert soon.state is S.SCHEDULED
 
 
 async def test_a_large_fleet_is_read_in_pages(yard: Yard) -> None:
     """Members beyond one page take part as well, and an abort cancels them all, in batches."""
     ids = await yard.add_devices([f"d{number:04}" for number in range(1201)])
-    rollout = await operations.create(yard.db, yard.clock, plan())
-    await act(yard, "abort", rollout.id)
+    rollout = await yard.run()
+    await act(yard, "abort", rollout)
     while await yard.look() == 0:
         pass
     async with yard.db.read() as conn:
         found = await conn.exec_driver_sql("SELECT state, count(*) FROM assignments GROUP BY state")
         assert [tuple(row) for row in found] == [("cancelled", len(ids))]
     assert await yard.marks(Kind.STATUS_DEVICE) == set(ids[:1000])
+    assert (await yard.rollout(rollout)).ended_at is not None
+
+
+async def test_what_never_began_ends_with_its_abort(yard: Yard) -> None:
+    """Nobody was placed, and nobody is waited for."""
+    await yard.add_devices(["d1"])
+    rollout = await creating.create(yard.db, yard.clock, plan())
+    await act(yard, "abort", rollout.id)
+    assert (await yard.rollout(rollout.id)).ended_at == NOW
+
+
+async def test_a_release_that_was_withdrawn_is_not_started(yard: Yard) -> None:
+    """Between plan and start; a rollout that was to start by itself is a draft again, and says why."""
+    await yard.add_devices(["d1"])
+    await creating.create(yard.db, yard.clock, plan())
+    await creating.create(yard.db, yard.clock, plan(start_at=NOW + timedelta(seconds=5)), "night")
+    async with yard.db.begin() as conn:
+        await conn.exec_driver_sql("UPDATE releases SET state = ?", (WITHDRAWN,))
+    with pytest.raises(ConflictError, match="is withdrawn"):
+        await creating.start(yard.db, yard.clock, "r-1")
+    assert (await yard.rollout("r-1")).state is S.DRAFT
+    yard.clock.advance(5)
+    await yard.look()
+    night = await yard.rollout("night")
+    assert (night.state, "is withdrawn" in night.reason) == (S.DRAFT, True)
+    assert "rollout_not_started" in await yard.happenings("night")
 
 
 async def _no_release(yard: Yard) -> RolloutSpec:
@@ -182,7 +218,7 @@ async def test_a_plan_that_cannot_be_carried_out_leaves_nothing(
     await yard.add_devices(["d1", "d2"])
     spec = await make(yard)
     with pytest.raises(error) as refused:
-        await operations.create(yard.db, yard.clock, spec)
+        await creating.create(yard.db, yard.clock, spec)
     assert says in str(refused.value)
     async with yard.db.read() as conn:
         for table in ("rollouts", "stages", "assignments", "counts", "events", "dirty"):
@@ -192,9 +228,9 @@ async def test_a_plan_that_cannot_be_carried_out_leaves_nothing(
 async def test_an_id_is_given_once(yard: Yard) -> None:
     """The second one is refused."""
     await yard.add_devices(["d1"])
-    await operations.create(yard.db, yard.clock, plan(), "night")
+    await creating.create(yard.db, yard.clock, plan(), "night")
     with pytest.raises(ConflictError, match="rollout night: exists already"):
-        await operations.create(yard.db, yard.clock, plan(), "night")
+        await creating.create(yard.db, yard.clock, plan(), "night")
 
 
 async def test_a_halt_is_left_with_a_reason_only(yard: Yard) -> None:

@@ -8,7 +8,7 @@ from orchestrator.errors import ConflictError, NotAllowedError, UsageError
 from orchestrator.model.failure import FailureClass
 from orchestrator.model.plan import StageSpec
 from orchestrator.model.rollout import RolloutState as S
-from orchestrator.rollouts import operations
+from orchestrator.rollouts import creating, operations
 from orchestrator.rollouts.operations import Order
 from protocol.errors import ErrorCode
 from protocol.states import State
@@ -31,7 +31,7 @@ async def fail(yard: Yard, rollout: str, device: str, code: ErrorCode = ErrorCod
 async def test_a_plan_that_needs_approval_is_started_by_nobody_alone(yard: Yard) -> None:
     """Who submitted it may not approve it; once somebody else has, it may be started."""
     await yard.add_devices(["d1"])
-    await operations.create(yard.db, yard.clock, plan(needs_approval=True))
+    await creating.create(yard.db, yard.clock, plan(needs_approval=True))
     with pytest.raises(ConflictError, match="its plan needs approval; 'flagship rollout submit r-1'"):
         await order(yard, "start", actor="ann")
     assert await order(yard, "submit", actor="ann") is S.AWAITING_APPROVAL
@@ -49,7 +49,7 @@ async def test_a_plan_that_needs_approval_is_started_by_nobody_alone(yard: Yard)
 async def test_an_approved_plan_starts_at_its_time_and_a_rejected_one_never(yard: Yard) -> None:
     """A time in a plan that nobody approved does not start it."""
     await yard.add_devices(["d1"])
-    await operations.create(yard.db, yard.clock, plan(needs_approval=True, start_at=NOW + timedelta(seconds=10)))
+    await creating.create(yard.db, yard.clock, plan(needs_approval=True, start_at=NOW + timedelta(seconds=10)))
     await order(yard, "submit", actor="ann")
     with pytest.raises(UsageError, match="say why with --reason"):
         await order(yard, "reject", actor="bob")
@@ -179,7 +179,7 @@ async def test_a_completed_rollout_goes_on_for_a_retry(yard: Yard) -> None:
 async def test_a_verb_in_the_wrong_state_says_what_is_allowed(yard: Yard, verb: str) -> None:
     """And changes nothing."""
     await yard.add_devices(["d1"])
-    await operations.create(yard.db, yard.clock, plan())
+    await creating.create(yard.db, yard.clock, plan())
     await order(yard, "abort")
     with pytest.raises(ConflictError, match=rf"is aborted; {verb} needs one that is .*; allowed now: nothing"):
         await order(yard, verb, reason="because")

@@ -15,7 +15,7 @@ from orchestrator.model.assignment import Assignment
 from orchestrator.model.device import Device, DeviceState
 from orchestrator.model.plan import RolloutSpec, StageSpec
 from orchestrator.model.rollout import Rollout
-from orchestrator.rollouts import operations
+from orchestrator.rollouts import creating, operations
 from orchestrator.rollouts.controller import Controller
 from orchestrator.storage import assignments, devices, dirty, events, groups, published, releases, rollouts
 from orchestrator.storage.database import Database
@@ -96,8 +96,8 @@ class Yard:
 
     async def run(self, spec: RolloutSpec | None = None) -> str:
         """Create and start a rollout; returns its id."""
-        rollout = await operations.create(self.db, self.clock, spec or plan())
-        await operations.start(self.db, self.clock, rollout.id)
+        rollout = await creating.create(self.db, self.clock, spec or plan())
+        await creating.start(self.db, self.clock, rollout.id)
         return rollout.id
 
     async def set_device_state(self, device: str, state: DeviceState) -> None:

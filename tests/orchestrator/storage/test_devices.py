@@ -74,3 +74,18 @@ async def test_figures_are_of_enrolled_devices(db: Database) -> None:
         assert await devices.versions(conn) == {"app 1": 2, "os 7": 1}
         assert [device.id for device in await devices.page(conn, after="a", limit=1)] == ["b"]
         assert await devices.keys(conn, ["a", "c"]) == {"a": ({}, "")}
+
+
+async def test_planning_reads_the_fleet_by_id(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Page after page, with what decides; components and labels as texts that are read when they are asked for."""
+    monkeypatch.setattr(devices, "_PLANNED_AT_ONCE", 2)
+    async with db.begin() as conn:
+        for name in ("d3", "d1", "d2"):
+            await devices.insert(conn, replace(DEVICE, id=name, components={"os": "1"}), report_key={}, content_key="")
+        pages = [page async for page in devices.for_planning(conn)]
+        assert [[device.id for device in page] for page in pages] == [["d1", "d2"], ["d3"]]
+        first = pages[0][0]
+        assert (first.product, first.hardware, first.state) == ("gateway", "rev-a", "enrolled")
+        assert (first.duplicate, first.online, first.silent) == (0, 0, 0)
+        assert (first.components, first.labels, first.site) == ({"os": "1"}, {"site": "lab"}, "lab")
+        assert await devices.candidates(conn, ["d2", "d1", "zz"]) == pages[0]

@@ -1,0 +1,1 @@
+"""What rollouts cost: each module is one question."""

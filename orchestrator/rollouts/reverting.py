@@ -1,0 +1,144 @@
+"""Back to what devices ran before: one new rollout for each version that they came from.
+
+A device can go back to a release that is published and whose security counter is not below that of the release it took:
+the counter rose on the device when it committed, and only offline keys lower it.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from orchestrator.errors import ConflictError, OperationError
+from orchestrator.model.plan import Members, RolloutSpec, StageSpec
+from orchestrator.model.rollout import Rollout, RolloutState
+from orchestrator.rollouts import operations
+from orchestrator.rollouts.creating import create, start
+from orchestrator.storage import events, parts, releases, rollouts
+from orchestrator.storage.database import Database
+from orchestrator.storage.releases import PUBLISHED
+from protocol.clock import Clock
+
+_BEGUN = frozenset(
+    {RolloutState.RUNNING, RolloutState.PAUSED, RolloutState.HALTED, RolloutState.ABORTED, RolloutState.COMPLETED}
+)
+
+
+@dataclass(slots=True)
+class Reverted:
+    """What a revert came to.
+
+    Attributes:
+        rollouts: The new ones, by the release that they bring back.
+        stay: Devices that cannot go back, by why.
+    """
+
+    rollouts: dict[str, str] = field(default_factory=dict)
+    stay: dict[str, list[str]] = field(default_factory=dict)
+
+
+async def revert(
+    db: Database,
+    clock: Clock,
+    rollout_id: str,
+    *,
+    unhealthy: bool = False,
+    begin: bool = False,
+    actor: str = "operator",
+) -> Reverted:
+    """Make the rollouts back, and start them where asked to.
+
+    Args:
+        unhealthy: Only devices that were left inconsistent, or took too long or fell silent while being changed.
+
+    Raises:
+        NotFoundError: There is no such rollout.
+        ConflictError: It never began, or no device of it can go back; who and why is said.
+    """
+    async with db.read() as conn:
+        rollout = await operations.get(conn, rollout_id)
+        if rollout.state not in _BEGUN or rollout.started_at is None:
+            raise ConflictError(f"rollout {rollout_id}: is {rollout.state} and never began; there is nothing to revert")
+        found, made = await _ways_back(conn, rollout, unhealthy=unhealthy), Reverted()
+    for why, devices in found.stay.items():
+        made.stay[why] = devices
+    for version, devices in sorted(found.go.items()):
+        release = f"{rollout.release.partition('/')[0]}/{version}"
+        try:
+            new = await create(db, clock, _plan(rollout, release, unhealthy=unhealthy), actor=actor)
+        except ConflictError as error:
+            made.stay.setdefault(str(error), []).extend(devices)
+            continue
+        made.rollouts[release] = new.id
+        if begin:
+            await start(db, clock, new.id, actor=actor)
+    if not made.rollouts:
+        why = "; ".join(f"{len(ids)} devices ({', '.join(ids[:3])}): {text}" for text, ids in made.stay.items())
+        raise ConflictError(f"rollout {rollout_id}: no device can go back: {why or 'none was updated by it'}")
+    async with db.begin() as conn:
+        text = ", ".join(f"{name} brings back {release}" for release, name in made.rollouts.items())
+        stays = sum(map(len, made.stay.values()))
+        text += f"; {stays} devices cannot go back" if stays else ""
+        await events.add(conn, "rollout_reverted", text, clock.now(), actor=actor, rollout=rollout_id)
+    return made
+
+
+async def revert_after_halt(db: Database, clock: Clock, rollout_id: str, actor: str) -> None:
+    """What ``on_halt: revert`` asks for; done once, and what keeps it from being done stands in the events."""
+    try:
+        await revert(db, clock, rollout_id, begin=True, actor=actor)
+    except ConflictError as error:
+        async with db.begin() as conn:
+            await events.add(conn, "rollout_not_reverted", str(error), clock.now(), actor=actor, rollout=rollout_id)
+    except OperationError:
+        return  # it is tried again with the next look
+    async with db.begin() as conn:
+        await rollouts.save(conn, rollout_id, is_news=False, wants_revert=False)
+
+
+@dataclass(slots=True)
+class _Ways:
+    go: dict[str, list[str]]
+    stay: dict[str, list[str]]
+
+
+async def _ways_back(conn: AsyncConnection, rollout: Rollout, *, unhealthy: bool) -> _Ways:
+    """Devices by the version that they came from, and those that have no way back."""
+    came_from = await parts.came_from(conn, rollout.id, unhealthy=unhealthy)
+    product = rollout.release.partition("/")[0]
+    taken = await releases.get(conn, rollout.release)
+    go: defaultdict[str, list[str]] = defaultdict(list)
+    stay: defaultdict[str, list[str]] = defaultdict(list)
+    for version, devices in came_from.items():
+        former = await releases.get(conn, f"{product}/{version}") if version else None
+        if not version:
+            stay["never said what it ran before"] += devices
+        elif former is None or former.state != PUBLISHED:
+            stay[f"{product}/{version} is {former.state if former else 'not known here'}"] += devices
+        elif taken is not None and former.component != taken.component:
+            stay[f"{product}/{version} is of component {former.component}"] += devices
+        elif taken is not None and former.counter < taken.counter:
+            stay[f"security counter {former.counter} of {product}/{version} is below {taken.counter}"] += devices
+        else:
+            go[version] += devices
+    return _Ways(dict(go), dict(stay))
+
+
+def _plan(rollout: Rollout, release: str, *, unhealthy: bool) -> RolloutSpec:
+    """Everybody at once, under the pace, limits and policy of the rollout that is taken back; a heavier one than it."""
+    spec = rollout.spec
+    return RolloutSpec(
+        release=release,
+        members=Members(reverts=rollout.id, unhealthy=unhealthy),
+        stages=[StageSpec(name="back", percent=100)],
+        success_ratio=spec.success_ratio,
+        halt_ratio=spec.halt_ratio,
+        halt_min_sample=spec.halt_min_sample,
+        pace_per_minute=spec.pace_per_minute,
+        site_bytes_per_hour=spec.site_bytes_per_hour,
+        max_unavailable=spec.max_unavailable,
+        timeouts=spec.timeouts,
+        weight=spec.weight,
+        emergency=spec.emergency,
+        policy=spec.policy,
+    )
