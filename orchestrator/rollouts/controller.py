@@ -24,7 +24,8 @@ from orchestrator.rollouts.fact_loading import load_active, load_facts
 from orchestrator.rollouts.pace import Bucket
 from orchestrator.rollouts.reverting import revert_after_halt
 from orchestrator.rollouts.steadiness import Steadiness
-from orchestrator.storage import dirty, events, releases, rollouts
+from orchestrator.rollouts.taking_in import take_in
+from orchestrator.storage import dirty, events, newcomers, releases, rollouts
 from orchestrator.storage.database import Database
 from orchestrator.storage.engine_rows import EngineRows
 from orchestrator.storage.letting_go import let_go_of
@@ -110,9 +111,14 @@ class Controller:
         """
         if self.steadiness.see(self._clock.now(), self._clock.monotonic()):
             log.warning("clock leapt; what takes long is counted from now", now=self._clock.now().isoformat())
+        are_more = bool(await self._db.look(partial(newcomers.some, limit=1))) and await self._db.write(
+            partial(take_in, now=self._clock.now())
+        )
         active = await self._db.look(partial(load_active, steady_from=self.steadiness.since))
         wakes = [await self._look_at(facts) for facts in active]
         now = self._clock.now()
+        if are_more:
+            return 0.0
         return min(((at - now).total_seconds() for at in wakes if at is not None), default=MAX_IDLE_S)
 
     async def _look_at(self, facts: Facts) -> datetime | None:

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from orchestrator.model.candidate import Candidate
 from orchestrator.model.device import FIELDS, Device, DeviceState
 from orchestrator.model.duplicates import Instances
-from orchestrator.storage import certificates
+from orchestrator.storage import certificates, newcomers
 from orchestrator.storage.broker_tables import expelled
 from orchestrator.storage.tables import devices, group_members
 
@@ -49,6 +49,7 @@ async def insert(conn: AsyncConnection, device: Device, *, report_key: dict[str,
     )
     if result.rowcount == 0:
         await conn.execute(plain_insert(devices).values(**values))
+    await newcomers.note(conn, [device.id])
     if device.certificate_serial:
         await certificates.add(conn, device.id, device.certificate_serial)
 

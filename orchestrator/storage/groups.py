@@ -7,6 +7,7 @@ from sqlalchemy import delete, func, insert, select
 from sqlalchemy.dialects.sqlite import insert as insert_or_keep
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from orchestrator.storage import newcomers
 from orchestrator.storage.tables import group_members, groups
 
 _BATCH = 500
@@ -80,6 +81,7 @@ async def add_members(conn: AsyncConnection, name: str, devices: Collection[str]
     rows = [{"group_name": name, "device": device} for device in devices]
     for start in range(0, len(rows), _BATCH):
         await conn.execute(insert_or_keep(group_members).on_conflict_do_nothing(), rows[start : start + _BATCH])
+    await newcomers.note(conn, devices)
 
 
 async def remove_member(conn: AsyncConnection, name: str, device: str) -> bool:

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from orchestrator.model.assignment import Assignment, deciding_keys
 from orchestrator.model.duplicates import Instance, Instances, heard
 from orchestrator.model.reporting import apply_progress, apply_readiness, apply_state
-from orchestrator.storage import assignments, dirty, releases
+from orchestrator.storage import assignments, dirty, newcomers, releases
 from orchestrator.storage.exclusions import exclude_device
 from orchestrator.storage.letting_go import let_go_of
 from orchestrator.storage.tables import devices, events
@@ -106,6 +106,7 @@ class _Work:
     offers: set[str] = field(default_factory=set)
     wants: dict[str, set[str]] = field(default_factory=dict)  # rollout -> chunks
     duplicates: list[str] = field(default_factory=list)
+    newcomers: list[str] = field(default_factory=list)
     fleet: bool = False
     happened: list[dict[str, Any]] = field(default_factory=list)
     applied: Applied = field(default_factory=Applied)
@@ -140,6 +141,7 @@ class _Work:
         await assignments.save_all(conn, moved)
         freed = await let_go_of(conn, moved)
         moved += freed
+        await newcomers.note(conn, self.newcomers)
         for device in self.duplicates:
             await exclude_device(conn, device, DUPLICATE, self.now)
         touched = {row.device for _, row in moved} | self.shown
@@ -157,7 +159,7 @@ class _Work:
         if self.happened:
             await conn.execute(insert(events), self.happened)
         decides = any(deciding_keys(before) != deciding_keys(row) for before, row in moved)
-        self.applied.for_engine = decides or bool(self.duplicates)
+        self.applied.for_engine = decides or bool(self.duplicates) or bool(self.newcomers)
         self.applied.for_delivery = bool(self.offers or self.duplicates)
 
     async def _write_devices(
@@ -223,6 +225,8 @@ class _Work:
             "refusals": refusals,
         }
         self._note_refusals(device, refusals)
+        if any(device[name] != news[name] for name in ("components", "labels")):
+            self.newcomers.append(device["id"])
         if any(device[name] != value for name, value in news.items()):
             device |= news
             self.said.add(device["id"])

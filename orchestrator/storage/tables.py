@@ -262,6 +262,13 @@ counts = Table(
     Column("n", Integer, nullable=False),
 )
 
+newcomers = Table(
+    "newcomers",
+    metadata,
+    # Devices that came or changed, until dynamic rollouts have looked at them.
+    Column("device", String(64), primary_key=True),
+)
+
 scope_counts = Table(
     "scope_counts",
     metadata,

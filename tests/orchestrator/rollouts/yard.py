@@ -125,10 +125,14 @@ class Yard:
         async with self.db.begin() as conn:
             await published.record(conn, "main", items)
 
-    def _head(self, device: str, rollout: str) -> dict[str, Any]:
+    def next_seq(self) -> int:
+        """Higher than every one before."""
         self._seq += 1
+        return self._seq
+
+    def _head(self, device: str, rollout: str) -> dict[str, Any]:
         return {
-            "fleet": "harbour", "issued": self.clock.now(), "device": device, "session": 1, "seq": self._seq,
+            "fleet": "harbour", "issued": self.clock.now(), "device": device, "session": 1, "seq": self.next_seq(),
             "rollout": rollout, "nonce": f"nonce-{self._seq:04}",
         }  # fmt: skip
 
@@ -169,6 +173,11 @@ class Yard:
         """States of the stages."""
         async with self.db.read() as conn:
             return [stage.state.value for stage in await rollouts.load_stages(conn, rollout)]
+
+    async def sizes(self, rollout: str) -> list[int]:
+        """Members by stage."""
+        async with self.db.read() as conn:
+            return [stage.members for stage in await rollouts.load_stages(conn, rollout)]
 
     async def row(self, rollout: str, device: str) -> Assignment:
         """A device's place in a rollout."""
