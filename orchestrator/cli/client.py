@@ -26,6 +26,8 @@ from orchestrator.errors import (
 
 PREFIX = "/api/v1"
 TIMEOUT_S = 60.0
+PLAN_TIMEOUT_S = 600.0
+"""What looks at the whole fleet."""
 UPLOAD_TIMEOUT_S = 3600.0
 PAGE = 500
 _PIECE = 1 << 20

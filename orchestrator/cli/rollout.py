@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from orchestrator.cli import rollout_offline, rollout_plan, rollout_verbs
-from orchestrator.cli.client import ApiClient
+from orchestrator.cli.client import PLAN_TIMEOUT_S, ApiClient
 from orchestrator.cli.output import HERE, Format, FormatOption, HomeOption, show_done, show_fields, show_rows
 from orchestrator.cli.plan_words import takes_plan
 from orchestrator.cli.rollout_verbs import RolloutArgument
@@ -37,7 +37,7 @@ def create(
     if rollout:
         read_id(rollout, "rollout id")
     body = {"id": rollout or None, "spec": spec.model_dump(mode="json")}
-    made = ApiClient(home).post("/rollouts", body)
+    made = ApiClient(home).post("/rollouts", body, timeout=PLAN_TIMEOUT_S)
     how = "it starts by itself" if spec.start_at else f"start it with 'flagship rollout start {made['id']}'"
     show_done(f"rollout {made['id']}: {made['state']}, {_stages(made)}; {how}", made, output)
 

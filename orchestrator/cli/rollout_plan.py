@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from orchestrator.cli.client import ApiClient
+from orchestrator.cli.client import PLAN_TIMEOUT_S, ApiClient
 from orchestrator.cli.output import HERE, Format, FormatOption, HomeOption, cell, console, show_json, table
 from orchestrator.cli.plan_words import takes_plan
 from orchestrator.model.plan import RolloutSpec
@@ -14,7 +14,6 @@ from orchestrator.model.plan import RolloutSpec
 if TYPE_CHECKING:
     from rich.table import Table
 
-PLAN_TIMEOUT_S = 300.0
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 

@@ -4,11 +4,12 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestrator.cli.client import ApiClient
+from orchestrator.cli.client import PLAN_TIMEOUT_S, TIMEOUT_S, ApiClient
 from orchestrator.cli.output import HERE, Format, FormatOption, HomeOption, show_done
-from orchestrator.cli.words import read_id, read_ids
+from orchestrator.cli.words import read_id, read_ids, read_release
 from orchestrator.model.failure import FailureClass
 
+SOME = 3
 RolloutArgument = Annotated[str, typer.Argument(help="The rollout's id, such as r-1.")]
 ReasonOption = Annotated[str, typer.Option(help="Why; it stands in the record and in the announcement's status.")]
 VersionOption = Annotated[
@@ -19,7 +20,7 @@ VersionOption = Annotated[
 
 def add_to(app: typer.Typer) -> None:
     """Make the verbs commands of ``flagship rollout``."""
-    for verb in (submit, approve, reject, start, pause, resume, promote, halt, retry, abort):
+    for verb in (submit, approve, reject, start, pause, resume, promote, halt, retry, abort, revert, clone):
         app.command()(verb)
 
 
@@ -136,8 +137,50 @@ def abort(
     _order(home, rollout, "abort", output, reason=reason, version=if_version)
 
 
+def revert(
+    rollout: RolloutArgument,
+    unhealthy: Annotated[
+        bool, typer.Option("--unhealthy", help="Only devices left inconsistent, late or silent while being changed.")
+    ] = False,
+    begin: Annotated[
+        bool, typer.Option("--start", help="Start at once; by default the rollouts back are drafts.")
+    ] = False,
+    output: FormatOption = Format.TABLE,
+    home: HomeOption = HERE,
+) -> None:
+    """Bring devices back to what each ran before: a new rollout for every release that they came from."""
+    path = f"/rollouts/{read_id(rollout, 'rollout id')}/revert"
+    made = ApiClient(home).post(path, {"unhealthy": unhealthy, "start": begin}, timeout=PLAN_TIMEOUT_S)
+    lines = [f"rollout {name}: brings back {release}" for release, name in made["rollouts"].items()]
+    for left in made["stay"]:
+        some = ", ".join(left["devices"][:SOME]) + (", ..." if left["count"] > SOME else "")
+        lines.append(f"{left['count']} cannot go back: {left['why']} ({some})")
+    if not begin:
+        lines.append(f"start with: flagship rollout start {' '.join(made['rollouts'].values())}")
+    show_done("\n".join(lines), made, output)
+
+
+def clone(
+    rollout: RolloutArgument,
+    new: Annotated[str, typer.Argument(help="The new id; by default the next r-N.", show_default=False)] = "",
+    release: Annotated[str, typer.Option(help="Another PRODUCT/VERSION under the same plan.")] = "",
+    output: FormatOption = Format.TABLE,
+    home: HomeOption = HERE,
+) -> None:
+    """Make a new draft of a rollout's plan; times that are past are left out."""
+    path = f"/rollouts/{read_id(rollout, 'rollout id')}/clone"
+    words = {
+        "id": read_id(new, "rollout id") if new else None,
+        "release": str(read_release(release)) if release else None,
+    }
+    made = ApiClient(home).post(path, words, timeout=PLAN_TIMEOUT_S)
+    sizes = ", ".join(f"{stage['name']} {stage['members']}" for stage in made["stages"])
+    show_done(f"rollout {made['id']}: {made['state']}, {sizes} devices, the plan of {rollout}", made, output)
+
+
 def _order(home: Any, rollout: str, verb: str, output: Format, **words: Any) -> None:  # noqa: ANN401
     path = f"/rollouts/{read_id(rollout, 'rollout id')}/{verb}"
-    now = ApiClient(home).post(path, {name: value for name, value in words.items() if value})
+    words = {name: value for name, value in words.items() if value}
+    now = ApiClient(home).post(path, words, timeout=PLAN_TIMEOUT_S if verb == "start" else TIMEOUT_S)
     cut = f"; cut off, as it did not answer: {', '.join(now['brokers_cut'])}" if now.get("brokers_cut") else ""
     show_done(f"rollout {rollout}: {now['state']}{cut}", now, output)

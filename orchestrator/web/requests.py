@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from orchestrator.model.failure import FailureClass
-from orchestrator.model.plan import RolloutSpec
+from orchestrator.model.plan import ReleaseText, RolloutSpec
 from protocol.enrolment import EnrolmentRequest
 from protocol.identifiers import ClaimText, IdText, SerialText
 
@@ -95,6 +95,25 @@ class OrderRollout(Order):
     version: Annotated[int, Field(ge=1)] | None = None
     devices: Annotated[list[IdText], Field(max_length=MAX_DEVICES)] = []
     classes: Annotated[list[FailureClass], Field(max_length=len(FailureClass))] = []
+
+
+class CloneRollout(_Request):
+    """``POST rollouts/{rollout}/clone``; without an id it is the next ``r-N``, without a release it is the same."""
+
+    id: IdText | None = None
+    release: ReleaseText | None = None
+
+
+class RevertRollout(_Request):
+    """``POST rollouts/{rollout}/revert``.
+
+    Attributes:
+        unhealthy: Only devices that were left inconsistent, or took too long or fell silent while being changed.
+        start: At once; otherwise the rollouts back are drafts.
+    """
+
+    unhealthy: bool = False
+    start: bool = False
 
 
 class OrderOffline(_Request):

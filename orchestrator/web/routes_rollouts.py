@@ -7,13 +7,13 @@ from typing import Any
 from fastapi import APIRouter
 
 from orchestrator.errors import NotFoundError
-from orchestrator.rollouts import creating, operations
+from orchestrator.rollouts import creating, operations, reverting
 from orchestrator.rollouts.engine import figures_of
 from orchestrator.rollouts.fact_loading import load_facts
 from orchestrator.storage import rollouts
 from orchestrator.web.auth import ActorName
 from orchestrator.web.pages import Cursor, Limit, Page, page
-from orchestrator.web.requests import CreateRollout, OrderOffline, OrderRollout
+from orchestrator.web.requests import CloneRollout, CreateRollout, OrderOffline, OrderRollout, RevertRollout
 from orchestrator.web.services import Services
 from orchestrator.web.views import rollout_view, whole_rollout_view
 from protocol.clock import rfc3339
@@ -36,6 +36,8 @@ class Verb(StrEnum):
 
 
 _UNSAID = {Verb.HALT: "halted by an operator", Verb.ABORT: "aborted by an operator"}
+NAMED = 1000
+"""Devices that are named of those that cannot go back for one reason."""
 _HOLDS_BACK = frozenset({Verb.HALT, Verb.ABORT})
 """Answered only when sends in flight have ended."""
 
@@ -89,12 +91,31 @@ def rollout_routes(services: Services) -> APIRouter:
             "offers": {device: envelope.decode() for device, envelope in made.offers.items()},
         }
 
+    @router.post("/{rollout}/clone", status_code=201)
+    async def clone_rollout(rollout: IdText, body: CloneRollout, actor: ActorName) -> dict[str, Any]:
+        """Make a new draft of its plan; times that are past are left out."""
+        made = await creating.clone(db, clock, rollout, body.id or "", release=body.release or "", actor=actor)
+        wake()
+        return await shown(made.id)
+
+    @router.post("/{rollout}/revert", status_code=201)
+    async def revert_rollout(rollout: IdText, body: RevertRollout, actor: ActorName) -> dict[str, Any]:
+        """Make a rollout back to each release that its devices ran before; says who cannot go back, and why."""
+        made = await reverting.revert(db, clock, rollout, unhealthy=body.unhealthy, begin=body.start, actor=actor)
+        wake()
+        stay = [{"why": why, "count": len(ids), "devices": ids[:NAMED]} for why, ids in made.stay.items()]
+        return {"rollout": rollout, "rollouts": made.rollouts, "stay": stay, "started": body.start}
+
     @router.post("/{rollout}/{verb}")
     async def order(rollout: IdText, verb: Verb, body: OrderRollout, actor: ActorName) -> dict[str, Any]:
         """Carry out a verb; a halt and an abort answer when sends in flight have ended.
 
         ``brokers_cut`` names those that did not answer in time and were cut off: what they had received, they have.
         """
+        if verb is Verb.START:
+            await creating.start(db, clock, rollout, actor=actor, version=body.version)
+            wake()
+            return {**await shown(rollout), "brokers_cut": []}
         given = operations.Order(
             verb=verb,
             reason=body.reason or _UNSAID.get(verb, ""),

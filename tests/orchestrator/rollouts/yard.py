@@ -1,5 +1,6 @@
 """A database with devices, a release and rollouts; devices speak through the door that ingest uses."""
 
+import json
 import tempfile
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -79,16 +80,18 @@ class Yard:
                 await groups.add_members(conn, group, known)
         return known
 
-    async def add_release(self, state: str = PUBLISHED, name: str = RELEASE, component: str = "app") -> None:
+    async def add_release(
+        self, state: str = PUBLISHED, name: str = RELEASE, component: str = "app", counter: int = 1
+    ) -> None:
         """A release, as an import leaves it."""
         product, version = name.split("/")
         info = ReleaseInfo(
-            product=product, version=version, component=component, hardware=["rev-a"], counter=1, space_bytes=1,
+            product=product, version=version, component=component, hardware=["rev-a"], counter=counter, space_bytes=1,
             pieces=["0" * 64], chunk_count=1,
         )  # fmt: skip
         record = ReleaseRecord(
             id=name, product=product, version=version, component=component, path=f"{name}/manifest", length=1,
-            sha256="1" * 64, counter=1, info=info.model_dump(mode="json"), wrapped_key=b"", image_bytes=1,
+            sha256="1" * 64, counter=counter, info=info.model_dump(mode="json"), wrapped_key=b"", image_bytes=1,
             chunk_bytes=1, state=state, imported_at=NOW,
         )  # fmt: skip
         async with self.db.begin() as conn:
@@ -178,6 +181,18 @@ class Yard:
         """Members by stage."""
         async with self.db.read() as conn:
             return [stage.members for stage in await rollouts.load_stages(conn, rollout)]
+
+    async def all_rollouts(self) -> list[str]:
+        """Ids of every rollout."""
+        async with self.db.read() as conn:
+            return [found.id for found in await rollouts.page(conn)]
+
+    async def runs(self, device: str, version: str) -> None:
+        """What a device's inventory says from now on."""
+        async with self.db.begin() as conn:
+            await conn.exec_driver_sql(
+                "UPDATE devices SET components = ? WHERE id = ?", (json.dumps({"app": version}), device)
+            )
 
     async def row(self, rollout: str, device: str) -> Assignment:
         """A device's place in a rollout."""
