@@ -181,7 +181,7 @@ class Roster:
                         stage_of[member] = position
                         placed += 1
             else:
-                # Rounded first: 0.07 * 100 members must not become 8 by a rounding error.
+                # Rounded first: 16.1 % of 1000 members must not become 162 by a rounding error.
                 wanted = math.ceil(round(stage.percent * members / 100, 9))
                 while placed < wanted and (member := next(waiting, NONE)) != NONE:
                     if stage_of[member] == NONE:
