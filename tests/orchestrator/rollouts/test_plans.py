@@ -100,10 +100,11 @@ def test_the_order_is_by_chance() -> None:
     assert first(1) == first(1) != first(2)
 
 
-def test_seven_percent_of_a_hundred_is_seven() -> None:
-    """0.07 * 100 is 7.000000000000001, which is not a reason for an eighth device."""
-    stages = (StageSpec(name="few", percent=7), StageSpec(name="all", percent=100))
-    assert placed(fleet(100), *stages).sizes() == [7, 93]
+@pytest.mark.parametrize(("percent", "members", "first"), [(7, 100, 7), (16.1, 1000, 161)])
+def test_shares_are_exact(percent: float, members: int, first: int) -> None:
+    """16.1 * 1000 / 100 is 161.00000000000003, which is not a reason for one device more."""
+    stages = (StageSpec(name="few", percent=percent), StageSpec(name="all", percent=100))
+    assert placed(fleet(members), *stages).sizes() == [first, members - first]
 
 
 def test_an_earlier_share_may_take_whom_a_later_stage_names() -> None:
