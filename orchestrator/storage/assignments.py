@@ -16,6 +16,7 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.model.assignment import FIELDS, PENDING, Assignment, Deltas, byte_sums, count_deltas, count_keys
+from orchestrator.storage.audit_moves import log_moves
 from orchestrator.storage.tables import assignments, counts, devices
 
 Change = tuple[Assignment, Assignment]
@@ -43,21 +44,32 @@ async def insert_all(conn: AsyncConnection, rows: Sequence[Assignment]) -> None:
         batch = [row.to_row() for row in rows[start : start + _BATCH]]
         await conn.execute(plain_insert(assignments), batch)
     await apply_count_deltas(conn, deltas)
+    await log_moves(conn, [(None, row) for row in rows])
 
 
-async def save_all(conn: AsyncConnection, changes: Iterable[Change]) -> None:
-    """Write changed assignments and the changed counts."""
+async def save_all(
+    conn: AsyncConnection,
+    changes: Iterable[Change],
+    *,
+    now: datetime | None = None,
+    actor: str = "",
+    cause: str = "",
+) -> None:
+    """Write changed assignments and the changed counts; who, when and why: see ``audit_moves``."""
+    changed: list[Change] = []
     deltas: Deltas = Counter()
     alike: defaultdict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
     for before, after in changes:
         names = tuple(name for name in FIELDS if getattr(before, name) != getattr(after, name))
         if names:
+            changed.append((before, after))
             deltas.update(count_deltas(before, after))
             values = {name: getattr(after, name) for name in names}
             alike[names].append({**values, "the_rollout": after.rollout, "the_device": after.device})
     for names, rows in alike.items():
         await conn.execute(_update_of(names), rows)
     await apply_count_deltas(conn, deltas)
+    await log_moves(conn, changed, now=now, actor=actor, cause=cause)
 
 
 @cache

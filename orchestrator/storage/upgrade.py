@@ -1,6 +1,7 @@
 """The tables of a database file: made where they are missing, brought up to date where an earlier version made them."""
 
 import secrets
+from datetime import UTC, datetime
 from pathlib import Path
 
 from sqlalchemy import func, insert, inspect, literal_column, select, text
@@ -8,7 +9,8 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.schema import CreateColumn
 
 from orchestrator.errors import OperationError
-from orchestrator.storage import broker_tables, certificate_tables, chunk_tables, tables
+from orchestrator.storage import audit, audit_tables, broker_tables, certificate_tables, chunk_tables, tables
+from orchestrator.storage.lead import stored_epoch, writing_of
 
 SCHEMA = 2
 """Rises when the tables change; a database with a higher one belongs to a newer Flagship."""
@@ -27,6 +29,8 @@ def bring_up_to_date(connection: Connection, path: Path) -> str:
         _set_aside_marks(connection)
     certificate_tables.metadata.create_all(connection)  # that of tables, with these known to it too
     _add_columns(connection)
+    audit_tables.guard(connection)
+    writing_of(connection).epoch = stored_epoch(connection)
     chunk_tables.rollouts_by_release.create(connection, checkfirst=True)
     if not connection.scalar(select(func.count()).select_from(broker_tables.brokers)):
         names = set(connection.scalars(select(tables.published.c.broker).distinct())) or {FIRST_BROKER}
@@ -40,6 +44,8 @@ def bring_up_to_date(connection: Connection, path: Path) -> str:
     if "database" not in found:
         found["database"] = secrets.token_hex(8)
         connection.execute(insert(tables.settings), {"key": "database", "value": found["database"]})
+    if not connection.scalar(select(func.count()).select_from(audit_tables.audit)):
+        audit.note_counts(connection, datetime.now(UTC), "the log begins", found["database"])
     return str(found["database"])
 
 
