@@ -11,8 +11,9 @@ from datetime import datetime
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.errors import ConflictError, NotFoundError, UsageError
+from orchestrator.model.audit import AuditKind
 from orchestrator.model.device import Device, DeviceState
-from orchestrator.storage import certificates, devices, dirty, events, renewals
+from orchestrator.storage import audit, certificates, devices, dirty, events, renewals
 from orchestrator.storage.database import Database
 from orchestrator.storage.exclusions import exclude_device
 from protocol.clock import Clock
@@ -36,7 +37,7 @@ class Closed:
     rollouts: list[str]
 
 
-async def revoke(db: Database, clock: Clock, device: str, reason: str) -> Closed:
+async def revoke(db: Database, clock: Clock, device: str, reason: str, *, actor: str = "operator") -> Closed:
     """The device is not trusted any more; its id is never used again. A second time changes nothing.
 
     Raises:
@@ -48,10 +49,10 @@ async def revoke(db: Database, clock: Clock, device: str, reason: str) -> Closed
         known = await _get(conn, device)
         if known.state == DeviceState.REVOKED:
             return Closed(known, [])
-        return await close(conn, known, DeviceState.REVOKED, reason, clock.now())
+        return await close(conn, known, DeviceState.REVOKED, reason, clock.now(), actor=actor)
 
 
-async def retire(db: Database, clock: Clock, device: str, reason: str) -> Closed:
+async def retire(db: Database, clock: Clock, device: str, reason: str, *, actor: str = "operator") -> Closed:
     """The device leaves in peace; its id may be enrolled again. A second time changes nothing.
 
     Its certificates are revoked like those of a revoked device: they would outlive its place in the fleet.
@@ -68,11 +69,20 @@ async def retire(db: Database, clock: Clock, device: str, reason: str) -> Closed
             raise ConflictError(f"device {device}: was revoked; that is not taken back by retiring it")
         if known.state == DeviceState.RETIRED:
             return Closed(known, [])
-        return await close(conn, known, DeviceState.RETIRED, reason, clock.now())
+        return await close(conn, known, DeviceState.RETIRED, reason, clock.now(), actor=actor)
 
 
-async def close(conn: AsyncConnection, device: Device, state: DeviceState, reason: str, now: datetime) -> Closed:
-    """Write it down: state, certificates, open offers, event."""
+async def close(
+    conn: AsyncConnection,
+    device: Device,
+    state: DeviceState,
+    reason: str,
+    now: datetime,
+    *,
+    actor: str = "operator",
+) -> Closed:
+    """Write it down: order, state, certificates, open offers, event."""
+    await _log_order(conn, "revoke" if state is DeviceState.REVOKED else "retire", device.id, reason, now, actor)
     await devices.close(conn, device.id, state, reason, now)
     await certificates.revoke(conn, device.id, now)
     await renewals.remove(conn, device.id)
@@ -80,13 +90,13 @@ async def close(conn: AsyncConnection, device: Device, state: DeviceState, reaso
     rollouts = await exclude_device(conn, device.id, f"device {state}: {reason}", now)
     left = f"; taken out of {', '.join(rollouts)}" if rollouts else ""
     await events.add(
-        conn, f"device_{state}", f"{device.id}: {state}: {reason}{left}", now, actor="operator", device=device.id
+        conn, f"device_{state}", f"{device.id}: {state}: {reason}{left}", now, actor=actor, device=device.id
     )
     await _mark(conn, device.id, now)
     return Closed(await _get(conn, device.id), rollouts)
 
 
-async def clear_duplicate(db: Database, clock: Clock, device: str, reason: str) -> Device:
+async def clear_duplicate(db: Database, clock: Clock, device: str, reason: str, *, actor: str = "operator") -> Device:
     """A person has dealt with the second device: offers may be made again.
 
     What was seen of both is forgotten; if both still live, it is flagged again as soon as they speak.
@@ -102,12 +112,19 @@ async def clear_duplicate(db: Database, clock: Clock, device: str, reason: str) 
         known = await _get(conn, device)
         if known.duplicate_since is None:
             raise ConflictError(f"device {device}: is not flagged as a duplicate; there is nothing to clear")
+        await _log_order(conn, "clear-duplicate", device, reason, now, actor)
         await devices.clear_duplicate(conn, device)
         await events.add(
-            conn, "device_duplicate_cleared", f"{device}: cleared: {reason}", now, actor="operator", device=device
+            conn, "device_duplicate_cleared", f"{device}: cleared: {reason}", now, actor=actor, device=device
         )
         await _mark(conn, device, now)
         return await _get(conn, device)
+
+
+async def _log_order(conn: AsyncConnection, verb: str, device: str, reason: str, now: datetime, actor: str) -> None:
+    figures = {"verb": verb, "reason": reason}
+    cause = f"{verb} {device}: {reason}"
+    await audit.append(conn, AuditKind.ORDER, at=now, actor=actor, cause=cause, device=device, figures=figures)
 
 
 async def _get(conn: AsyncConnection, device: str) -> Device:

@@ -14,14 +14,17 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.config import Settings
-from orchestrator.errors import OperationError
+from orchestrator.errors import LostLeadError, OperationError
 from orchestrator.model.assignment import OFFERED, Assignment
+from orchestrator.model.audit import AuditKind
 from orchestrator.model.rollout import Rollout, RolloutState
 from orchestrator.rollouts.engine import OFFER_BATCH, Decisions, Facts, reconcile
 from orchestrator.rollouts.pace import Bucket
-from orchestrator.storage import assignments, chunk_keeping, dirty, events, rollouts
+from orchestrator.rollouts.replaying import cause_of, record
+from orchestrator.storage import assignments, audit, chunk_keeping, dirty, events, rollouts
 from orchestrator.storage.assignments import Change
 from orchestrator.storage.database import Database
+from orchestrator.storage.lead import check_lead
 from protocol.clock import Clock
 from protocol.topics import Kind
 
@@ -36,12 +39,25 @@ SETTLE_S = 0.05
 class Controller:
     """The one writer of decisions."""
 
-    def __init__(self, db: Database, clock: Clock, settings: Settings, wake_delivery: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        db: Database,
+        clock: Clock,
+        settings: Settings,
+        wake_delivery: Callable[[], None],
+        halted: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Nothing runs yet.
+
+        Args:
+            halted: Told when the engine has halted a rollout, once that is written.
+        """
         self._db = db
         self._clock = clock
         self._lease = timedelta(seconds=settings.timing.lease_s)
         self._retry_s = settings.timing.tick_s
         self._wake_delivery = wake_delivery
+        self._halted = halted
         self._woken = asyncio.Event()
 
     def wake(self) -> None:
@@ -54,6 +70,8 @@ class Controller:
             self._woken.clear()
             try:
                 idle_s = await self.look()
+            except LostLeadError:
+                raise
             except OperationError as error:
                 log.error("look failed", why=str(error))
                 idle_s = self._retry_s
@@ -68,6 +86,7 @@ class Controller:
         """Reconcile every rollout that has not ended; returns seconds until the next look is worth it.
 
         Raises:
+            LostLeadError: Another orchestrator took over.
             OperationError: The database does not do what it is told; nothing is half written.
         """
         wakes = [await self._look_at(facts) for facts in await self._db.look(load_active)]
@@ -83,17 +102,34 @@ class Controller:
             return None
         decisions, more = written
         self._wake_delivery()
+        if any(happening.kind == "rollout_halted" for happening in decisions.happenings):
+            self._halted()
         for happening in decisions.happenings:
             log.info(happening.kind, rollout_id=rollout_id, text=happening.text)
         return now if more else decisions.wake_at
 
     async def _decide(self, conn: AsyncConnection, rollout_id: str, now: datetime) -> tuple[Decisions, bool] | None:
         """Once more, on facts that cannot change until what follows from them is written."""
+        await check_lead(conn)
         facts = await load_facts(conn, rollout_id)
         if facts is None:
             return None
         decisions = reconcile(facts, now, self._lease)
+        if not decisions.is_nothing:
+            await self._log(conn, facts, decisions, now)
         return decisions, await self._write(conn, facts, decisions, now)
+
+    async def _log(self, conn: AsyncConnection, facts: Facts, decisions: Decisions, now: datetime) -> None:
+        """Before anything moves: what the facts say is what the log comes to up to here."""
+        await audit.append(
+            conn,
+            AuditKind.DECISION,
+            at=now,
+            actor="engine",
+            cause=cause_of(decisions),
+            rollout=facts.rollout.id,
+            figures=record(facts, decisions, now, self._lease),
+        )
 
     async def _write(self, conn: AsyncConnection, facts: Facts, decisions: Decisions, now: datetime) -> bool:
         """Returns whether a batch was full: there is more to do at once."""

@@ -17,9 +17,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.errors import ConflictError, NotAllowedError, NotFoundError, UsageError
 from orchestrator.model.assignment import OFFERED, PENDING, Assignment
+from orchestrator.model.audit import AuditKind
 from orchestrator.model.rollout import BEGUN, Rollout, RolloutState
 from orchestrator.signer.seam import AnnouncementRequest, OfferRequest, Refusal, Refused, Request, Signed
-from orchestrator.storage import assignments, devices, dirty, events, published, releases, rollouts
+from orchestrator.storage import assignments, audit, devices, dirty, events, published, releases, rollouts
 from orchestrator.storage.database import Database
 from orchestrator.storage.releases import ReleaseFacts
 from protocol.clock import Clock, rfc3339
@@ -70,7 +71,9 @@ class OfflineDesk:
         self._signer = signer
         self._lease = lease
 
-    async def order(self, rollout_id: str, ids: Sequence[str], life: timedelta) -> OfflineOrders:
+    async def order(
+        self, rollout_id: str, ids: Sequence[str], life: timedelta, *, actor: str = "operator"
+    ) -> OfflineOrders:
         """Sign for these devices of a running rollout, until ``life`` from now.
 
         Raises:
@@ -91,13 +94,15 @@ class OfflineDesk:
             now_facts = await _load(conn, rollout_id, wanted)
             if now_facts.rollout.halts != facts.rollout.halts:
                 raise ConflictError(f"rollout {rollout_id}: was halted meanwhile; order again if it may go on")
-            await self._write(conn, now_facts, until, signed)
+            await self._write(conn, now_facts, until, signed, actor)
         announcement, *offers = (answer.envelope for answer in signed)
         return OfflineOrders(
             rollout_id, facts.rollout.release, until, announcement, dict(zip(wanted, offers, strict=True))
         )
 
-    async def _write(self, conn: AsyncConnection, facts: _Facts, until: datetime, signed: Sequence[Signed]) -> None:
+    async def _write(
+        self, conn: AsyncConnection, facts: _Facts, until: datetime, signed: Sequence[Signed], actor: str
+    ) -> None:
         now, rollout = self._clock.now(), facts.rollout
         fresh = [row for row in facts.rows.values() if row.state == PENDING]
         offered = {
@@ -109,6 +114,13 @@ class OfflineDesk:
             "updated_at": now,
         }
         changed: dict[str, Any] = offered
+        text = (
+            f"{len(facts.rows)} devices may act unasked until {rfc3339(until)}; "
+            "a halt or an abort does not reach them before they have a link"
+        )
+        data = {"devices": list(facts.rows), "until": rfc3339(until)}
+        figures = {"verb": "offline", **data}
+        await audit.append(conn, AuditKind.ORDER, at=now, actor=actor, cause=text, rollout=rollout.id, figures=figures)
         await assignments.save_all(conn, [(row, replace(row, **changed)) for row in fresh])
         await rollouts.save(conn, rollout.id, offers_made=rollout.offers_made + len(fresh))
         await published.note_order(conn, max((answer.epoch, answer.seq) for answer in signed))
@@ -119,12 +131,7 @@ class OfflineDesk:
             Kind.STATUS_ROLLOUT: [rollout.id],
         }
         await dirty.mark_all(conn, marks, now)
-        text = (
-            f"{len(facts.rows)} devices may act unasked until {rfc3339(until)}; "
-            "a halt or an abort does not reach them before they have a link"
-        )
-        data = {"devices": list(facts.rows), "until": rfc3339(until)}
-        await events.add(conn, "rollout_offline", text, now, actor="operator", rollout=rollout.id, data=data)
+        await events.add(conn, "rollout_offline", text, now, actor=actor, rollout=rollout.id, data=data)
 
 
 async def _load(conn: AsyncConnection, rollout_id: str, wanted: Sequence[str]) -> _Facts:

@@ -10,11 +10,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.errors import ConflictError, NotFoundError, UsageError
 from orchestrator.model.assignment import OFFERED, PENDING, Assignment
+from orchestrator.model.audit import AuditKind
 from orchestrator.model.device import Device
 from orchestrator.model.rollout import Rollout, RolloutSpec, RolloutState
 from orchestrator.rollouts.members import Groups, Place, place_members, select_members
 from orchestrator.rollouts.rules import stage_counts
-from orchestrator.storage import assignments, devices, dirty, events, groups, offered, releases, rollouts
+from orchestrator.storage import assignments, audit, devices, dirty, events, groups, offered, releases, rollouts
 from orchestrator.storage.database import Database
 from orchestrator.storage.releases import PUBLISHED
 from protocol.clock import Clock
@@ -51,12 +52,19 @@ Barrier = Callable[[], Awaitable[None]]
 
 
 async def create(
-    db: Database, clock: Clock, spec: RolloutSpec, rollout_id: str = "", random: Random | None = None
+    db: Database,
+    clock: Clock,
+    spec: RolloutSpec,
+    rollout_id: str = "",
+    random: Random | None = None,
+    *,
+    actor: str = "operator",
 ) -> Rollout:
     """Make a plan, choose its members and place them in stages. Nothing is sent.
 
     Args:
         rollout_id: Empty: the next ``r-N``.
+        actor: Who says so, for the audit log and the events; with every verb.
 
     Raises:
         NotFoundError: The release or a group does not exist.
@@ -76,49 +84,51 @@ async def create(
         places = place_members(name, chosen, spec, members, random or SystemRandom())
         state = RolloutState.SCHEDULED if spec.start_at else RolloutState.DRAFT
         await rollouts.insert(conn, name, spec, state, now)
+        text = f"{spec.release} to {len(places)} devices in {len(spec.stages)} stages"
+        plan = {"spec": spec.model_dump(mode="json", exclude_none=True), "members": len(places)}
+        await _log_order(conn, "create", now, actor, f"created: {text}", name, state, **plan)
         await _insert_members(conn, name, places)
-        await events.add(
-            conn,
-            "rollout_created",
-            f"{spec.release} to {len(places)} devices in {len(spec.stages)} stages",
-            now,
-            actor="operator",
-            rollout=name,
-        )
+        await events.add(conn, "rollout_created", text, now, actor=actor, rollout=name)
         await _mark_status(conn, name, now)
         return await _get(conn, name)
 
 
-async def start(db: Database, clock: Clock, rollout_id: str) -> Rollout:
+async def start(db: Database, clock: Clock, rollout_id: str, *, actor: str = "operator") -> Rollout:
     """Announce it and open its first stage; raises as ``order``."""
-    return await order(db, clock, rollout_id, "start")
+    return await order(db, clock, rollout_id, "start", actor=actor)
 
 
-async def pause(db: Database, clock: Clock, rollout_id: str, reason: str = "") -> Rollout:
+async def pause(db: Database, clock: Clock, rollout_id: str, reason: str = "", *, actor: str = "operator") -> Rollout:
     """Make no new offers; raises as ``order``."""
-    return await order(db, clock, rollout_id, "pause", reason)
+    return await order(db, clock, rollout_id, "pause", reason, actor=actor)
 
 
-async def resume(db: Database, clock: Clock, rollout_id: str, reason: str = "") -> Rollout:
+async def resume(db: Database, clock: Clock, rollout_id: str, reason: str = "", *, actor: str = "operator") -> Rollout:
     """Go on; after a halt a reason is needed, and rules are judged on what comes from now on; raises as ``order``."""
-    return await order(db, clock, rollout_id, "resume", reason)
+    return await order(db, clock, rollout_id, "resume", reason, actor=actor)
 
 
-async def halt(db: Database, clock: Clock, rollout_id: str, reason: str = "", *, barrier: Barrier) -> Rollout:
+async def halt(
+    db: Database, clock: Clock, rollout_id: str, reason: str = "", *, barrier: Barrier, actor: str = "operator"
+) -> Rollout:
     """Hold every device that is not installing; returns when sends in flight have ended; raises as ``order``."""
-    halted = await order(db, clock, rollout_id, "halt", reason or "halted by an operator")
+    halted = await order(db, clock, rollout_id, "halt", reason or "halted by an operator", actor=actor)
     await barrier()
     return halted
 
 
-async def abort(db: Database, clock: Clock, rollout_id: str, reason: str = "", *, barrier: Barrier) -> Rollout:
+async def abort(
+    db: Database, clock: Clock, rollout_id: str, reason: str = "", *, barrier: Barrier, actor: str = "operator"
+) -> Rollout:
     """End it for good; raises as ``order``."""
-    aborted = await order(db, clock, rollout_id, "abort", reason or "aborted by an operator")
+    aborted = await order(db, clock, rollout_id, "abort", reason or "aborted by an operator", actor=actor)
     await barrier()
     return aborted
 
 
-async def order(db: Database, clock: Clock, rollout_id: str, verb: str, reason: str = "") -> Rollout:
+async def order(
+    db: Database, clock: Clock, rollout_id: str, verb: str, reason: str = "", *, actor: str = "operator"
+) -> Rollout:
     """Carry out one verb.
 
     Raises:
@@ -143,15 +153,32 @@ async def order(db: Database, clock: Clock, rollout_id: str, verb: str, reason: 
             values["halts"] = rollout.halts + 1  # the signer tells a database that knows of the halt by it
         if verb == "resume":
             values["acknowledged"] = await _acknowledge(conn, rollout)
+        text = f"{_PAST[verb]}: {reason}" if reason else _PAST[verb]
+        figures = {"halts": values.get("halts", rollout.halts), "acknowledged": values.get("acknowledged", {})}
+        await _log_order(conn, verb, now, actor, text, rollout_id, allowed[1], reason=reason, **figures)
         await rollouts.save(conn, rollout_id, **values)
         if verb == "abort":
             await _cancel_unreached(conn, rollout_id, now)
         if verb != "pause":
             await dirty.mark(conn, Kind.ANNOUNCE, [rollout_id], now)
-        text = f"{_PAST[verb]}: {reason}" if reason else _PAST[verb]
-        await events.add(conn, f"rollout_{_PAST[verb]}", text, now, actor="operator", rollout=rollout_id)
+        await events.add(conn, f"rollout_{_PAST[verb]}", text, now, actor=actor, rollout=rollout_id)
         await _mark_status(conn, rollout_id, now)
         return await _get(conn, rollout_id)
+
+
+async def _log_order(
+    conn: AsyncConnection,
+    verb: str,
+    now: datetime,
+    actor: str,
+    text: str,
+    rollout_id: str,
+    state: RolloutState,
+    **figures: Any,  # noqa: ANN401 - JSON
+) -> None:
+    """Before anything moves because of it."""
+    told = {"verb": verb, "state": state.value, **figures}
+    await audit.append(conn, AuditKind.ORDER, at=now, actor=actor, cause=text, rollout=rollout_id, figures=told)
 
 
 async def _get(conn: AsyncConnection, rollout_id: str) -> Rollout:

@@ -19,6 +19,8 @@ from tuf.api.serialization.json import JSONSerializer
 
 from orchestrator.config import Home, Settings
 from orchestrator.errors import ConflictError, NotFoundError, UsageError
+from orchestrator.model.audit import AUDIT_HEAD_TYPE
+from orchestrator.signer.audit_heads import next_head
 from orchestrator.signer.content_keys import ContentKeys
 from orchestrator.signer.facts import FactsFile
 from orchestrator.signer.high_water import HighWater
@@ -155,6 +157,18 @@ class Signer:
             self._facts.revoke(dict.fromkeys(news, reason))
             at = self._now_text()
             self._write([{"kind": "revoke", "at": at, "device": device, "why": reason} for device in news])
+
+    def sign_head(self, entry: int, digest: str) -> bytes:
+        """See ``SigningRoom``; the mark is durable before the signature leaves."""
+        with self._lock:
+            try:
+                head = next_head(self._facts.audit, self._fleet, entry, digest, self._clock.now())
+            except ConflictError as error:
+                self._note("audit_head", entry=entry, digest=digest, refused=Refused.MISFIT.value, why=str(error))
+                raise
+            self._facts.note_audit(entry, digest)
+            self._note("audit_head", entry=entry, digest=digest)
+            return sign(encode(head), AUDIT_HEAD_TYPE, self._keys.director)
 
     def lift(self, rollout: str, reason: str) -> None:
         """See ``SigningRoom``."""

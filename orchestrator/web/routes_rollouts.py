@@ -16,6 +16,9 @@ from orchestrator.web.views import rollout_view, whole_rollout_view
 from protocol.clock import rfc3339
 from protocol.identifiers import IdText
 
+ACTOR = "operator"
+"""Whoever has the admin token."""
+
 
 class Verb(StrEnum):
     """What a person may order."""
@@ -46,7 +49,7 @@ def rollout_routes(services: Services) -> APIRouter:
     @router.post("", status_code=201)
     async def create_rollout(body: CreateRollout) -> dict[str, Any]:
         """Store a plan and choose its members; nothing is sent before it starts."""
-        made = await operations.create(db, clock, body.spec, rollout_id=body.id or "")
+        made = await operations.create(db, clock, body.spec, rollout_id=body.id or "", actor=ACTOR)
         wake()
         return await shown(made.id)
 
@@ -65,7 +68,7 @@ def rollout_routes(services: Services) -> APIRouter:
     @router.post("/{rollout}/offline")
     async def order_offline(rollout: IdText, body: OrderOffline) -> dict[str, Any]:
         """Sign an announcement and offers for a medium; what is handed out here cannot be called back."""
-        made = await services.offline.order(rollout, body.devices, timedelta(seconds=body.life_s))
+        made = await services.offline.order(rollout, body.devices, timedelta(seconds=body.life_s), actor=ACTOR)
         wake()
         return {
             "rollout": made.rollout,
@@ -84,19 +87,20 @@ def rollout_routes(services: Services) -> APIRouter:
         cut: list[str] = []
 
         async def barrier() -> None:
+            services.anchor.wake()
             cut.extend(await delivery.barrier())
 
         match verb:
             case Verb.START:
-                await operations.start(db, clock, rollout)
+                await operations.start(db, clock, rollout, actor=ACTOR)
             case Verb.PAUSE:
-                await operations.pause(db, clock, rollout, body.reason)
+                await operations.pause(db, clock, rollout, body.reason, actor=ACTOR)
             case Verb.RESUME:
-                await operations.resume(db, clock, rollout, body.reason)
+                await operations.resume(db, clock, rollout, body.reason, actor=ACTOR)
             case Verb.HALT:
-                await operations.halt(db, clock, rollout, body.reason, barrier=barrier)
+                await operations.halt(db, clock, rollout, body.reason, barrier=barrier, actor=ACTOR)
             case Verb.ABORT:
-                await operations.abort(db, clock, rollout, body.reason, barrier=barrier)
+                await operations.abort(db, clock, rollout, body.reason, barrier=barrier, actor=ACTOR)
         wake()
         return {**await shown(rollout), "brokers_cut": cut}
 

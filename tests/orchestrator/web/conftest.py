@@ -140,6 +140,7 @@ async def api(home: Home, tmp_path: Path) -> AsyncIterator[Api]:
         clock=clock,
         admission=Admission(db, home, settings, clock, seen.keys_changed.append),
         controller=seen,
+        anchor=seen,
         offline=OfflineDesk(db, clock, signer, timedelta(days=1)),
         delivery=seen,
         keeping_out=seen,
