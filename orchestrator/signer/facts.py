@@ -149,6 +149,14 @@ class FactsFile:
         self._marks.note_facts(facts.version)
 
 
+def read_audit_mark(path: Path) -> AuditMark | None:
+    """What the signer remembers of the audit log, for a verifier beside it; None where it cannot be read."""
+    try:
+        return Facts.model_validate_json(path.read_bytes()).audit
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
 def _load(path: Path, *, is_new: bool) -> Facts:
     try:
         if path.stat().st_size > MAX_BYTES:

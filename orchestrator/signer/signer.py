@@ -26,6 +26,7 @@ from orchestrator.signer.facts import FactsFile
 from orchestrator.signer.high_water import HighWater
 from orchestrator.signer.key_ring import Keys, open_keys
 from orchestrator.signer.rate import RateLimit
+from orchestrator.signer.request_entries import entry_of, sha256_of
 from orchestrator.signer.request_log import Entry, RequestLog
 from orchestrator.signer.rules import judge_announcement, judge_offer
 from orchestrator.signer.seam import (
@@ -109,7 +110,7 @@ class Signer:
             now = self._clock.now().replace(microsecond=0)
             answers = [self._answer(request, now) for request in requests]
             at = now.isoformat()
-            self._write([_entry(one, answer, at) for one, answer in zip(requests, answers, strict=True)])
+            self._write([entry_of(one, answer, at) for one, answer in zip(requests, answers, strict=True)])
             return answers
 
     def use_director(self, listed: Sequence[str], *, switch: bool = True) -> str:
@@ -133,7 +134,7 @@ class Signer:
             )
             metadata.sign(self._keys.timestamp)
             data = metadata.to_bytes(JSONSerializer(compact=True))
-            self._note("timestamp", version=version, snapshot=snapshot_version, digest=_digest(data))
+            self._note("timestamp", version=version, snapshot=snapshot_version, digest=sha256_of(data))
             return data
 
     def highest_timestamp(self) -> int:
@@ -280,31 +281,3 @@ class Signer:
 
     def _now_text(self) -> str:
         return self._clock.now().replace(microsecond=0).isoformat()
-
-
-def _entry(request: Request, answer: Signed | Refusal, at: str) -> Entry:
-    draft = request.draft
-    entry: dict[str, str | int] = {"kind": _kind(request), "at": at}
-    for key in ("rollout", "device", "grant", "action"):
-        if key in draft:
-            entry[key] = str(draft[key])
-    entry["release"] = _release(draft.get("release"))
-    match answer:
-        case Signed():
-            return {**entry, "epoch": answer.epoch, "seq": answer.seq, "digest": _digest(answer.envelope)}
-        case Refusal():
-            return {**entry, "refused": answer.code.value, "why": answer.why}
-
-
-def _kind(request: Request) -> str:
-    return "announcement" if isinstance(request, AnnouncementRequest) else "offer"
-
-
-def _release(release: Any) -> str:  # noqa: ANN401 - a draft may hold anything
-    if isinstance(release, dict):
-        return str(release.get("sha256", ""))
-    return str(getattr(release, "sha256", ""))
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()

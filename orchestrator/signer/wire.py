@@ -15,15 +15,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
-from orchestrator.errors import (
-    ConflictError,
-    NotAllowedError,
-    NotFoundError,
-    OperationError,
-    SignerAwayError,
-    SignerNewError,
-    UsageError,
-)
+from orchestrator import errors
+from orchestrator.errors import OperationError
 from orchestrator.signer.seam import (
     MAX_BATCH,
     MAX_REVOKED_AT_ONCE,
@@ -133,7 +126,10 @@ class Lift(_Message):
 
 Asked = Begin | Sign | Bump | Director | Highest | Unseal | Revoke | SignHead | Lift
 _ASKED: TypeAdapter[Asked] = TypeAdapter(Annotated[Asked, Field(discriminator="kind")])
-_KINDS = OperationError, UsageError, NotFoundError, NotAllowedError, ConflictError, SignerAwayError, SignerNewError
+_KINDS = (
+    OperationError, errors.UsageError, errors.NotFoundError, errors.NotAllowedError, errors.ConflictError,
+    errors.SignerAwayError, errors.SignerNewError,
+)  # fmt: skip
 _ERRORS: dict[str, type[OperationError]] = {kind.__name__: kind for kind in _KINDS}
 
 
