@@ -14,6 +14,7 @@ from orchestrator.errors import LostLeadError, OperationError
 from orchestrator.model.audit import AUDIT_HEAD_TYPE, MAX_HEAD_BYTES, Head, SignedHead
 from orchestrator.storage import audit
 from orchestrator.storage.database import Database
+from orchestrator.storage.lead import check_lead
 from protocol.clock import Clock
 from protocol.envelopes import decode, parse
 from protocol.errors import EnvelopeError
@@ -72,14 +73,16 @@ class Anchor:
         """Sign the last entry and keep it; None where that was done before.
 
         Raises:
+            LostLeadError: Another orchestrator took over.
             OperationError: The signer or the database did not.
         """
-        head = await self._db.look(_unsigned)
+        head = await self._db.write(_unsigned)
         if head is None:
             return None
         envelope = await asyncio.to_thread(self._signer.sign_head, head.id, head.hash)
         signed = read_head(envelope)
         async with self._db.begin() as conn:
+            await check_lead(conn)
             await audit.add_head(conn, signed, envelope)
         log.info("audit head signed", entry=signed.id, digest=signed.hash[:12])
         return signed
@@ -98,5 +101,6 @@ def read_head(envelope: bytes) -> SignedHead:
 
 
 async def _unsigned(conn: AsyncConnection) -> Head | None:
+    await check_lead(conn)  # the signer would remember a head that is not this log's
     head = await audit.head(conn)
     return head if head.id > await audit.last_signed(conn) else None

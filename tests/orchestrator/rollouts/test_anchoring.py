@@ -107,7 +107,8 @@ async def test_who_lost_the_lead_keeps_no_head(yard: Yard, signer: Signer) -> No
     finally:
         await other.close()
     with pytest.raises(LostLeadError):
-        await Anchor(yard.db, signer, yard.clock, 3600).run()
+        async with asyncio.timeout(DEADLINE_S):
+            await Anchor(yard.db, signer, yard.clock, 3600).run()
     assert kept(yard.db) == []
 
 
