@@ -1,18 +1,19 @@
 """Has the signer sign where the audit log ends: every hour, and at once when a rollout was halted.
 
-What the signer refuses to sign is said once a round and changes nothing: orders go out as before, and the log shows
-which of its entries are not anchored.
+What the signer refuses to sign is an event, and changes nothing: orders go out as before, and a verifier says which
+entries are not anchored.
 """
 
 import asyncio
+import contextlib
 from typing import Protocol
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.errors import LostLeadError, OperationError
+from orchestrator.errors import ConflictError, LostLeadError, OperationError
 from orchestrator.model.audit import AUDIT_HEAD_TYPE, MAX_HEAD_BYTES, Head, SignedHead
-from orchestrator.storage import audit
+from orchestrator.storage import audit, events
 from orchestrator.storage.database import Database
 from orchestrator.storage.lead import check_lead
 from protocol.clock import Clock
@@ -42,6 +43,7 @@ class Anchor:
         self._clock = clock
         self._every_s = every_s
         self._woken = asyncio.Event()
+        self._refused = ""
 
     def wake(self) -> None:
         """Sign at once."""
@@ -62,6 +64,7 @@ class Anchor:
                 raise
             except OperationError as error:
                 log.error("audit head not signed", why=str(error))
+                await self._tell(error)
                 wait_s = min(wait_s, RETRY_S)
             try:
                 async with asyncio.timeout(wait_s):
@@ -86,6 +89,15 @@ class Anchor:
             await audit.add_head(conn, signed, envelope)
         log.info("audit head signed", entry=signed.id, digest=signed.hash[:12])
         return signed
+
+    async def _tell(self, error: OperationError) -> None:
+        """A refusal stands in the events, once: somebody must look."""
+        if not isinstance(error, ConflictError) or str(error) == self._refused:
+            return
+        with contextlib.suppress(OperationError):  # it is told at the next try
+            async with self._db.begin() as conn:
+                await events.add(conn, "audit_head_refused", str(error), self._clock.now(), actor="signer")
+            self._refused = str(error)
 
 
 def read_head(envelope: bytes) -> SignedHead:

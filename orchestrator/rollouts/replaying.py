@@ -27,7 +27,7 @@ def cause_of(decisions: Decisions) -> str:
     """Why, in a sentence for people."""
     if decisions.happenings:
         return "; ".join(happening.text for happening in decisions.happenings)
-    done = []
+    done = [f"stage {stage.name} is {stage.state}" for stage in decisions.stages]
     if decisions.offer_budget:
         done.append(f"up to {decisions.offer_budget} ready devices are offered")
     if decisions.answer is not None:

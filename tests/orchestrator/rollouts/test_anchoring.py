@@ -12,7 +12,7 @@ from orchestrator.rollouts import anchoring
 from orchestrator.rollouts.anchoring import Anchor, read_head
 from orchestrator.rollouts.head_claims import claims_of
 from orchestrator.signer.signer import Signer
-from orchestrator.storage import audit
+from orchestrator.storage import audit, events
 from orchestrator.storage.audit_file import open_log
 from orchestrator.storage.database import Database
 from tests.orchestrator.delivery.lab import make_keys
@@ -117,6 +117,33 @@ async def test_a_log_that_was_written_anew_is_not_signed(yard: Yard, signer: Sig
     signer.sign_head(1, "f" * 64)
     with pytest.raises(ConflictError, match="written anew"):
         await Anchor(yard.db, signer, yard.clock, 3600).sign()
+
+
+async def test_a_refusal_is_an_event(yard: Yard, signer: Signer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once, however often it is tried."""
+    monkeypatch.setattr(anchoring, "RETRY_S", 0.01)
+    signer.sign_head(1, "f" * 64)
+    tries = []
+
+    class Counted:
+        """Counts what the signer is asked."""
+
+        def sign_head(self, entry: int, digest: str) -> bytes:
+            """Ask it."""
+            tries.append(entry)
+            return signer.sign_head(entry, digest)
+
+    running = asyncio.create_task(Anchor(yard.db, Counted(), yard.clock, 3600).run())
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            while len(tries) < 4:
+                await asyncio.sleep(0.01)
+    finally:
+        running.cancel()
+        await asyncio.wait({running})
+    async with yard.db.read() as conn:
+        told = [event for event in await events.page(conn) if event["kind"] == "audit_head_refused"]
+    assert len(told) == 1 and "written anew" in told[0]["text"]
 
 
 async def test_heads_hold_by_a_listed_director_alone(yard: Yard, signer: Signer) -> None:

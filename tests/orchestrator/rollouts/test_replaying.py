@@ -21,7 +21,7 @@ ROLLOUT = Rollout(
     created_at=NOW,
     started_at=NOW,
     pace_credit=0.1 + 0.2,
-    pace_at=NOW - timedelta(seconds=3),
+    pace_at=NOW - timedelta(seconds=10),
     acknowledged={0: (1, 2)},
 )
 OPEN = Stage(rollout="r-1", position=0, name="all", state=StageState.OPEN, members=20, opened_at=NOW)
@@ -55,6 +55,18 @@ def test_a_decision_made_again_is_the_same(facts: Facts) -> None:
     assert is_replayable(made) and check_decision(made) is None
     assert facts_of(made.figures()) == facts
     assert cause_of(reconcile(facts, NOW, LEASE))
+
+
+def test_a_decision_says_why() -> None:
+    """What happened goes first; otherwise what is done is named."""
+    soaking = Facts(
+        rollout=replace(ROLLOUT, spec=plan(soak_s=60), announcement_expires=NOW + LEASE, acknowledged={}),
+        stages=[replace(OPEN, members=1), replace(OPEN, position=1, name="rest", state=StageState.PENDING, members=5)],
+        counts={0: {"state:succeeded": 1}},
+    )
+    assert cause_of(reconcile(soaking, NOW, LEASE)) == "stage all is soaking"
+    assert cause_of(reconcile(CASES["offers"], NOW, LEASE)).startswith("up to 1 ready devices are offered; ")
+    assert cause_of(reconcile(CASES["halts"], NOW, LEASE)).startswith("halted by rule: ")
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,19 @@ async def test_a_log_begins_with_the_database(db: Database) -> None:
         assert await audit.head(conn) == second.head
 
 
+async def test_a_database_of_before_the_log_begins_one(db: Database) -> None:
+    """With its counters as they stand: from there they follow from the log. Opened again, nothing is added."""
+    async with db.begin() as conn:
+        await conn.execute(text("INSERT INTO counts VALUES ('r-1', 0, 'ready', 2), ('r-1', 0, 'bytes:delta', 9)"))
+        await conn.execute(text("DROP TABLE audit"))
+    for _ in range(2):
+        again = await Database.open(db.path)
+        async with again.read() as conn:
+            (first,) = await audit.page(conn)
+        await again.close()
+        assert first.figures() == {"database": db.id, "counts": [["r-1", 0, "ready", 2]]}
+
+
 async def test_entries_of_one_transaction_follow_one_another(db: Database) -> None:
     """They share a correlation id; another transaction has another, in both ways in."""
     async with db.begin() as conn:
