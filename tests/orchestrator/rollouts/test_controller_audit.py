@@ -1,6 +1,7 @@
 """What the controller writes into the audit log, and that it stops when another orchestrator leads."""
 
 import asyncio
+from functools import partial
 
 import pytest
 
@@ -74,3 +75,17 @@ async def test_it_ends_when_another_orchestrator_leads(yard: Yard) -> None:
         async with asyncio.timeout(DEADLINE_S):
             await yard.controller.run()
     assert await yard.stages(rollout) == ["pending"]
+
+
+async def test_who_lost_the_lead_writes_nothing_even_where_nothing_is_decided(yard: Yard) -> None:
+    """Facts may have changed since the first look at them; marks of topics are writes, too."""
+    await yard.add_devices(["d1"])
+    rollout = await yard.run()
+    await yard.look()
+    other = await Database.open(yard.db.path)
+    try:
+        await other.take_lead(NOW)
+    finally:
+        await other.close()
+    with pytest.raises(LostLeadError):
+        await yard.db.write(partial(yard.controller._decide, rollout_id=rollout, now=NOW))
