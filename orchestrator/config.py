@@ -64,6 +64,7 @@ class TimingSettings(BaseModel):
     lease_s: Annotated[float, Field(gt=0, le=7 * 86_400)] = 86_400
     activate_grant_s: Annotated[float, Field(gt=0, le=3600)] = 900
     timestamp_renew_s: Seconds = 86_400
+    audit_head_s: Seconds = 3600  # how often the signer signs where the audit log ends
     ingest_batch_s: Seconds = 0.05
     status_interval_s: Seconds = 0.5
     silent_after_s: Seconds = 2_700  # three times the level interval of devices

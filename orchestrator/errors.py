@@ -6,6 +6,7 @@ FlagshipError
     ├── NotFoundError      3  what was named does not exist
     ├── NotAllowedError    4  the token or key does not permit it
     ├── ConflictError      5  the state of things does not allow it now
+    │   └── LostLeadError     another orchestrator writes this database now
     ├── HaltedError        6  a rollout is halted or failed
     └── UnreachableError   9  serve, a broker or a program does not answer
         └── SignerAwayError   the signer's process does not answer; what was asked is asked again
@@ -43,6 +44,10 @@ class ConflictError(OperationError):
     """The state of things does not allow it now."""
 
     exit_code = 5
+
+
+class LostLeadError(ConflictError):
+    """Another orchestrator writes this database now."""
 
 
 class HaltedError(OperationError):

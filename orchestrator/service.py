@@ -25,6 +25,7 @@ from orchestrator.metrics import Metrics
 from orchestrator.private_files import hold_lock
 from orchestrator.releases.importer import import_package
 from orchestrator.releases.trust_updates import TrustUpdates
+from orchestrator.rollouts.anchoring import Anchor
 from orchestrator.rollouts.controller import Controller
 from orchestrator.rollouts.offline import OfflineDesk
 from orchestrator.signer.opening import open_room
@@ -61,6 +62,7 @@ async def serve(home: Home) -> None:
     with _lock(home), _doors(settings) as doors, open_room(home, settings) as signer:
         database = await Database.open(home.database)
         try:
+            await database.take_lead(clock.now())
             await _run(home, settings, database, signer, doors, clock)
         except BaseExceptionGroup as errors:
             first = _first(errors)
@@ -98,7 +100,8 @@ async def _run(home: Home, settings: Settings, db: Database, signer: SigningRoom
         wake=lambda: delivery.wake(),  # noqa: PLW0108 - delivery is made below
     )
     delivery = open_deliveries(db, home, settings, signer, chunks, clock, trust, metrics)
-    controller = Controller(db, clock, settings, delivery.wake)
+    anchor = Anchor(db, signer, clock, settings.timing.audit_head_s)
+    controller = Controller(db, clock, settings, delivery.wake, anchor.wake)
     rooms, admission = open_rooms(db, home, settings, signer, clock, broker, delivery, controller, metrics)
     await trust.published()
 
@@ -111,6 +114,7 @@ async def _run(home: Home, settings: Settings, db: Database, signer: SigningRoom
         db=db,
         clock=clock,
         controller=controller,
+        anchor=anchor,
         offline=OfflineDesk(db, clock, signer, timedelta(seconds=settings.timing.lease_s)),
         delivery=delivery,
         admission=admission,
@@ -129,7 +133,12 @@ async def _run(home: Home, settings: Settings, db: Database, signer: SigningRoom
             if settings.broker.managed:
                 await _unless(told, broker.ready(BROKER_WAIT_S))
             if not told.is_set():
-                parts = [*rooms.parts(), ("controller", controller.run), ("expiry", expiries.run)]
+                parts = [
+                    *rooms.parts(),
+                    ("controller", controller.run),
+                    ("anchor", anchor.run),
+                    ("expiry", expiries.run),
+                ]
                 tasks += [group.create_task(run(), name=name) for name, run in parts]
                 api, mirror = doors
                 tasks.append(group.create_task(run_app(create_app(services), api), name="api"))

@@ -41,6 +41,7 @@ NOUNS = {
     "demo": Noun("orchestrator.demo.cli:demo", "Play a staged rollout with mishaps on this machine."),
     "status": Noun("orchestrator.cli.status:status", "Show the fleet as dashboards see it."),
     "doctor": Noun("orchestrator.cli.doctor:doctor", "Say what is wrong with a home, or soon will be."),
+    "audit": Noun("orchestrator.cli.audit:app", "Show and verify what was ordered and decided."),
     "release": Noun("orchestrator.cli.release:app", "Make, publish and list releases."),
     "trust": Noun("orchestrator.cli.trust:app", "Keys of roles, and the way to the fleet."),
     "device": Noun("orchestrator.cli.device:app", "Enrol and list devices."),

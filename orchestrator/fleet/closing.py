@@ -11,8 +11,9 @@ from datetime import datetime
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.errors import ConflictError, NotFoundError, UsageError
+from orchestrator.model.audit import AuditKind
 from orchestrator.model.device import Device, DeviceState
-from orchestrator.storage import certificates, devices, dirty, events, renewals
+from orchestrator.storage import audit, certificates, devices, dirty, events, renewals
 from orchestrator.storage.database import Database
 from orchestrator.storage.exclusions import exclude_device
 from protocol.clock import Clock
@@ -80,7 +81,8 @@ async def close(
     *,
     actor: str = "operator",
 ) -> Closed:
-    """Write it down: state, certificates, open offers, event."""
+    """Write it down: order, state, certificates, open offers, event."""
+    await _log_order(conn, "revoke" if state is DeviceState.REVOKED else "retire", device.id, reason, now, actor)
     await devices.close(conn, device.id, state, reason, now)
     await certificates.revoke(conn, device.id, now)
     await renewals.remove(conn, device.id)
@@ -110,12 +112,19 @@ async def clear_duplicate(db: Database, clock: Clock, device: str, reason: str, 
         known = await _get(conn, device)
         if known.duplicate_since is None:
             raise ConflictError(f"device {device}: is not flagged as a duplicate; there is nothing to clear")
+        await _log_order(conn, "clear-duplicate", device, reason, now, actor)
         await devices.clear_duplicate(conn, device)
         await events.add(
             conn, "device_duplicate_cleared", f"{device}: cleared: {reason}", now, actor=actor, device=device
         )
         await _mark(conn, device, now)
         return await _get(conn, device)
+
+
+async def _log_order(conn: AsyncConnection, verb: str, device: str, reason: str, now: datetime, actor: str) -> None:
+    figures = {"verb": verb, "reason": reason}
+    cause = f"{verb} {device}: {reason}"
+    await audit.append(conn, AuditKind.ORDER, at=now, actor=actor, cause=cause, device=device, figures=figures)
 
 
 async def _get(conn: AsyncConnection, device: str) -> Device:

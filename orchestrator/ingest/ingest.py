@@ -17,7 +17,7 @@ import structlog
 
 from orchestrator.config import Home, Settings
 from orchestrator.delivery.broker_access import service_connection
-from orchestrator.errors import ConflictError, OperationError
+from orchestrator.errors import ConflictError, LostLeadError, OperationError
 from orchestrator.fleet.renewal import use_new_keys
 from orchestrator.ingest.device_keys import DeviceKeys
 from orchestrator.ingest.parse import KINDS, Checked, check, device_of
@@ -170,6 +170,8 @@ class Ingest:
         work = partial(apply_batch, batch=batch, now=self._clock.now())
         try:
             applied = await self._insist(lambda: self._db.write(work))
+        except LostLeadError:
+            raise
         except Exception as error:  # noqa: BLE001 - whatever one report does to the database, the others are stored
             if len(batch) > 1:
                 await self._store(batch[: len(batch) // 2])

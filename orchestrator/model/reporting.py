@@ -48,7 +48,8 @@ def apply_readiness(row: Assignment, report: Readiness, now: datetime) -> Effect
     if row.state == PENDING:
         if report.phase is not Phase.DOWNLOAD:
             return Effect(row)
-        ready = report.ready or all(reason.gate == BUSY for reason in report.reasons)
+        only_busy = {reason.gate for reason in report.reasons} == {BUSY}
+        ready = report.ready or only_busy
         return Effect(moved(row, now, ready=ready, **said))
     if report.attempt == 0:
         return Effect(row, hear=True)  # it has not seen its offer yet, or lost it

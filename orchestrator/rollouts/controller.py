@@ -15,19 +15,22 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.config import Settings
-from orchestrator.errors import ConflictError, NotFoundError, OperationError, UsageError
+from orchestrator.errors import ConflictError, LostLeadError, NotFoundError, OperationError, UsageError
+from orchestrator.model.audit import AuditKind
 from orchestrator.model.rollout import Rollout, RolloutState
 from orchestrator.rollouts import creating
 from orchestrator.rollouts.carrying_out import Change, Terms, carry_out
 from orchestrator.rollouts.engine import Decisions, Facts, reconcile
 from orchestrator.rollouts.fact_loading import load_active, load_facts
 from orchestrator.rollouts.pace import Bucket
+from orchestrator.rollouts.replaying import cause_of, record
 from orchestrator.rollouts.reverting import revert_after_halt
 from orchestrator.rollouts.steadiness import Steadiness
 from orchestrator.rollouts.taking_in import take_in
-from orchestrator.storage import dirty, events, newcomers, releases, rollouts
+from orchestrator.storage import audit, dirty, events, newcomers, releases, rollouts
 from orchestrator.storage.database import Database
 from orchestrator.storage.engine_rows import EngineRows
+from orchestrator.storage.lead import check_lead
 from orchestrator.storage.letting_go import let_go_of
 from protocol.clock import Clock
 from protocol.topics import Kind
@@ -62,15 +65,22 @@ class Controller:
         clock: Clock,
         settings: Settings,
         wake_delivery: Callable[[], None],
+        halted: Callable[[], None] = lambda: None,
     ) -> None:
+        """Nothing runs yet.
+
+        Args:
+            halted: Told when the engine has halted a rollout, once that is written.
+        """
         self._db = db
         self._clock = clock
         self._lease = timedelta(seconds=settings.timing.lease_s)
         self._grant_life = timedelta(seconds=settings.timing.activate_grant_s) + GRANT_SKEW
         self._retry_s = settings.timing.tick_s
         self._wake_delivery = wake_delivery
+        self._halted = halted
         self._woken = asyncio.Event()
-        self._beside: asyncio.TaskGroup | None = None
+        self._works_beside = False
         self._doing: asyncio.Task[None] | None = None
         self.steadiness = Steadiness(clock.now(), clock.monotonic())
 
@@ -85,14 +95,22 @@ class Controller:
 
     async def run(self) -> None:
         """Look, again and again, until cancelled."""
-        async with asyncio.TaskGroup() as self._beside:
+        self._works_beside = True
+        try:
             await self._look_on()
+        finally:
+            self._works_beside = False
+            if self._doing is not None:
+                self._doing.cancel()
+                await asyncio.wait({self._doing})
 
     async def _look_on(self) -> None:
         while True:
             self._woken.clear()
             try:
                 idle_s = await self.look()
+            except LostLeadError:
+                raise
             except OperationError as error:
                 log.error("look failed", why=str(error))
                 idle_s = self._retry_s
@@ -107,6 +125,7 @@ class Controller:
         """Reconcile every rollout that has not ended; returns seconds until the next look is worth it.
 
         Raises:
+            LostLeadError: Another orchestrator took over.
             OperationError: The database does not do what it is told; nothing is half written.
         """
         if self.steadiness.see(self._clock.now(), self._clock.monotonic()):
@@ -127,13 +146,16 @@ class Controller:
             return decisions.wake_at
         if decisions.begin:
             await self._aside(self._start(rollout_id, now))
-            if self._beside is not None:
+            if self._works_beside:
                 return None  # it wakes us when it is done
         done = await self._db.write(partial(self._decide, rollout_id=rollout_id, now=now))
         if done is None:
             return None
         self._wake_delivery()
-        for happening in done.decisions.happenings:
+        happenings = done.decisions.happenings
+        if any(happening.kind.startswith("rollout_halted") for happening in happenings):
+            self._halted()
+        for happening in happenings:
             log.info(happening.kind, rollout_id=rollout_id, text=happening.text)
         if done.decisions.revert:
             await self._aside(revert_after_halt(self._db, self._clock, rollout_id, ENGINE))
@@ -154,26 +176,43 @@ class Controller:
 
     async def _aside(self, work: Coroutine[Any, Any, None]) -> None:
         """Do what looks at the whole fleet beside the engine, one at a time; in its place where nothing runs beside."""
-        if self._beside is None:
+        if not self._works_beside:
             await work
         elif self._doing is None or self._doing.done():
-            self._doing = self._beside.create_task(work)
+            if self._doing is not None:
+                self._doing.result()  # what it raised ends the engine
+            self._doing = asyncio.create_task(work)
             self._doing.add_done_callback(lambda _: self.wake())
         else:
             work.close()
 
     async def _decide(self, conn: AsyncConnection, rollout_id: str, now: datetime) -> _Done | None:
         """Once more, on facts that cannot change until what follows from them is written."""
+        await check_lead(conn)
         done: _Done | None = None
         for _ in range(2):  # failed attempts are settled first; what follows from them is decided in the same breath
             facts = await load_facts(conn, rollout_id, self.steadiness.since)
             if facts is None:
                 return None
             decisions = reconcile(facts, now, self._lease)
+            if not decisions.is_nothing:
+                await self._log(conn, facts, decisions, now)
             done = _Done(decisions, await self._write(conn, facts, decisions, now))
             if not decisions.settle:
                 break
         return done
+
+    async def _log(self, conn: AsyncConnection, facts: Facts, decisions: Decisions, now: datetime) -> None:
+        """Before anything moves: what the facts say is what the log comes to up to here."""
+        await audit.append(
+            conn,
+            AuditKind.DECISION,
+            at=now,
+            actor="engine",
+            cause=cause_of(decisions),
+            rollout=facts.rollout.id,
+            figures=record(facts, decisions, now, self._lease),
+        )
 
     async def _write(self, conn: AsyncConnection, facts: Facts, decisions: Decisions, now: datetime) -> bool:
         """Returns whether a batch was full: there is more to do at once."""

@@ -57,6 +57,9 @@ async def create(
         await rollouts.insert(conn, name, spec, state, now)
         await _note_sizes(conn, name, plan)
         text = f"{spec.release} to {len(plan)} devices in {len(spec.stages)} stages"
+        whole = spec.model_dump(mode="json", exclude_none=True)
+        given = Order(verb="create", actor=actor)
+        await operations.log_order(conn, name, given, now, f"created: {text}", state, spec=whole, members=len(plan))
         await events.add(conn, "rollout_created", text, now, actor=actor, rollout=name)
         await dirty.mark(conn, Kind.STATUS_ROLLOUT, [name], now)
         await dirty.mark(conn, Kind.STATUS_FLEET, [""], now)

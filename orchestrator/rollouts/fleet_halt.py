@@ -6,9 +6,10 @@ from datetime import datetime
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.errors import ConflictError, UsageError
+from orchestrator.model.audit import AuditKind
 from orchestrator.model.rollout import Rollout, RolloutState
 from orchestrator.rollouts.operations import MAX_REASON_CHARS, Barrier
-from orchestrator.storage import dirty, events, fleet_latch, rollouts
+from orchestrator.storage import audit, dirty, events, fleet_latch, rollouts
 from orchestrator.storage.database import Database
 from orchestrator.storage.fleet_latch import FleetLatch
 from protocol.clock import Clock
@@ -38,6 +39,7 @@ async def halt_all(
     async with db.begin() as conn:
         await fleet_latch.set_latch(conn, latch)
         held = await _announced(conn, now)
+        await _log(conn, "halt-all", latch.reason, held, actor, now)
         for rollout in held:  # the signer tells a database that knows of the halt by the number
             await rollouts.save(conn, rollout.id, halts=rollout.halts + 1)
         await _tell(conn, held, now)
@@ -63,6 +65,7 @@ async def lift_halt(db: Database, clock: Clock, reason: str, *, actor: str = "op
             raise ConflictError("the fleet is not halted; there is nothing to lift")
         await fleet_latch.lift(conn)
         held = await _announced(conn, now)
+        await _log(conn, "lift-halt", reason, held, actor, now)
         for rollout in held:
             await rollouts.save(conn, rollout.id, reason=reason, timed_from=now)
         await _tell(conn, held, now)
@@ -78,6 +81,11 @@ async def _announced(conn: AsyncConnection, now: datetime) -> list[Rollout]:
         for rollout in await rollouts.in_states(conn, _ANNOUNCED)
         if rollout.ended_at is None or (rollout.announcement_expires is not None and rollout.announcement_expires > now)
     ]
+
+
+async def _log(conn: AsyncConnection, verb: str, reason: str, held: list[Rollout], actor: str, now: datetime) -> None:
+    figures = {"verb": verb, "reason": reason, "rollouts": [rollout.id for rollout in held]}
+    await audit.append(conn, AuditKind.ORDER, at=now, actor=actor, cause=f"{verb}: {reason}", figures=figures)
 
 
 async def _tell(conn: AsyncConnection, held: list[Rollout], now: datetime) -> None:

@@ -17,9 +17,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.errors import ConflictError, NotAllowedError, NotFoundError, UsageError
 from orchestrator.model.assignment import OFFERED, PENDING, Assignment
+from orchestrator.model.audit import AuditKind
 from orchestrator.model.rollout import BEGUN, Rollout, RolloutState
 from orchestrator.signer.seam import AnnouncementRequest, OfferRequest, Refusal, Refused, Request, Signed
-from orchestrator.storage import assignments, devices, dirty, events, published, releases, rollouts
+from orchestrator.storage import assignments, audit, devices, dirty, events, published, releases, rollouts
 from orchestrator.storage.database import Database
 from orchestrator.storage.releases import ReleaseFacts
 from protocol.clock import Clock, rfc3339
@@ -113,6 +114,13 @@ class OfflineDesk:
             "updated_at": now,
         }
         changed: dict[str, Any] = offered
+        text = (
+            f"{len(facts.rows)} devices may act unasked until {rfc3339(until)}; "
+            "a halt or an abort does not reach them before they have a link"
+        )
+        data = {"devices": list(facts.rows), "until": rfc3339(until)}
+        figures = {"verb": "offline", **data}
+        await audit.append(conn, AuditKind.ORDER, at=now, actor=actor, cause=text, rollout=rollout.id, figures=figures)
         await assignments.save_all(conn, [(row, replace(row, **changed)) for row in fresh])
         await rollouts.save(conn, rollout.id, offers_made=rollout.offers_made + len(fresh))
         await published.note_order(conn, max((answer.epoch, answer.seq) for answer in signed))
@@ -123,11 +131,6 @@ class OfflineDesk:
             Kind.STATUS_ROLLOUT: [rollout.id],
         }
         await dirty.mark_all(conn, marks, now)
-        text = (
-            f"{len(facts.rows)} devices may act unasked until {rfc3339(until)}; "
-            "a halt or an abort does not reach them before they have a link"
-        )
-        data = {"devices": list(facts.rows), "until": rfc3339(until)}
         await events.add(conn, "rollout_offline", text, now, actor=actor, rollout=rollout.id, data=data)
 
 

@@ -13,11 +13,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.errors import ConflictError, NotAllowedError, NotFoundError, UsageError
 from orchestrator.model.assignment import OFFERED, Assignment
+from orchestrator.model.audit import AuditKind
 from orchestrator.model.failure import FailureClass, classes_of, failure_key
 from orchestrator.model.rollout import Rollout, RolloutState, StageState
 from orchestrator.rollouts import steps
 from orchestrator.rollouts.rules import judged_keys
-from orchestrator.storage import assignments, dirty, events, offered, rollouts
+from orchestrator.storage import assignments, audit, dirty, events, offered, rollouts
 from orchestrator.storage.database import Database
 from orchestrator.storage.engine_rows import EngineRows
 from protocol.clock import Clock
@@ -132,9 +133,10 @@ async def order(db: Database, clock: Clock, rollout_id: str, given: Order, *, al
         rollout = await get(conn, rollout_id)
         check_order(rollout, given)
         values = _changes(rollout, given, now)
+        text = f"{_PAST[given.verb]}: {given.reason}" if given.reason else _PAST[given.verb]
+        await log_order(conn, rollout_id, given, now, text, values.get("state", rollout.state))
         if also is not None:
             await also(conn)
-        text = f"{_PAST[given.verb]}: {given.reason}" if given.reason else _PAST[given.verb]
         match given.verb:
             case "resume":
                 values["acknowledged"] = await _acknowledge(conn, rollout)
@@ -152,6 +154,26 @@ async def order(db: Database, clock: Clock, rollout_id: str, given: Order, *, al
         await events.add(conn, f"rollout_{_PAST[given.verb]}", text, now, actor=given.actor, rollout=rollout_id)
         await _mark_status(conn, rollout_id, now)
         return await get(conn, rollout_id)
+
+
+async def log_order(
+    conn: AsyncConnection,
+    rollout_id: str,
+    given: Order,
+    now: datetime,
+    text: str,
+    state: RolloutState,
+    **more: Any,  # noqa: ANN401 - JSON
+) -> None:
+    """Into the audit log, before anything moves because of it."""
+    figures: dict[str, Any] = {"verb": given.verb, "state": state.value, "reason": given.reason, **more}
+    if given.version is not None:
+        figures["version"] = given.version
+    if given.devices or given.classes:
+        figures |= {"devices": sorted(given.devices), "classes": sorted(given.classes)}
+    await audit.append(
+        conn, AuditKind.ORDER, at=now, actor=given.actor, cause=text, rollout=rollout_id, figures=figures
+    )
 
 
 _ANNOUNCED = frozenset({"start", "resume", "halt", "abort", "retry"})

@@ -96,6 +96,10 @@ class SignerClient:
             raise ValueError(f"at most {MAX_REVOKED_AT_ONCE} devices at once, found {len(devices)}")
         self._ask(wire.Revoke(devices=list(devices), reason=reason[:500]))
 
+    def sign_head(self, entry: int, digest: str) -> bytes:
+        """See ``SigningRoom``."""
+        return self._ask(wire.SignHead(entry=entry, digest=digest))[1]
+
     def lift(self, rollout: str, reason: str) -> None:
         """See ``SigningRoom``."""
         self._ask(wire.Lift(rollout=rollout, reason=reason[:500]))

@@ -32,12 +32,22 @@ class Halt(BaseModel):
     final: bool = False
 
 
+class AuditMark(BaseModel):
+    """The last entry of the audit log that was signed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    entry: Annotated[int, Field(ge=0)] = 0
+    digest: DigestText = "0" * 64
+
+
 class Facts(BaseModel):
     """``facts.json``.
 
     Attributes:
         rollouts: sha256 of the release that a rollout brings, in this epoch.
         revoked: Device -> why.
+        audit: An audit log that ends before it, or has another entry there, was written anew.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -46,6 +56,7 @@ class Facts(BaseModel):
     rollouts: dict[IdText, DigestText] = {}
     halted: dict[IdText, Halt] = {}
     revoked: dict[IdText, str] = {}
+    audit: AuditMark = AuditMark()
 
 
 class FactsFile:
@@ -84,6 +95,17 @@ class FactsFile:
     def halted(self) -> dict[str, Halt]:
         """Every latch."""
         return dict(self._facts.halted)
+
+    @property
+    def audit(self) -> AuditMark:
+        """The last entry of the audit log that was signed."""
+        return self._facts.audit
+
+    def note_audit(self, entry: int, digest: str) -> None:
+        """From now on an audit log that does not have this entry is another one."""
+        mark = AuditMark(entry=entry, digest=digest)
+        if mark != self._facts.audit:
+            self._save(audit=mark)
 
     def bind(self, rollout: str, sha256: str) -> None:
         """From now on the rollout brings this release."""
@@ -125,6 +147,14 @@ class FactsFile:
         replace_private(self._path, data)
         self._facts = facts  # the file is ahead of the marks, never behind
         self._marks.note_facts(facts.version)
+
+
+def read_audit_mark(path: Path) -> AuditMark | None:
+    """What the signer remembers of the audit log, for a verifier beside it; None where it cannot be read."""
+    try:
+        return Facts.model_validate_json(path.read_bytes()).audit
+    except (OSError, ValueError, RecursionError):
+        return None
 
 
 def _load(path: Path, *, is_new: bool) -> Facts:

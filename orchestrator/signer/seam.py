@@ -158,6 +158,18 @@ class SigningRoom(Protocol):
         """Never wrap for these devices again, and offer them nothing but ``closed``. Up to ``MAX_REVOKED_AT_ONCE``."""
         ...
 
+    def sign_head(self, entry: int, digest: str) -> bytes:
+        """Sign where the audit log ends, with what was signed of it before; a DSSE envelope by the director's key.
+
+        Args:
+            entry: Number of the last entry.
+            digest: Its hash.
+
+        Raises:
+            ConflictError: A later entry was signed before, or this one with another hash: the log was written anew.
+        """
+        ...
+
     def lift(self, rollout: str, reason: str) -> None:
         """End a halt that the database does not know of.
 

@@ -151,6 +151,8 @@ class SignerServer:
                 return wire.write_ok(room.highest_timestamp()), b""
             case wire.Unseal():
                 return wire.write_ok(), room.unseal(wire.from_base64(asked.sealed_key), blob)
+            case wire.SignHead():
+                return wire.write_ok(), room.sign_head(asked.entry, asked.digest)
             case wire.Revoke():
                 room.revoke(asked.devices, asked.reason)
             case wire.Lift():

@@ -19,11 +19,14 @@ from tuf.api.serialization.json import JSONSerializer
 
 from orchestrator.config import Home, Settings
 from orchestrator.errors import ConflictError, NotFoundError, UsageError
+from orchestrator.model.audit import AUDIT_HEAD_TYPE
+from orchestrator.signer.audit_heads import next_head
 from orchestrator.signer.content_keys import ContentKeys
 from orchestrator.signer.facts import FactsFile
 from orchestrator.signer.high_water import HighWater
 from orchestrator.signer.key_ring import Keys, open_keys
 from orchestrator.signer.rate import RateLimit
+from orchestrator.signer.request_entries import entry_of, sha256_of
 from orchestrator.signer.request_log import Entry, RequestLog
 from orchestrator.signer.rules import judge_announcement, judge_offer
 from orchestrator.signer.seam import (
@@ -107,7 +110,7 @@ class Signer:
             now = self._clock.now().replace(microsecond=0)
             answers = [self._answer(request, now) for request in requests]
             at = now.isoformat()
-            self._write([_entry(one, answer, at) for one, answer in zip(requests, answers, strict=True)])
+            self._write([entry_of(one, answer, at) for one, answer in zip(requests, answers, strict=True)])
             return answers
 
     def use_director(self, listed: Sequence[str], *, switch: bool = True) -> str:
@@ -131,7 +134,7 @@ class Signer:
             )
             metadata.sign(self._keys.timestamp)
             data = metadata.to_bytes(JSONSerializer(compact=True))
-            self._note("timestamp", version=version, snapshot=snapshot_version, digest=_digest(data))
+            self._note("timestamp", version=version, snapshot=snapshot_version, digest=sha256_of(data))
             return data
 
     def highest_timestamp(self) -> int:
@@ -155,6 +158,18 @@ class Signer:
             self._facts.revoke(dict.fromkeys(news, reason))
             at = self._now_text()
             self._write([{"kind": "revoke", "at": at, "device": device, "why": reason} for device in news])
+
+    def sign_head(self, entry: int, digest: str) -> bytes:
+        """See ``SigningRoom``; the mark is durable before the signature leaves."""
+        with self._lock:
+            try:
+                head = next_head(self._facts.audit, self._fleet, entry, digest, self._clock.now())
+            except ConflictError as error:
+                self._note("audit_head", entry=entry, digest=digest, refused=Refused.MISFIT.value, why=str(error))
+                raise
+            self._facts.note_audit(entry, digest)
+            self._note("audit_head", entry=entry, digest=digest)
+            return sign(encode(head), AUDIT_HEAD_TYPE, self._keys.director)
 
     def lift(self, rollout: str, reason: str) -> None:
         """See ``SigningRoom``."""
@@ -266,31 +281,3 @@ class Signer:
 
     def _now_text(self) -> str:
         return self._clock.now().replace(microsecond=0).isoformat()
-
-
-def _entry(request: Request, answer: Signed | Refusal, at: str) -> Entry:
-    draft = request.draft
-    entry: dict[str, str | int] = {"kind": _kind(request), "at": at}
-    for key in ("rollout", "device", "grant", "action"):
-        if key in draft:
-            entry[key] = str(draft[key])
-    entry["release"] = _release(draft.get("release"))
-    match answer:
-        case Signed():
-            return {**entry, "epoch": answer.epoch, "seq": answer.seq, "digest": _digest(answer.envelope)}
-        case Refusal():
-            return {**entry, "refused": answer.code.value, "why": answer.why}
-
-
-def _kind(request: Request) -> str:
-    return "announcement" if isinstance(request, AnnouncementRequest) else "offer"
-
-
-def _release(release: Any) -> str:  # noqa: ANN401 - a draft may hold anything
-    if isinstance(release, dict):
-        return str(release.get("sha256", ""))
-    return str(getattr(release, "sha256", ""))
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()

@@ -15,15 +15,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
-from orchestrator.errors import (
-    ConflictError,
-    NotAllowedError,
-    NotFoundError,
-    OperationError,
-    SignerAwayError,
-    SignerNewError,
-    UsageError,
-)
+from orchestrator import errors
+from orchestrator.errors import OperationError
 from orchestrator.signer.seam import (
     MAX_BATCH,
     MAX_REVOKED_AT_ONCE,
@@ -36,7 +29,7 @@ from orchestrator.signer.seam import (
     Signed,
 )
 from protocol.errors import ContentError, ErrorCode, FlagshipError
-from protocol.identifiers import IdText
+from protocol.identifiers import DigestText, IdText
 from protocol.manifest import MAX_MANIFEST_BYTES
 
 HEADER = struct.Struct(">II")
@@ -115,6 +108,14 @@ class Revoke(_Message):
     reason: _Reason
 
 
+class SignHead(_Message):
+    """Ask ``sign_head``; the answer's blob is the envelope."""
+
+    kind: Literal["audit_head"] = "audit_head"
+    entry: Annotated[int, Field(ge=1, le=2**62)]
+    digest: DigestText
+
+
 class Lift(_Message):
     """Ask ``lift``."""
 
@@ -123,9 +124,12 @@ class Lift(_Message):
     reason: _Reason
 
 
-Asked = Begin | Sign | Bump | Director | Highest | Unseal | Revoke | Lift
+Asked = Begin | Sign | Bump | Director | Highest | Unseal | Revoke | SignHead | Lift
 _ASKED: TypeAdapter[Asked] = TypeAdapter(Annotated[Asked, Field(discriminator="kind")])
-_KINDS = OperationError, UsageError, NotFoundError, NotAllowedError, ConflictError, SignerAwayError, SignerNewError
+_KINDS = (
+    OperationError, errors.UsageError, errors.NotFoundError, errors.NotAllowedError, errors.ConflictError,
+    errors.SignerAwayError, errors.SignerNewError,
+)  # fmt: skip
 _ERRORS: dict[str, type[OperationError]] = {kind.__name__: kind for kind in _KINDS}
 
 

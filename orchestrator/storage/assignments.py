@@ -16,6 +16,7 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.model.assignment import FIELDS, Assignment, Deltas, byte_sums, count_deltas, count_keys, scope_figures
+from orchestrator.storage.audit_moves import log_moves
 from orchestrator.storage.tables import assignments, counts, scope_counts
 
 Change = tuple[Assignment, Assignment]
@@ -51,16 +52,26 @@ async def insert_all(conn: AsyncConnection, rows: Sequence[Assignment]) -> None:
         batch = [row.to_row() for row in rows[start : start + _BATCH]]
         await conn.execute(plain_insert(assignments), batch)
     await apply_count_deltas(conn, deltas)
+    await log_moves(conn, [(None, row) for row in rows])
 
 
-async def save_all(conn: AsyncConnection, changes: Iterable[Change]) -> None:
-    """Write changed assignments and the changed counts."""
+async def save_all(
+    conn: AsyncConnection,
+    changes: Iterable[Change],
+    *,
+    now: datetime | None = None,
+    actor: str = "",
+    cause: str = "",
+) -> None:
+    """Write changed assignments and the changed counts; who, when and why: see ``audit_moves``."""
+    changed: list[Change] = []
     deltas: Deltas = Counter()
     scopes: defaultdict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
     alike: defaultdict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
     for before, after in changes:
         names = tuple(name for name in FIELDS if getattr(before, name) != getattr(after, name))
         if names:
+            changed.append((before, after))
             deltas.update(count_deltas(before, after))
             if after.scopes:
                 _add_scopes(scopes, before, after)
@@ -69,13 +80,14 @@ async def save_all(conn: AsyncConnection, changes: Iterable[Change]) -> None:
     for names, rows in alike.items():
         await conn.execute(_update_of(names), rows)
     await apply_count_deltas(conn, deltas)
-    changed = [
+    await log_moves(conn, changed, now=now, actor=actor, cause=cause)
+    scoped = [
         {"scope": scope, "rollout": rollout, "held": held, "waiting": waiting}
         for (scope, rollout), (held, waiting) in scopes.items()
         if held or waiting
     ]
-    if changed:
-        await conn.execute(_SCOPE_COUNT, changed)
+    if scoped:
+        await conn.execute(_SCOPE_COUNT, scoped)
 
 
 def _add_scopes(scopes: defaultdict[tuple[str, str], list[int]], before: Assignment, after: Assignment) -> None:

@@ -12,6 +12,7 @@ CPU: for what happens again and again.
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,10 +22,12 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from orchestrator.errors import ConflictError, OperationError
+from orchestrator.model.audit import AuditKind
+from orchestrator.storage import audit
+from orchestrator.storage.lead import WRITING, Writing, raise_epoch, stored_epoch
 from orchestrator.storage.upgrade import bring_up_to_date
 
 BUSY_TIMEOUT_MS = 10_000
-_WRITE = "flagship_write"
 T = TypeVar("T")
 Work = Callable[[AsyncConnection], Coroutine[Any, Any, T]]
 """A whole transaction: awaits its connection's statements and nothing else."""
@@ -36,6 +39,7 @@ class Database:
     def __init__(self, path: Path, engine: AsyncEngine) -> None:
         self.path = path
         self.id = ""  # random, made once: what brokers were filled from
+        self.epoch = 0  # of the orchestrator that writes through this: see ``take_lead``
         self._engine = engine
         self._direct = create_engine(f"sqlite:///{path}")
         _listen(self._direct, _begin_directly)
@@ -55,7 +59,9 @@ class Database:
         async def upgrade(conn: AsyncConnection) -> str:
             if conn.sync_connection is None:
                 raise RuntimeError("no connection")
-            return bring_up_to_date(conn.sync_connection, path)
+            found = bring_up_to_date(conn.sync_connection, path)
+            database.epoch = stored_epoch(conn.sync_connection)
+            return found
 
         try:
             database.id = await database.write(upgrade)  # a file that cannot be used leaves no driver's thread behind
@@ -63,6 +69,24 @@ class Database:
             await database.close()
             raise
         return database
+
+    async def take_lead(self, now: datetime) -> int:
+        """From now on this one decides: decisions through any other that has the file open fail.
+
+        Returns:
+            The new fencing epoch.
+        """
+
+        async def take(conn: AsyncConnection) -> int:
+            if conn.sync_connection is None:
+                raise RuntimeError("no connection")
+            epoch = raise_epoch(conn.sync_connection)
+            cause = f"this orchestrator took the lead as epoch {epoch}"
+            await audit.append(conn, AuditKind.LEAD, at=now, actor="orchestrator", cause=cause)
+            return epoch
+
+        self.epoch = await self.write(take)
+        return self.epoch
 
     @contextlib.asynccontextmanager
     async def begin(self) -> AsyncIterator[AsyncConnection]:
@@ -75,7 +99,7 @@ class Database:
         async with self._writer:
             with self._translated():
                 async with self._engine.connect() as raw:
-                    conn = await raw.execution_options(**{_WRITE: True})
+                    conn = await raw.execution_options(**{WRITING: Writing(self.epoch)})
                     async with conn.begin():
                         yield conn
 
@@ -118,7 +142,7 @@ class Database:
 
     def _run(self, work: Work[T], *, write: bool) -> T:
         with self._translated(), self._direct.connect() as raw:
-            conn = raw.execution_options(**{_WRITE: write})
+            conn = raw.execution_options(**{WRITING: Writing(self.epoch)}) if write else raw
             with conn.begin():
                 return _finish(work(_Direct(self._engine, conn)))
 
@@ -184,4 +208,4 @@ def _begin_directly(connection: Connection) -> None:
 
 
 def _beginning(connection: Connection) -> str:
-    return "BEGIN IMMEDIATE" if connection.get_execution_options().get(_WRITE) else "BEGIN"
+    return "BEGIN IMMEDIATE" if connection.get_execution_options().get(WRITING) else "BEGIN"

@@ -12,7 +12,7 @@ from protocol.topics import Kind
 async def exclude_device(conn: AsyncConnection, device: str, why: str, now: datetime) -> list[str]:
     """Close what is open for a device, and mark the topics that show it; returns the rollouts."""
     open_rows = [row for row in await assignments.of_device(conn, device) if not row.is_terminal]
-    await assignments.save_all(conn, [(row, exclude(row, why, now)) for row in open_rows])
+    await assignments.save_all(conn, [(row, exclude(row, why, now)) for row in open_rows], now=now, cause=why)
     offered = [dirty.offer_key(device, row.rollout) for row in open_rows if row.offered_at is not None]
     rollouts = sorted(row.rollout for row in open_rows)
     await dirty.mark(conn, Kind.OFFER, offered, now)

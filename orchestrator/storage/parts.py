@@ -3,6 +3,7 @@
 For planning: each question is one statement over the rollouts of a release or a product, not one per device.
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,9 +11,11 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, String, delete, exists, func, select, type_coerce
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.model.assignment import EXCLUDED
+from orchestrator.model.assignment import EXCLUDED, Assignment, count_keys
 from orchestrator.model.failure import TIMED_OUT
 from orchestrator.model.rollout import RolloutState
+from orchestrator.storage.assignments import apply_count_deltas
+from orchestrator.storage.audit_moves import log_left
 from orchestrator.storage.tables import assignments, counts, releases, rollouts, stages
 from protocol.states import OUTCOMES, State
 
@@ -172,12 +175,16 @@ async def update_times_s(conn: AsyncConnection, past: Collection[str], limit: in
 
 async def remove_some(conn: AsyncConnection, rollout: str, limit: int) -> int:
     """Take away up to so many places of a rollout that has not begun, and its counts; how many there were."""
-    some = select(assignments.c.device).where(assignments.c.rollout == rollout).limit(limit)
-    gone = await conn.execute(
-        delete(assignments).where(assignments.c.rollout == rollout, assignments.c.device.in_(some.scalar_subquery()))
-    )
-    await conn.execute(delete(counts).where(counts.c.rollout == rollout))
-    return int(gone.rowcount)
+    some = select(assignments.c.device, assignments.c.stage).where(assignments.c.rollout == rollout).limit(limit)
+    gone = [(row.device, row.stage) for row in await conn.execute(some)]
+    for start in range(0, len(gone), _BATCH):
+        ids = [device for device, _ in gone[start : start + _BATCH]]
+        await conn.execute(delete(assignments).where(assignments.c.rollout == rollout, assignments.c.device.in_(ids)))
+    keys = sorted(count_keys(Assignment(rollout=rollout, device="", stage=0, place=0.0)))
+    left = Counter(stage for _, stage in gone)
+    await apply_count_deltas(conn, Counter({(rollout, stage, key): -n for stage, n in left.items() for key in keys}))
+    await log_left(conn, rollout, gone, keys)
+    return len(gone)
 
 
 def _shares(ids: Collection[str] | None) -> Iterator[list[ColumnElement[bool]]]:

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.model.assignment import FIELDS, Assignment, Deltas, count_keys
 from orchestrator.storage.assignments import apply_count_deltas
+from orchestrator.storage.audit_moves import log_joined
 
 
 class Row(NamedTuple):
@@ -38,6 +39,9 @@ async def insert_rows(conn: AsyncConnection, rows: Sequence[Row]) -> None:
     for (rollout, stage), number in Counter((row.rollout, row.stage) for row in rows).items():
         deltas.update({(rollout, stage, key): number for key in keys})
     await apply_count_deltas(conn, deltas)
+    for rollout in {row.rollout for row in rows}:
+        joined = [(row.device, row.stage) for row in rows if row.rollout == rollout]
+        await log_joined(conn, rollout, joined, sorted(keys))
 
 
 @cache

@@ -11,7 +11,16 @@ from sqlalchemy.schema import CreateColumn
 
 from orchestrator.errors import OperationError
 from orchestrator.model.assignment import Assignment, byte_sums, count_keys, moved
-from orchestrator.storage import broker_tables, certificate_tables, chunk_tables, tables, token_tables
+from orchestrator.storage import (
+    audit,
+    audit_tables,
+    broker_tables,
+    certificate_tables,
+    chunk_tables,
+    tables,
+    token_tables,
+)
+from orchestrator.storage.lead import stored_epoch, writing_of
 
 _MODULES = (broker_tables, certificate_tables, chunk_tables, token_tables)
 """Their tables stand in the metadata of ``tables`` from their import on."""
@@ -33,13 +42,13 @@ def bring_up_to_date(connection: Connection, path: Path) -> str:
     certificate_tables.metadata.create_all(connection)  # that of tables, with these known to it too
     _add_columns(connection)
     _add_indexes(connection)
+    audit_tables.guard(connection)
+    writing_of(connection).epoch = stored_epoch(connection)
     if not connection.scalar(select(func.count()).select_from(broker_tables.brokers)):
         names = set(connection.scalars(select(tables.published.c.broker).distinct())) or {FIRST_BROKER}
         connection.execute(insert(broker_tables.brokers), [{"name": name} for name in sorted(names)])
     if schema == 1:
         _take_over_marks(connection)
-    if schema in (1, 2):
-        _count_anew(connection)
     found = {row.key: row.value for row in connection.execute(select(tables.settings))}
     if schema != SCHEMA:
         connection.execute(tables.settings.delete().where(tables.settings.c.key == "schema"))
@@ -47,6 +56,10 @@ def bring_up_to_date(connection: Connection, path: Path) -> str:
     if "database" not in found:
         found["database"] = secrets.token_hex(8)
         connection.execute(insert(tables.settings), {"key": "database", "value": found["database"]})
+    if schema in (1, 2):
+        _count_anew(connection)
+    if not connection.scalar(select(func.count()).select_from(audit_tables.audit)):
+        audit.note_counts(connection, datetime.now(UTC), "the log begins", found["database"])
     return str(found["database"])
 
 

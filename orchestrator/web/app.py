@@ -9,6 +9,7 @@ from orchestrator.storage.chunk_store import ChunkStore
 from orchestrator.web import problems
 from orchestrator.web.actors import Actors
 from orchestrator.web.auth import Door, read_token
+from orchestrator.web.routes_audit import audit_routes
 from orchestrator.web.routes_chunks import CHUNKS_PATH, chunk_route
 from orchestrator.web.routes_claims import CLAIMS_PATH, MAX_CLAIM_BYTES, claim_routes
 from orchestrator.web.routes_devices import ENROL_PATH, MAX_ENROL_BYTES, device_routes
@@ -39,6 +40,7 @@ def create_app(services: Services) -> FastAPI:
     api = APIRouter(prefix=PREFIX, dependencies=[Security(_described)])
     for routes in (
         status_routes,
+        audit_routes,
         claim_routes,
         device_routes,
         group_routes,

@@ -39,6 +39,7 @@ def fleet_routes(services: Services) -> APIRouter:
         cut: list[str] = []
 
         async def barrier() -> None:
+            services.anchor.wake()
             cut.extend(await delivery.barrier())
 
         held = await fleet_halt.halt_all(db, clock, body.reason, actor=actor, barrier=barrier)

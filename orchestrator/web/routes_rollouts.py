@@ -125,6 +125,8 @@ def rollout_routes(services: Services) -> APIRouter:
             classes=frozenset(body.classes),
         )
         await operations.order(db, clock, rollout, given)
+        if verb in _HOLDS_BACK:
+            services.anchor.wake()
         cut = await delivery.barrier() if verb in _HOLDS_BACK else []
         wake()
         return {**await shown(rollout), "brokers_cut": cut}

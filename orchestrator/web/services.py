@@ -93,6 +93,7 @@ class Services:
     db: Database
     clock: Clock
     controller: Wakes
+    anchor: Wakes  # has the end of the audit log signed
     offline: OfflineDesk
     delivery: Delivers
     admission: Admission

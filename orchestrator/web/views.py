@@ -5,7 +5,9 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
+from orchestrator.errors import OperationError
 from orchestrator.model.assignment import Assignment
+from orchestrator.model.audit import AuditEntry
 from orchestrator.model.device import Device
 from orchestrator.model.rollout import Rollout, Stage
 from protocol.clock import rfc3339
@@ -75,6 +77,20 @@ def whole_rollout_view(
 def event_view(event: dict[str, Any]) -> dict[str, Any]:
     """One event."""
     return plain(event)
+
+
+def audit_view(entry: AuditEntry) -> dict[str, Any]:
+    """One entry of the audit log in a list."""
+    return plain({name: value for name, value in asdict(entry).items() if name != "body"})
+
+
+def whole_audit_view(entry: AuditEntry) -> dict[str, Any]:
+    """One entry with its figures."""
+    try:
+        figures = entry.figures()
+    except ValueError as error:
+        raise OperationError(f"audit entry {entry.id}: {error}; run 'flagship audit verify'") from error
+    return {**audit_view(entry), "figures": figures}
 
 
 def plain(row: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from orchestrator.model.assignment import EXCLUDED, Assignment
 from orchestrator.model.device import Device, DeviceState
 from orchestrator.model.plan import RolloutSpec, StageSpec
 from orchestrator.model.rollout import RolloutState
-from orchestrator.storage import assignments, certificates, devices, dirty, events, expelling, rollouts
+from orchestrator.storage import assignments, audit, certificates, devices, dirty, events, expelling, rollouts
 from orchestrator.storage.database import Database
 from orchestrator.storage.reports import Incoming, apply_batch
 from protocol.clock import ManualClock
@@ -67,6 +67,14 @@ async def test_closing_is_one_operation(db: Database, close: closing.Close) -> N
     assert (device.state, device.closed_at, device.closed_reason) == (state, NOW, "stolen")
     assert (device.online, device.session_ended_at) == (False, None)
     async with db.read() as conn:
+        order, moves = (await audit.page(conn, limit=1000))[-2:]
+        assert (order.kind, order.actor, order.device, order.figures()["reason"]) == (
+            "order",
+            "operator",
+            "d1",
+            "stolen",
+        )
+        assert (moves.kind, moves.actor, moves.correlation) == ("moves", "operator", order.correlation)
         assert await certificates.revoked(conn, LONG_AGO) == {0x1F0: NOW, 0x2E0: NOW}
         assert await expelling.to_expel(conn, "main", 10) == {"d1": state}
         assert await devices.keys(conn, ["d1", "d2"]) == {"d2": ({}, "key of d2")}

@@ -31,6 +31,17 @@ MAX_PACKAGE_BYTES = 4 << 20
 
 
 @dataclass
+class Bell:
+    """Counts how often it was rung."""
+
+    woken: int = 0
+
+    def wake(self) -> None:
+        """Count."""
+        self.woken += 1
+
+
+@dataclass
 class Seen:
     """Stands where controller, delivery and importer stand, and remembers what it was asked."""
 
@@ -38,6 +49,7 @@ class Seen:
     connected: bool = True
     signer_trouble: str = ""
     woken: int = 0
+    anchor: Bell = field(default_factory=Bell)
     barriers: int = 0
     cut: list[str] = field(default_factory=list)
     behind: dict[str, str] = field(default_factory=dict)
@@ -152,6 +164,7 @@ async def api(home: Home, tmp_path: Path) -> AsyncIterator[Api]:
         clock=clock,
         admission=Admission(db, home, settings, clock, seen.keys_changed.append),
         controller=seen,
+        anchor=seen.anchor,
         offline=OfflineDesk(db, clock, signer, timedelta(days=1)),
         delivery=seen,
         keeping_out=seen,

@@ -99,7 +99,7 @@ async def test_health_needs_no_token(api: Api) -> None:
 
 @pytest.mark.parametrize(
     ("path", "limit"),
-    [("/api/v1/rollouts", MAX_BODY_BYTES), ("/api/v1/groups", MAX_BODY_BYTES), ("/api/v1/releases", MAX_PACKAGE_BYTES)],
+    [("/api/v1/rollouts", MAX_PLAN_BYTES), ("/api/v1/groups", MAX_BODY_BYTES), ("/api/v1/releases", MAX_PACKAGE_BYTES)],
 )
 async def test_a_body_that_says_it_is_too_large_is_not_read(api: Api, path: str, limit: int) -> None:
     """The length is believed before a byte is read."""

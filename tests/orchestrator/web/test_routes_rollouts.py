@@ -71,11 +71,11 @@ async def test_a_halt_is_answered_when_sends_have_ended(api: Api) -> None:
     await make(api)
     await order(api, "start")
     await order(api, "pause")
-    assert api.seen.barriers == 0
+    assert api.seen.barriers == api.seen.anchor.woken == 0
     await order(api, "halt")
-    assert api.seen.barriers == 1
+    assert api.seen.barriers == api.seen.anchor.woken == 1
     await order(api, "abort")
-    assert api.seen.barriers == 2
+    assert api.seen.barriers == api.seen.anchor.woken == 2
 
 
 async def test_a_halt_names_the_brokers_that_were_cut_off_for_it(api: Api) -> None:
