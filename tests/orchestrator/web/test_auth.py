@@ -10,6 +10,7 @@ import pytest
 from orchestrator.errors import NotAllowedError, NotFoundError
 from orchestrator.web.auth import MAX_BODY_BYTES, read_token
 from orchestrator.web.failure_limit import MAX_FAILURES
+from orchestrator.web.routes_plans import MAX_PLAN_BYTES
 from tests.orchestrator.web.conftest import MAX_PACKAGE_BYTES, Api
 
 ROUTES = [
