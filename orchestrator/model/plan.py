@@ -25,6 +25,7 @@ MAX_LIMITS = 16
 MIN_PACE, MAX_PACE = 0.0001, 1e6
 """Offers per minute: from one a week to more than a broker takes. Beyond it instants would leave the calendar."""
 MAX_SAMPLE = 10**9
+HALT_SAMPLE = 3
 MAX_RETRIES = 10
 MAX_WEIGHT = 1000
 MAX_TERM = timedelta(days=365)
@@ -97,14 +98,14 @@ class HaltRule(_Plan):
 
     Attributes:
         classes: Which failures count; all but ``declined`` unless named.
-        ratio: Share of finished devices; judged once ``min_sample`` of them are finished.
+        ratio: Share of finished devices; judged once ``min_sample`` of them are finished, 3 unless said.
         count: Devices, whatever the share.
         scope: Each stage by itself, or the rollout as a whole.
     """
 
     classes: frozenset[FailureClass] = DEFAULT_CLASSES
     ratio: Ratio | None = None
-    min_sample: Sample = 3
+    min_sample: Sample | None = None
     count: Sample | None = None
     scope: Literal["stage", "rollout"] = "stage"
 
@@ -114,7 +115,7 @@ class HaltRule(_Plan):
             raise ValueError("a halt rule has a ratio or a count, one of the two")
         if not self.classes:
             raise ValueError("a halt rule of no failure class can never halt; leave classes out to mean all")
-        if self.count is not None and "min_sample" in self.model_fields_set:
+        if self.count is not None and self.min_sample is not None:
             raise ValueError("min_sample is for a ratio; a count halts as soon as it is reached")
         return self
 
@@ -221,7 +222,7 @@ class RolloutSpec(_Plan):
     soak_s: Seconds = 0
     approval: bool = False
     halt_ratio: Ratio = 0.1
-    halt_min_sample: Sample = 3
+    halt_min_sample: Sample = HALT_SAMPLE
     halt_count: Sample | None = None
     halt_rules: Annotated[tuple[HaltRule, ...], Field(max_length=MAX_RULES)] = ()
     on_halt: OnHalt = OnHalt.KEEP

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from orchestrator.model.assignment import EXCLUDED
 from orchestrator.model.failure import DEFAULT_CLASSES, FAILED_STATES, KEY, VERDICT, FailureClass, is_of
-from orchestrator.model.plan import HaltRule, RolloutSpec, StageSpec
+from orchestrator.model.plan import HALT_SAMPLE, HaltRule, RolloutSpec, StageSpec
 from protocol.states import FINISHED, OUTCOMES, State
 from protocol.status_messages import RuleFigure
 
@@ -172,7 +172,7 @@ def _judge(rule: HaltRule, counts: StageCounts) -> RuleFigure:
         return _count(counts, rule.classes, rule.count, f"{named}_count")
     if rule.ratio is None:
         raise ValueError("a halt rule has a ratio or a count")
-    return _share(counts, rule.classes, rule.ratio, rule.min_sample, named)
+    return _share(counts, rule.classes, rule.ratio, rule.min_sample or HALT_SAMPLE, named)
 
 
 def _share(

@@ -17,12 +17,14 @@ from orchestrator.model.rollout import RolloutState
 from orchestrator.storage.assignments import apply_count_deltas
 from orchestrator.storage.audit_moves import log_left
 from orchestrator.storage.tables import assignments, counts, releases, rollouts, stages
-from protocol.states import OUTCOMES, State
+from protocol.states import OUTCOMES, TOUCHED, State
 
 _BATCH = 500
 _OVER = [*sorted(state.value for state in OUTCOMES), EXCLUDED, TIMED_OUT]
 _SET_ASIDE = [State.ROLLED_BACK.value, State.INCONSISTENT.value]
 _WHOLE_FLEET = None
+_NOTHING_OPEN = [RolloutState.DRAFT, RolloutState.AWAITING_APPROVAL]
+_CHANGING = sorted(state.value for state in TOUCHED | {State.ROLLING_BACK})
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +81,11 @@ async def open_elsewhere(
             .where(
                 rollouts.c.release == release,
                 rollouts.c.id != but,
-                rollouts.c.state != RolloutState.DRAFT,
+                rollouts.c.state.not_in(_NOTHING_OPEN),
                 rollouts.c.ended_at.is_(None),
                 assignments.c.state.not_in(_OVER),
+                # Of an aborted rollout only those have anything left to do that are being changed.
+                (rollouts.c.state != RolloutState.ABORTED) | assignments.c.state.in_(_CHANGING),
                 *some,
             )
         )

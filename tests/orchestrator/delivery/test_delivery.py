@@ -12,7 +12,8 @@ from sqlalchemy import func, select, update
 
 from orchestrator.errors import ConflictError, NotFoundError, OperationError
 from orchestrator.model.rollout import RolloutState
-from orchestrator.storage import dirty, published
+from orchestrator.storage import dirty, fleet_latch, published
+from orchestrator.storage.fleet_latch import FleetLatch
 from orchestrator.storage.tables import assignments, releases, rollouts
 from orchestrator.storage.tables import dirty as dirty_table
 from orchestrator.storage.tables import published as published_table
@@ -101,7 +102,8 @@ async def test_what_is_marked_is_signed_and_retained(lab: Lab, tmp_path: Path) -
     assert unwrap_key(wrapped, lab.content_key, release=offer.release.sha256, device="dev1") == CEK
 
 
-async def test_nothing_is_offered_after_the_barrier_of_a_halt(lab: Lab) -> None:
+@pytest.mark.parametrize("what", ["rollout", "fleet"])
+async def test_nothing_is_offered_after_the_barrier_of_a_halt(lab: Lab, what: str) -> None:
     """When the barrier has passed, the offers on the broker are all that there ever will be."""
     names = [f"dev{n}" for n in range(400)]
     await lab.add_release([])
@@ -110,7 +112,10 @@ async def test_nothing_is_offered_after_the_barrier_of_a_halt(lab: Lab) -> None:
         async for _ in observer.messages():
             break  # offers are flowing
         async with lab.db.begin() as conn:
-            await conn.execute(update(rollouts).values(state=RolloutState.HALTED))
+            if what == "fleet":
+                await fleet_latch.set_latch(conn, FleetLatch(datetime.now(UTC), "ann", "smoke"))
+            else:
+                await conn.execute(update(rollouts).values(state=RolloutState.HALTED))
             await dirty.mark(conn, Kind.ANNOUNCE, ["r-1"], datetime.now(UTC))
         await delivery.barrier()
         async with lab.db.read() as conn:

@@ -134,3 +134,45 @@ def test_only_a_terminal_assignment_names_an_outcome(step: str, grant: str) -> N
     draft = _offer(_assignment(grant=grant, state=step, nonce="n" * 8, outcome_digest="b" * 64), RolloutState.RUNNING)
     assert draft is not None
     assert (draft["heard"]["outcome"] is not None) == (step in OUTCOMES)  # type: ignore[index]
+
+
+@pytest.mark.parametrize("state", [RolloutState.RUNNING, RolloutState.PAUSED, RolloutState.COMPLETED])
+def test_a_halted_fleet_holds_every_rollout(state: RolloutState) -> None:
+    """No first offer, no grant; an abort stays an abort."""
+    held = announcement_draft(_rollout(state), RELEASE, NOW, LEASE, fleet_halted=True)
+    assert held and held["action"] is Action.HOLD
+    aborted = announcement_draft(_rollout(RolloutState.ABORTED), RELEASE, NOW, LEASE, fleet_halted=True)
+    assert aborted and aborted["action"] is Action.ABORT
+    granted = _assignment(grant="activate", grant_nonce="nonce-0001")
+    for ever_sent, expected in ((False, None), (True, Grant.DOWNLOAD)):
+        draft = offer_draft(
+            granted, _rollout(state), RELEASE, ever_sent=ever_sent, now=NOW, lease=LEASE, grant_s=900, fleet_halted=True
+        )
+        assert (draft and draft["grant"]) == expected
+
+
+def test_an_emergency_sends_no_windows() -> None:
+    """What the release and the device demand by themselves still holds there."""
+    window = {"days": ["sun"], "start": "02:00", "minutes": 60}
+    for emergency in (False, True):
+        spec = RolloutSpec.model_validate(
+            {**SPEC.model_dump(), "policy": {"windows": [window], "min_battery_percent": 40}, "emergency": emergency}
+        )
+        rollout = Rollout(id="r-1", release=SPEC.release, state=RolloutState.RUNNING, spec=spec, created_at=NOW)
+        draft = announcement_draft(rollout, RELEASE, NOW, LEASE)
+        assert draft is not None and draft["policy"].min_battery_percent == 40
+        assert (draft["policy"].windows is None) is emergency
+
+
+def test_the_end_of_an_attempt_is_heard_while_the_next_one_waits() -> None:
+    """A device that will be offered again is done with the attempt before: the offer stays closed and names its end."""
+    row = _assignment(
+        state="pending", grant="closed", nonce="nonce-0001", outcome_digest="d" * 64, close_reason="failed"
+    )
+    draft = _offer(row, RolloutState.RUNNING)
+    assert draft is not None
+    assert (draft["grant"], draft["attempt"], draft["heard"]) == (
+        Grant.CLOSED,
+        1,
+        {"nonce": "nonce-0001", "outcome": "d" * 64},
+    )

@@ -96,3 +96,67 @@ def test_a_rollout_reads_back_from_its_row() -> None:
 def test_a_stage_has_begun_once_it_is_not_pending() -> None:
     """A passed one too: its late devices are still offered."""
     assert {state for state in StageState if state not in BEGUN} == {StageState.PENDING}
+
+
+def test_a_plan_with_every_key_reads_back_as_it_was_written() -> None:
+    """What is stored, with all defaults spelt out, is a plan again."""
+    spec = RolloutSpec.model_validate(
+        PLAN
+        | {
+            "members": {"selector": "site=lab", "devices": ["d1"], "dynamic": True},
+            "halt_rules": [
+                {"count": 2, "classes": ["rolled_back"]},
+                {"ratio": "5%", "scope": "rollout", "classes": ["declined", "health"]},
+            ],
+            "stages": [{"name": "a", "devices": ["d1"], "soak_s": "15m", "halt_rules": [{"count": 1}]}, ALL],
+            "pace_per_minute": 1,
+            "pace_growth": {"factor": 2, "every": 10, "max_per_minute": 100},
+            "site_bytes_per_hour": "2 GB",
+            "max_unavailable": [{"label": "site", "count": 1}, {"group": "g", "count": 2}],
+            "start_at": "2026-12-01T00:00:00Z",
+            "end_at": "2026-12-08T00:00:00Z",
+            "at_end": "halt",
+            "timeouts": {"queued_s": "1d", "verifying_s": 60},
+            "retries": {"download": {"times": 3}},
+            "policy": {"windows": [{"days": ["sun"], "start": "02:00", "minutes": 60}]},
+        }
+    )
+    assert RolloutSpec.model_validate(spec.model_dump(mode="json")) == spec
+    assert RolloutSpec.model_validate(spec.model_dump(mode="json", exclude_none=True)) == spec
+    assert spec.site_bytes_per_hour == 2 * 10**9
+    assert spec.stages[0].soak_s == 900
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"halt_rules": [{}]}, "a ratio or a count, one of the two"),
+        ({"halt_rules": [{"ratio": 0.1, "count": 1}]}, "a ratio or a count, one of the two"),
+        ({"halt_rules": [{"count": 1, "min_sample": 3}]}, "min_sample is for a ratio"),
+        ({"halt_rules": [{"count": 1, "classes": []}]}, "can never halt"),
+        ({"halt_rules": [{"count": 1, "classes": ["smoke"]}]}, "expected|should be"),
+        ({"stages": [{**ALL, "halt_rules": [{"count": 1, "scope": "rollout"}]}]}, "has the scope stage"),
+        ({"pace_growth": {"factor": 2, "every": 1, "max_per_minute": 9}}, "needs pace_per_minute"),
+        ({"pace_per_minute": 9, "pace_growth": {"factor": 2, "every": 1, "max_per_minute": 9}}, "would never grow"),
+        ({"pace_per_minute": 9, "pace_growth": {"factor": 1, "every": 1, "max_per_minute": 19}}, "greater than 1"),
+        ({"max_unavailable": [{"count": 1}]}, "a label or a group, one of the two"),
+        ({"max_unavailable": [{"label": "site", "count": 1}, {"label": "site", "count": 2}]}, "two limits for one"),
+        ({"members": {"dynamic": True}}, "needs end_at"),
+        ({"members": {"unhealthy": True}}, "is for reverts"),
+        ({"at_end": "abort"}, "there is no end_at"),
+        ({"start_at": "2026-12-01T00:00:00Z", "end_at": "2026-12-01T00:00:00Z"}, "is not after start_at"),
+        ({"start_at": "2026-12-01T00:00:00Z", "end_at": "2028-12-01T00:00:00Z"}, "more than 365 days"),
+        ({"retries": {"download": {"times": 11}}}, "less than or equal to 10"),
+        ({"retries": {"silent_after_activation": {"times": 1}}}, "fell silent is not asked to try again"),
+        ({"retries": {"declined": {"times": 1}}}, "declined is not asked to try again"),
+        ({"timeouts": {"queued_s": 0}}, "greater than or equal to 1"),
+        ({"soak_s": "soon"}, "expected a duration such as 90s"),
+        ({"success_ratio": "120%"}, "expected a share above 0"),
+        ({"site_bytes_per_hour": "5 XB"}, "expected a size such as 500 MB"),
+        ({"weight": 1001}, "less than or equal to 1000"),
+    ],
+)
+def test_a_rule_that_contradicts_itself_is_refused(changes: dict[str, Any], words: str) -> None:
+    """With the reason: a rule that is accepted can be kept."""
+    with pytest.raises(ValidationError, match=words):
+        RolloutSpec.model_validate(PLAN | changes)

@@ -169,3 +169,47 @@ async def test_orders_for_a_medium_are_asked_for_by_name(api: Api) -> None:
     answer = await api.http.post("/api/v1/rollouts/r-1/offline", json=long)
     assert (answer.status_code, answer.json()["exit_code"]) == (409, 5)
     assert "has not begun" in answer.json()["detail"]
+
+
+async def test_four_eyes_over_http(api: Api) -> None:
+    """Who submitted it is known by the token; the same one may not approve."""
+    await make(api, spec={**SPEC, "needs_approval": True})
+    assert (await order(api, "start"))[0] == 409
+    assert (await order(api, "submit"))[1]["state"] == "awaiting_approval"
+    status, body = await order(api, "approve")
+    assert (status, body["exit_code"]) == (403, 4)
+    assert "was submitted by admin; another person approves it" in body["detail"]
+
+
+async def test_an_order_for_another_version_is_refused(api: Api) -> None:
+    """Somebody changed it since: nothing happens, and it says so."""
+    made = await make(api)
+    await order(api, "start")
+    answer = await api.http.post("/api/v1/rollouts/r-1/pause", json={"version": made["version"]})
+    assert (answer.status_code, answer.json()["exit_code"]) == (409, 5)
+    assert "somebody changed it since" in answer.json()["detail"]
+
+
+async def test_the_fleet_is_halted_and_lifted(api: Api) -> None:
+    """The latch says who, when and why; it is lifted with a reason."""
+    await make(api)
+    await order(api, "start")
+    assert (await api.http.get("/api/v1/fleet/halt")).json() == {"halted": False}
+    halted = await api.http.post("/api/v1/fleet/halt", json={"reason": "smoke"})
+    assert halted.json() | {"at": ""} == {
+        "halted": True, "at": "", "by": "admin", "reason": "smoke", "rollouts": ["r-1"], "brokers_cut": [],
+    }  # fmt: skip
+    assert (await api.http.get("/api/v1/fleet/halt")).json()["reason"] == "smoke"
+    assert (await api.http.post("/api/v1/fleet/lift", json={})).status_code == 422
+    assert (await api.http.post("/api/v1/fleet/lift", json={"reason": "kettle"})).json()["rollouts"] == ["r-1"]
+
+
+async def test_a_clone_and_a_revert(api: Api) -> None:
+    """A clone is a draft of the same plan; what updated nobody has nothing to take back."""
+    await make(api)
+    cloned = await api.http.post("/api/v1/rollouts/r-1/clone", json={})
+    assert (cloned.status_code, cloned.json()["id"], cloned.json()["state"]) == (201, "r-2", "draft")
+    await order(api, "start")
+    refused = await api.http.post("/api/v1/rollouts/r-1/revert", json={})
+    assert (refused.status_code, refused.json()["exit_code"]) == (409, 5)
+    assert "no device can go back: none was updated by it" in refused.json()["detail"]
