@@ -6,13 +6,13 @@ What needs the fleet or the release to be judged (an empty stage, a budget below
 
 from datetime import timedelta
 from enum import StrEnum
-from itertools import pairwise
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from orchestrator.errors import UsageError
 from orchestrator.model.failure import DEFAULT_CLASSES, RETRIABLE, FailureClass
+from orchestrator.model.plan_checks import check_growth, check_limits, check_stages
 from orchestrator.model.selector import Selector
 from orchestrator.model.units import Bytes, Ratio, Seconds
 from protocol.identifiers import IdText, ReleaseName
@@ -247,13 +247,13 @@ class RolloutSpec(_Plan):
 
     @model_validator(mode="after")
     def _adds_up(self) -> Self:
-        _check_stages(self.stages)
+        check_stages(self.stages)
         if self.pace_growth is not None:
-            _check_growth(self.pace_per_minute, self.pace_growth)
+            check_growth(self.pace_per_minute, self.pace_growth.max_per_minute)
         for kind in self.retries:
             if kind not in RETRIABLE:
                 raise ValueError(f"retries {kind}: a device that {_NEVER[kind]} is not asked to try again")
-        _check_limits(self.max_unavailable)
+        check_limits([(limit.label, limit.group) for limit in self.max_unavailable])
         self._check_times()
         return self
 
@@ -273,38 +273,3 @@ class RolloutSpec(_Plan):
 
 
 _NEVER = {FailureClass.SILENT: "fell silent", FailureClass.DECLINED: "declined"}
-
-
-def _check_stages(stages: list[StageSpec]) -> None:
-    names = [stage.name for stage in stages]
-    if len(set(names)) != len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"stages: two have the name {twice}; give each its own")
-    shares = [(stage.name, stage.percent) for stage in stages if stage.percent is not None]
-    for (_, former), (name, share) in pairwise(shares):
-        if share <= former:
-            raise ValueError(
-                f"stage {name}: {share:g}% does not add to the {former:g}% before it; "
-                "percentages are shares of all members so far and must rise"
-            )
-    last = stages[-1]
-    if last.percent is not None and last.percent != 100:
-        raise ValueError(
-            f"stage {last.name}: percentages add up to {last.percent:g}%, expected 100%; end with a stage of 100%"
-        )
-
-
-def _check_growth(base: float | None, growth: Growth) -> None:
-    if base is None:
-        raise ValueError("pace_growth: needs pace_per_minute, the rate that it begins with")
-    if growth.max_per_minute <= base:
-        raise ValueError(
-            f"pace_growth: max_per_minute {growth.max_per_minute:g} is not above pace_per_minute {base:g}; "
-            "it would never grow"
-        )
-
-
-def _check_limits(limits: tuple[UnavailableLimit, ...]) -> None:
-    named = [(limit.label, limit.group) for limit in limits]
-    if len(set(named)) != len(named):
-        raise ValueError("max_unavailable: two limits for one label or group; keep the lower one")

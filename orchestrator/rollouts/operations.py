@@ -3,7 +3,6 @@
 ``creating`` makes and starts them, ``reverting`` takes back what they did, ``fleet_halt`` halts all of them.
 """
 
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -12,12 +11,13 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.errors import ConflictError, NotAllowedError, NotFoundError, UsageError
-from orchestrator.model.assignment import OFFERED, Assignment
+from orchestrator.model.assignment import OFFERED
 from orchestrator.model.audit import AuditKind
-from orchestrator.model.failure import FailureClass, classes_of, failure_key
+from orchestrator.model.failure import FailureClass
 from orchestrator.model.rollout import Rollout, RolloutState, StageState
 from orchestrator.rollouts import steps
 from orchestrator.rollouts.rules import judged_keys
+from orchestrator.rollouts.trying_again import less_acknowledged, try_again
 from orchestrator.storage import assignments, audit, dirty, events, offered, rollouts
 from orchestrator.storage.database import Database
 from orchestrator.storage.engine_rows import EngineRows
@@ -145,9 +145,9 @@ async def order(db: Database, clock: Clock, rollout_id: str, given: Order, *, al
             case "promote":
                 text = await _promote(conn, rollout, now)
             case "retry":
-                again = await _try_again(conn, rollout, given, now)
+                again = await try_again(conn, rollout, given, now)
                 text = f"{len(again)} devices try again" + (f": {given.reason}" if given.reason else "")
-                values["acknowledged"] = _less(rollout, again)
+                values["acknowledged"] = less_acknowledged(rollout, again)
         await rollouts.save(conn, rollout_id, **values)
         if given.verb in _ANNOUNCED:
             await dirty.mark(conn, Kind.ANNOUNCE, [rollout_id], now)
@@ -245,40 +245,6 @@ async def _promote(conn: AsyncConnection, rollout: Rollout, now: datetime) -> st
         raise ConflictError(f"rollout {rollout.id}: no stage comes after {name} that could be opened now")
     await rollouts.save_stages(conn, [replace(under_way, state=StageState.PASSED, passed_at=now)])
     return f"promoted: stage {under_way.name} passed by order"
-
-
-async def _try_again(conn: AsyncConnection, rollout: Rollout, given: Order, now: datetime) -> list[Assignment]:
-    """Let failed devices try once more; returns them as they were."""
-    rows, after, again = EngineRows(conn, rollout.id), "", list[Assignment]()
-    while page := await rows.failed(after, _PAGE):
-        after = page[-1].device
-        found = [row for row in page if row.settled and _is_meant(row, given)]
-        changes = [(row, steps.try_again(row, now)) for row in found]
-        await assignments.save_all(conn, changes)
-        await dirty.mark(conn, Kind.STATUS_DEVICE, [row.device for row in found], now)
-        again += found
-    if missing := sorted(given.devices - {row.device for row in again}):
-        raise ConflictError(
-            f"rollout {rollout.id}: {', '.join(missing[:3])} did not fail in it; see 'flagship device explain'"
-        )
-    if not again:
-        raise ConflictError(f"rollout {rollout.id}: no device failed that way; there is nothing to try again")
-    return again
-
-
-def _is_meant(row: Assignment, given: Order) -> bool:
-    if given.devices and row.device not in given.devices:
-        return False
-    return not given.classes or bool(classes_of(row.state, row.code) & given.classes)
-
-
-def _less(rollout: Rollout, again: list[Assignment]) -> dict[str, dict[str, int]]:
-    """What a person acknowledged, without the failures that are undone: the next ones of the kind count again."""
-    left = {stage: Counter(seen) for stage, seen in rollout.acknowledged.items()}
-    for row in again:
-        if (seen := left.get(row.stage)) is not None and seen[key := failure_key(row.state, row.code)] > 0:
-            seen[key] -= 1
-    return {str(stage): dict(seen) for stage, seen in left.items()}
 
 
 async def get(conn: AsyncConnection, rollout_id: str) -> Rollout:

@@ -17,7 +17,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.model.assignment import FIELDS, Assignment, Deltas, byte_sums, count_deltas, count_keys, scope_figures
 from orchestrator.storage.audit_moves import log_moves
-from orchestrator.storage.tables import assignments, counts, scope_counts
+from orchestrator.storage.engine_tables import scope_counts
+from orchestrator.storage.tables import assignments, counts
 
 Change = tuple[Assignment, Assignment]
 """(before, after)."""

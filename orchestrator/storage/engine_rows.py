@@ -16,20 +16,9 @@ from orchestrator.model.rollout import Rollout
 from orchestrator.storage import assignments as rows_of
 from orchestrator.storage import releases, rollouts
 from orchestrator.storage.assignments import Change
-from orchestrator.storage.tables import (
-    ASKS,
-    AT_WORK,
-    FAILED,
-    GRANTED,
-    HELD,
-    NEXT,
-    UNSETTLED,
-    UNTOUCHED,
-    assignments,
-    devices,
-    scope_counts,
-    site_offers,
-)
+from orchestrator.storage.conditions import ASKS, AT_WORK, FAILED, GRANTED, HELD, NEXT, UNSETTLED, UNTOUCHED
+from orchestrator.storage.engine_tables import scope_counts, site_offers
+from orchestrator.storage.tables import assignments, devices
 
 _BATCH = 400
 MAX_SCOPES = 10_000

@@ -6,7 +6,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.storage.tables import newcomers
+from orchestrator.storage.engine_tables import newcomers
 
 _BATCH = 500
 _NEW = insert(newcomers).on_conflict_do_nothing()

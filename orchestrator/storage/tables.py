@@ -22,17 +22,9 @@ from sqlalchemy import (
     text,
 )
 
-metadata = MetaData()
+from orchestrator.storage.conditions import ASKS, AT_WORK, FAILED, GRANTED, HELD, NEXT, UNSETTLED, UNTOUCHED
 
-NEXT = "state = 'pending' AND ready = 1 AND held_by = ''"
-ASKS = "asking = 1 AND held_by = ''"
-UNSETTLED = "settled = 0"
-HELD = "held_by <> ''"
-AT_WORK = "work <> '' AND verdict = ''"
-GRANTED = "grant_until IS NOT NULL"
-UNTOUCHED = "state = 'pending'"
-FAILED = "state IN ('failed', 'rejected', 'rolled_back', 'inconsistent', 'timed_out')"
-"""Conditions of partial indexes of ``assignments``; a query names the very same text, and costs what it finds."""
+metadata = MetaData()
 
 
 class Instant(TypeDecorator[datetime]):
@@ -260,34 +252,6 @@ counts = Table(
     Column("stage", Integer, primary_key=True),
     Column("key", String(64), primary_key=True),  # model.assignment.count_keys
     Column("n", Integer, nullable=False),
-)
-
-newcomers = Table(
-    "newcomers",
-    metadata,
-    # Devices that came or changed, until dynamic rollouts have looked at them.
-    Column("device", String(64), primary_key=True),
-)
-
-scope_counts = Table(
-    "scope_counts",
-    metadata,
-    # Devices by scope of a permit: how many hold one, how many wait for one.
-    Column("scope", String(140), primary_key=True),
-    Column("rollout", String(64), primary_key=True),
-    Column("held", Integer, nullable=False, default=0),
-    Column("waiting", Integer, nullable=False, default=0),
-    Index("scope_counts_waiting", "rollout", "scope", sqlite_where=text("waiting > 0")),
-)
-
-site_offers = Table(
-    "site_offers",
-    metadata,
-    # Offers of the last hour by site, for the budget of bytes.
-    Column("rollout", String(64), primary_key=True),
-    Column("site", String(64), primary_key=True),
-    Column("at", Instant, primary_key=True),
-    Column("offers", Integer, nullable=False),
 )
 
 dirty = Table(

@@ -17,12 +17,13 @@ from orchestrator.storage import (
     broker_tables,
     certificate_tables,
     chunk_tables,
+    engine_tables,
     tables,
     token_tables,
 )
 from orchestrator.storage.lead import stored_epoch, writing_of
 
-_MODULES = (broker_tables, certificate_tables, chunk_tables, token_tables)
+_MODULES = (broker_tables, certificate_tables, chunk_tables, engine_tables, token_tables)
 """Their tables stand in the metadata of ``tables`` from their import on."""
 SCHEMA = 3
 """Rises when the tables change; a database with a higher one belongs to a newer Flagship."""

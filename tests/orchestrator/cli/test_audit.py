@@ -245,8 +245,8 @@ def test_a_served_home(run: Run, served: Home) -> None:
     assert code == 0
     orders = [entry for entry in entries if entry["kind"] == "order"]
     assert [(e["actor"], e["cause"].split(":")[0]) for e in orders] == [
-        ("operator", "created"),
-        ("operator", "aborted"),
+        ("admin", "created"),
+        ("admin", "aborted"),
     ]
     shown = ask(run, "audit", "show", orders[1]["id"])
     assert (shown["figures"]["verb"], shown["figures"]["reason"]) == ("abort", "only for the log")

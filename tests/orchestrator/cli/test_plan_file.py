@@ -84,7 +84,7 @@ def test_json_is_a_plan_too(plan: Path) -> None:
         ),
         pytest.param(
             "release: a/1\nmembers: {zzz: 1}\nstages: [{name: x, percent: 100}]\n",
-            ":2: members.zzz: unknown key; known here: devices, dynamic, group, selector",
+            ":2: members.zzz: unknown key; known here: devices, dynamic, group, reverts, selector, unhealthy",
             id="unknown",
         ),
         pytest.param(

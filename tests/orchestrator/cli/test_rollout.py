@@ -30,7 +30,7 @@ def test_the_plan_is_what_the_words_say(run: Run) -> None:
     spec = made["spec"]
     assert (made["id"], made["state"]) == ("words", "scheduled")
     assert [(stage["name"], stage["members"]) for stage in made["stages"]] == [("canary", 1), ("mine", 1), ("all", 1)]
-    assert spec["members"] == {"selector": "site=lab", "dynamic": False}
+    assert spec["members"] == {"selector": "site=lab", "dynamic": False, "unhealthy": False}
     assert (spec["success_ratio"], spec["halt_ratio"]) == (0.9, 0.2)
     assert (spec["min_sample"], spec["halt_min_sample"], spec["halt_count"]) == (2, 4, 5)
     assert (spec["soak_s"], spec["pace_per_minute"]) == (900, 30)

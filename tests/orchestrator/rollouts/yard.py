@@ -20,10 +20,10 @@ from orchestrator.rollouts import creating, operations
 from orchestrator.rollouts.controller import Controller
 from orchestrator.storage import assignments, devices, dirty, events, groups, published, releases, rollouts
 from orchestrator.storage.database import Database
+from orchestrator.storage.engine_tables import scope_counts
 from orchestrator.storage.published import Publication
 from orchestrator.storage.releases import PUBLISHED, ReleaseRecord
 from orchestrator.storage.reports import Applied, Incoming, apply_batch
-from orchestrator.storage.tables import scope_counts
 from protocol.clock import ManualClock
 from protocol.manifest import ReleaseInfo
 from protocol.reports import Readiness, Reason, StateReport, outcome_digest

@@ -12,7 +12,7 @@ from tests.orchestrator.web.conftest import Api, store_release
 from tests.orchestrator.web.requests_of_devices import enrolment_request
 from tests.orchestrator.web.test_routes_rollouts import SPEC
 
-CHANGES_NOTHING = {"/trust/leaving"}
+CHANGES_NOTHING = {"/trust/leaving", "/rollouts/plan"}
 """POSTs that only ask."""
 
 

@@ -1,0 +1,10 @@
+"""Conditions of partial indexes of ``assignments``; a query names the very same text, and costs what it finds."""
+
+NEXT = "state = 'pending' AND ready = 1 AND held_by = ''"
+ASKS = "asking = 1 AND held_by = ''"
+UNSETTLED = "settled = 0"
+HELD = "held_by <> ''"
+AT_WORK = "work <> '' AND verdict = ''"
+GRANTED = "grant_until IS NOT NULL"
+UNTOUCHED = "state = 'pending'"
+FAILED = "state IN ('failed', 'rejected', 'rolled_back', 'inconsistent', 'timed_out')"
