@@ -7,8 +7,10 @@ from orchestrator.model.assignment import PENDING, Assignment
 from orchestrator.model.device import Device
 from orchestrator.model.failure import TIMED_OUT
 from orchestrator.model.rollout import RolloutState, Stage, StageState
-from orchestrator.rollouts.engine import Facts, excluded, figures_of, untouched
+from orchestrator.rollouts.engine import excluded, untouched
+from orchestrator.rollouts.facts import Facts
 from orchestrator.rollouts.rules import provisional
+from orchestrator.rollouts.stage_moves import figures_of
 from orchestrator.storage.concerns import Concern
 from protocol.states import State
 from protocol.status_messages import BytesMoved, DeviceStatus, FleetStatus, RolloutStatus, StageStatus

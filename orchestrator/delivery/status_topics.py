@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from orchestrator.config import Settings
 from orchestrator.delivery.publisher import Outgoing, send_all
 from orchestrator.delivery.status_rendering import device_status, fleet_status, rollout_status
-from orchestrator.rollouts.engine import Facts
+from orchestrator.rollouts.facts import Facts
 from orchestrator.storage import assignments, concerns, devices, dirty, fleet_latch, published, releases, rollouts
 from orchestrator.storage import events as event_store
 from orchestrator.storage.database import Database

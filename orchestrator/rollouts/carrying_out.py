@@ -14,7 +14,7 @@ from orchestrator.model.assignment import Assignment
 from orchestrator.model.plan import RolloutSpec
 from orchestrator.model.rollout import Rollout, RolloutState
 from orchestrator.rollouts import steps
-from orchestrator.rollouts.engine import OFFER_BATCH, Decisions
+from orchestrator.rollouts.facts import OFFER_BATCH, Decisions
 from protocol.states import State
 from protocol.versions import compare
 

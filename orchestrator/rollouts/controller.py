@@ -20,8 +20,9 @@ from orchestrator.model.audit import AuditKind
 from orchestrator.model.rollout import Rollout, RolloutState
 from orchestrator.rollouts import creating
 from orchestrator.rollouts.carrying_out import Change, Terms, carry_out
-from orchestrator.rollouts.engine import Decisions, Facts, reconcile
+from orchestrator.rollouts.engine import reconcile
 from orchestrator.rollouts.fact_loading import load_active, load_facts
+from orchestrator.rollouts.facts import Decisions, Facts
 from orchestrator.rollouts.pace import Bucket
 from orchestrator.rollouts.replaying import cause_of, record
 from orchestrator.rollouts.reverting import revert_after_halt

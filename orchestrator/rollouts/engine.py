@@ -5,133 +5,27 @@ passing: a stage that is both done and bad halts. An attempt that failed is judg
 again?), and nothing else is decided until it was.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from orchestrator.model.assignment import EXCLUDED, PENDING, UNSETTLED, Work
-from orchestrator.model.plan import AtEnd, OnHalt, RolloutSpec, StageSpec
-from orchestrator.model.rollout import BEGUN, Rollout, RolloutState, Stage, StageState
+from orchestrator.model.plan import AtEnd, OnHalt, RolloutSpec
+from orchestrator.model.rollout import BEGUN, Rollout, RolloutState, Stage
 from orchestrator.rollouts import pace
+from orchestrator.rollouts.facts import OFFER_BATCH, Counts, Decisions, Facts, Happening
 from orchestrator.rollouts.pace import Bucket
 from orchestrator.rollouts.rules import (
-    StageCounts,
-    halt_figures,
     is_terminal_count,
     provisional,
-    stage_counts,
-    success_rule,
 )
+from orchestrator.rollouts.stage_moves import figures_of, move_stages, soak_ends
 from protocol.states import State
 from protocol.status_messages import RuleFigure
 
-VERSION = 2
-"""Of what is decided; rises when the same facts lead to another decision."""
 DELIVERABLE_AGAIN = timedelta(seconds=1)
 """When a release that is being brought back to a broker is looked at again."""
-OFFER_BATCH = 500
-"""Offers made, answers given and offers renewed in one transaction, at most."""
-
-Counts = Mapping[int, Mapping[str, int]]
-"""Stage -> count key -> devices."""
 _MOVING = frozenset({RolloutState.RUNNING, RolloutState.PAUSED})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
-    """What is stored about one rollout.
-
-    Attributes:
-        is_deliverable: The release's chunks stand where devices find them; offers wait until they do.
-        oldest: By work, since when the device that is at it longest is; of works that have a limit.
-        next_let_go: When the first device that is held is looked at again.
-        next_grant_end: When the first activate grant that was not used ends.
-        has_free_permit: Some scope that devices wait for has a permit left.
-        is_latched: The whole fleet is halted.
-        steady_from: Since when the clock can be believed to have gone evenly, and reports to have been heard.
-    """
-
-    rollout: Rollout
-    stages: Sequence[Stage]
-    counts: Counts
-    next_offer_expiry: datetime | None = None
-    is_deliverable: bool = True
-    oldest: Mapping[str, datetime] = field(default_factory=dict)
-    next_let_go: datetime | None = None
-    next_grant_end: datetime | None = None
-    has_free_permit: bool = False
-    is_latched: bool = False
-    steady_from: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Happening:
-    """A decision in words, for the events."""
-
-    kind: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decisions:
-    """What to do. Nothing here is done yet.
-
-    Attributes:
-        rollout: As it shall be; equal to what was given where nothing changes.
-        stages: Those that change.
-        settle: Failed attempts must be judged first; nothing else is decided.
-        begin: A scheduled rollout's time has come: place its members and start it.
-        announce: The announcement must be signed anew.
-        offer_stages, offer_budget: From which stages, in order, how many ready devices may be offered.
-        answer: None, or whether asking devices get their activate grant (False: only heard).
-        renew_until: Open offers that run out by then are signed anew; None: none.
-        time_out: Work -> devices that are at it since before then took too long.
-        let_go: Held devices whose time has come may be offered or answered again.
-        free: Devices that wait for a permit are looked at again, where one is left.
-        end_grants: Activate grants that have run out unused are taken back.
-        close_pending: What members that were never reached come to; None: they stay.
-        revert: Devices that were updated go back now: a rule halted, and the plan wants it.
-        wake_at: When facts may lead to something else by the clock alone.
-    """
-
-    rollout: Rollout
-    stages: tuple[Stage, ...] = ()
-    settle: bool = False
-    begin: bool = False
-    announce: bool = False
-    offer_stages: tuple[int, ...] = ()
-    offer_budget: int = 0
-    answer: bool | None = None
-    renew_until: datetime | None = None
-    time_out: Mapping[str, datetime] = field(default_factory=dict)
-    let_go: bool = False
-    free: bool = False
-    end_grants: bool = False
-    close_pending: State | None = None
-    revert: bool = False
-    happenings: tuple[Happening, ...] = ()
-    figures: tuple[RuleFigure, ...] = ()
-    wake_at: datetime | None = None
-
-    @property
-    def is_nothing(self) -> bool:
-        """Whether there is nothing to write."""
-        return not (
-            self.stages
-            or self.settle
-            or self.begin
-            or self.announce
-            or self.offer_budget
-            or self.answer is not None
-            or self.renew_until
-            or self.time_out
-            or self.let_go
-            or self.free
-            or self.end_grants
-            or self.close_pending
-            or self.revert
-            or self.happenings
-        )
 
 
 def reconcile(facts: Facts, now: datetime, lease: timedelta) -> Decisions:
@@ -157,42 +51,12 @@ def reconcile(facts: Facts, now: datetime, lease: timedelta) -> Decisions:
     return _advance(facts, now, lease)
 
 
-def stage_spec(rollout: Rollout, stage: Stage) -> StageSpec:
-    """The plan of a stage."""
-    return rollout.spec.stages[stage.position]
-
-
-def judged_stages(facts: Facts) -> list[tuple[Stage, StageCounts]]:
-    """The begun stages with what rules are judged on."""
-    seen = facts.rollout.acknowledged
-    return [
-        (
-            stage,
-            stage_counts(stage.name, stage.members, facts.counts.get(stage.position, {}), seen.get(stage.position)),
-        )
-        for stage in facts.stages
-        if stage.state in BEGUN
-    ]
-
-
-def figures_of(facts: Facts) -> list[tuple[int, RuleFigure]]:
-    """Every rule as it stands, with its stage; those over the whole rollout stand with the last begun one."""
-    judged, spec = judged_stages(facts), facts.rollout.spec
-    plans = [(stage_spec(facts.rollout, stage), counts) for stage, counts in judged]
-    found: list[tuple[int, RuleFigure]] = []
-    halts = halt_figures(plans, spec)
-    for index, (stage, counts) in enumerate(judged):
-        found += [(stage.position, figure) for position, figure in halts if position == index]
-        found.append((stage.position, success_rule(counts, spec, plans[index][0])))
-    return found
-
-
 def _advance(facts: Facts, now: datetime, lease: timedelta) -> Decisions:
     """Judge and move; the parts do not know of one another."""
     rollout, happenings, figures = _judge(facts, now)
     stages: tuple[Stage, ...] = ()
     if rollout.state is RolloutState.RUNNING and not facts.is_latched and not _is_over(rollout, now):
-        stages, words = _move_stages(facts, now)
+        stages, words = move_stages(facts, now)
         happenings += words
     before = rollout
     rollout, words = _end(rollout, facts, now)
@@ -240,59 +104,6 @@ def _is_over(rollout: Rollout, now: datetime) -> bool:
     return rollout.spec.end_at is not None and rollout.spec.end_at <= now
 
 
-def soak_s(spec: RolloutSpec, stage: StageSpec) -> float:
-    """How long a stage's success must hold; an emergency does not wait."""
-    if spec.emergency:
-        return 0.0
-    return spec.soak_s if stage.soak_s is None else stage.soak_s
-
-
-def wants_approval(spec: RolloutSpec, stage: StageSpec) -> bool:
-    """Whether a person opens what comes after a stage."""
-    return not spec.emergency and (spec.approval if stage.approval is None else stage.approval)
-
-
-def _move_stages(facts: Facts, now: datetime) -> tuple[tuple[Stage, ...], list[Happening]]:
-    """Pass, soak and open, in order; returns the stages that change."""
-    spec = facts.rollout.spec
-    counts = {stage.position: found for stage, found in judged_stages(facts)}
-    changed: list[Stage] = []
-    happenings: list[Happening] = []
-    for stage in facts.stages:
-        if stage.state is StageState.PASSED:
-            continue
-        if stage.state is StageState.PENDING:
-            changed.append(replace(stage, state=StageState.OPEN, opened_at=now))
-            happenings.append(Happening("stage_opened", f"stage {stage.name} opened: {stage.members} devices"))
-            break
-        plan = stage_spec(facts.rollout, stage)
-        rule = success_rule(counts[stage.position], spec, plan)
-        last = stage is facts.stages[-1]  # what comes after it would be opened by the soak; nothing does
-        soak = timedelta() if last else timedelta(seconds=soak_s(spec, plan))
-        moved = _soak(stage, met=rule.met, soak=soak, now=now, steady_from=facts.steady_from)
-        if moved.state is StageState.PASSED and not last and wants_approval(spec, plan):
-            moved = replace(moved, state=StageState.AWAITING_APPROVAL, passed_at=None)
-        if moved != stage:
-            changed.append(moved)
-        if moved.state is StageState.AWAITING_APPROVAL and stage.state is not moved.state:
-            words = f"{rule.text}; a person opens the next one: flagship rollout promote {facts.rollout.id}"
-            happenings.append(Happening("stage_awaits_approval", words))
-        if moved.state is not StageState.PASSED:
-            break
-        happenings.append(Happening("stage_passed", rule.text))
-    return tuple(changed), happenings
-
-
-def _soak(stage: Stage, *, met: bool, soak: timedelta, now: datetime, steady_from: datetime | None) -> Stage:
-    if not met:
-        return replace(stage, state=StageState.OPEN, soaking_since=None)
-    since = stage.soaking_since or now
-    # A clock that leapt ahead has not shown how the new version does.
-    if now - max(since, steady_from or since) >= soak:
-        return replace(stage, state=StageState.PASSED, soaking_since=since, passed_at=now)
-    return replace(stage, state=StageState.SOAKING, soaking_since=since)
-
-
 def _end(rollout: Rollout, facts: Facts, now: datetime) -> tuple[Rollout, list[Happening]]:
     members = sum(stage.members for stage in facts.stages)
     done = sum(_terminal(facts.counts.get(s.position, {})) for s in facts.stages)
@@ -328,7 +139,9 @@ def _act(facts: Facts, changed: tuple[Stage, ...], now: datetime, lease: timedel
     waits = _Waits(facts, now)
     runs_out = facts.next_offer_expiry is not None and facts.next_offer_expiry - half <= now
     closes = State.CANCELLED if rollout.state is RolloutState.ABORTED else State.EXPIRED if over else None
-    wakes = [expires - half, *waits.wakes, *_soak_ends(facts, stages, now)]
+    wakes = [expires - half, *waits.wakes]
+    if rollout.state is RolloutState.RUNNING and not facts.is_latched and not over:
+        wakes += soak_ends(facts, stages.values())
     wakes += [at for at in (offers.next_at,) if at is not None]
     if facts.next_offer_expiry is not None:
         wakes.append(facts.next_offer_expiry - half)
@@ -418,18 +231,6 @@ def time_limits(spec: RolloutSpec) -> dict[Work, timedelta]:
         Work.VERIFYING: spec.timeouts.verifying_s,
     }
     return {work: timedelta(seconds=limit) for work, limit in times.items() if limit is not None}
-
-
-def _soak_ends(facts: Facts, stages: Mapping[int, Stage], now: datetime) -> list[datetime]:
-    rollout = facts.rollout
-    if rollout.state is not RolloutState.RUNNING or facts.is_latched or _is_over(rollout, now):
-        return []
-    return [
-        max(stage.soaking_since, facts.steady_from or stage.soaking_since)
-        + timedelta(seconds=soak_s(rollout.spec, stage_spec(rollout, stage)))
-        for stage in stages.values()
-        if stage.state is StageState.SOAKING and stage.soaking_since
-    ]
 
 
 def _terminal(counts: Mapping[str, int]) -> int:

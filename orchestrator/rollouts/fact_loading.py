@@ -6,7 +6,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.model.rollout import Rollout
 from orchestrator.rollouts.carrying_out import limit_of
-from orchestrator.rollouts.engine import Facts, time_limits
+from orchestrator.rollouts.engine import time_limits
+from orchestrator.rollouts.facts import Facts
 from orchestrator.storage import assignments, chunk_keeping, fleet_latch, rollouts
 from orchestrator.storage.engine_rows import EngineRows
 

@@ -5,7 +5,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from orchestrator.model.audit import AuditEntry, Problem
-from orchestrator.rollouts.engine import VERSION, Decisions, Facts, reconcile
+from orchestrator.rollouts.engine import reconcile
+from orchestrator.rollouts.facts import VERSION, Decisions, Facts
 from orchestrator.rollouts.plain_values import from_plain, to_plain
 
 

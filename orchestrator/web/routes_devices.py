@@ -9,8 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from orchestrator.errors import NotFoundError, UsageError
 from orchestrator.fleet import closing, enrolment
 from orchestrator.fleet.explaining import Place, explain
-from orchestrator.rollouts.engine import figures_of
 from orchestrator.rollouts.fact_loading import load_facts
+from orchestrator.rollouts.stage_moves import figures_of
 from orchestrator.storage import assignments, concerns, devices, fleet_latch, groups
 from orchestrator.storage.concerns import Concern
 from orchestrator.web.auth import ActorName

@@ -8,8 +8,8 @@ from fastapi import APIRouter
 
 from orchestrator.errors import NotFoundError
 from orchestrator.rollouts import creating, operations, reverting
-from orchestrator.rollouts.engine import figures_of
 from orchestrator.rollouts.fact_loading import load_facts
+from orchestrator.rollouts.stage_moves import figures_of
 from orchestrator.storage import rollouts
 from orchestrator.web.auth import ActorName
 from orchestrator.web.pages import Cursor, Limit, Page, page

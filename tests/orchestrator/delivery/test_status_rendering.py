@@ -8,7 +8,7 @@ from orchestrator.model.assignment import Assignment
 from orchestrator.model.device import Device
 from orchestrator.model.plan import MAX_STAGES, RolloutSpec, StageSpec
 from orchestrator.model.rollout import Rollout, RolloutState, Stage, StageState
-from orchestrator.rollouts.engine import Facts
+from orchestrator.rollouts.facts import Facts
 from orchestrator.storage.concerns import Concern
 from protocol.envelopes import encode
 from protocol.states import State

@@ -8,7 +8,8 @@ from pydantic import ValidationError
 
 from orchestrator.model.plan import MAX_PACE, MAX_SAMPLE, MAX_STAGES, MIN_PACE, RolloutSpec
 from orchestrator.model.rollout import BEGUN, Rollout, RolloutState, Stage, StageState
-from orchestrator.rollouts.engine import Facts, reconcile
+from orchestrator.rollouts.engine import reconcile
+from orchestrator.rollouts.facts import Facts
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 ALL = {"name": "all", "percent": 100}

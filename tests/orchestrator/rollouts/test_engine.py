@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 
 from orchestrator.model.plan import StageSpec
 from orchestrator.model.rollout import ENDED, Rollout, RolloutState, Stage, StageState
-from orchestrator.rollouts.engine import Decisions, Facts, figures_of, reconcile, untouched, waiting
+from orchestrator.rollouts.engine import reconcile, untouched, waiting
+from orchestrator.rollouts.facts import Decisions, Facts
 from orchestrator.rollouts.rules import stage_counts, success_rule
+from orchestrator.rollouts.stage_moves import figures_of
 from protocol.states import FINISHED, OUTCOMES, State
 from tests.orchestrator.rollouts.yard import plan
 

@@ -8,7 +8,8 @@ import pytest
 
 from orchestrator.model.audit import FIRST, AuditEntry, encode_body
 from orchestrator.model.rollout import Rollout, RolloutState, Stage, StageState
-from orchestrator.rollouts.engine import VERSION, Facts, reconcile
+from orchestrator.rollouts.engine import reconcile
+from orchestrator.rollouts.facts import VERSION, Facts
 from orchestrator.rollouts.replaying import cause_of, check_decision, facts_of, is_replayable, record
 from tests.orchestrator.rollouts.yard import NOW, RELEASE, plan
 
