@@ -1,9 +1,12 @@
 """``flagship rollout``: create, list, show, status, watch; other commands stand in modules of their own."""
 
 import asyncio
+import sys
+from textwrap import indent
 from typing import Annotated, Any
 
 import typer
+import yaml
 
 from orchestrator.cli import rollout_offline, rollout_plan, rollout_verbs
 from orchestrator.cli.client import PLAN_TIMEOUT_S, ApiClient
@@ -22,6 +25,8 @@ rollout_offline.add_to(app)
 rollout_plan.add_to(app)
 
 _COLUMNS = ("id", "release", "state", "reason", "created_at", "started_at", "ended_at")
+_NOTHING: tuple[object, ...] = (None, "", False)
+_STAGES = ("name", "state", "members", "opened_at", "soaking_since", "passed_at")
 _RULES = ("stage", "rule", "counted", "95%_between", "limit", "of_at_least", "met", "text")
 
 
@@ -55,9 +60,17 @@ def show(rollout: RolloutArgument, output: FormatOption = Format.TABLE, home: Ho
     if output is Format.JSON:
         show_fields(found, output)
         return
-    rules = found.pop("rules")
-    show_fields(found, output)
+    rules, stages, plan = found.pop("rules"), found.pop("stages"), found.pop("spec")
+    show_fields({name: value for name, value in found.items() if value not in _NOTHING}, output)
+    show_rows(_STAGES, stages, output)
     show_rows(_RULES, [_rule(rule) for rule in rules], output)
+    sys.stdout.write(f"plan:\n{indent(plan_text(plan), '  ')}")
+
+
+def plan_text(plan: dict[str, Any]) -> str:
+    """A plan as it may stand in a file: only what is said, in YAML."""
+    said = RolloutSpec.model_validate(plan).model_dump(mode="json", exclude_defaults=True)
+    return str(yaml.safe_dump(said, sort_keys=False, default_flow_style=None, width=100))
 
 
 def _rule(rule: dict[str, Any]) -> dict[str, Any]:

@@ -1,9 +1,11 @@
 """The verbs of ``flagship rollout`` and ``flagship halt-all``, against a real serve and broker."""
 
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
+from orchestrator.cli.plan_file import read_plan_file
 from tests.orchestrator.cli.conftest import DEVICES, RELEASE, Run, ask
 
 PLAN = f"""\
@@ -106,3 +108,15 @@ def test_show_explains_each_rule(run: Run, file: Path) -> None:
 def test_bad_words(run: Run, words: list[str], code: int, says: str) -> None:
     """One sentence, and the exit code of what is wrong."""
     assert_sentence(run("rollout", *words), code, says)
+
+
+def test_the_plan_that_is_shown_is_a_plan_file(run: Run, file: Path, tmp_path: Path) -> None:
+    """What people read under "plan:" may be saved and used again."""
+    ask(run, "rollout", "create", "-f", file, "shown")
+    try:
+        shown = run("rollout", "show", "shown")[1]
+        again = tmp_path / "again.yaml"
+        again.write_text(dedent(shown.partition("plan:\n")[2]))
+        assert read_plan_file(again) == read_plan_file(file)
+    finally:
+        ask(run, "rollout", "abort", "shown")
