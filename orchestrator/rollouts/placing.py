@@ -120,22 +120,47 @@ async def newcomers(conn: AsyncConnection, rollout: Rollout, ids: Collection[str
     release = await releases.get(conn, spec.release)
     if release is None or release.state != PUBLISHED:
         return []
-    info = ReleaseInfo.model_validate(release.info)
-    found = await _groups(conn, spec, fresh)
-    facts = Facts(
-        info=info,
-        compare=compare,
-        published=await _published(conn, info.product),
-        groups=found,
-        quarantined=await parts.quarantined(conn, spec.release, fresh),
-        elsewhere=await parts.open_elsewhere(conn, spec.release, rollout.id, fresh),
-    )
-    judge, scopes, random = Judge(spec.members, facts), ScopeReader(spec.max_unavailable, found), Random(randbits(128))
+    facts = await _facts_about(conn, spec, ReleaseInfo.model_validate(release.info), rollout.id, fresh, compare)
+    judge, random = Judge(spec.members, facts), Random(randbits(128))
+    scopes = ScopeReader(spec.max_unavailable, facts.groups)
     return [
         Place(device.id, max(begun), random.random(), device.site, scopes.read(device))
         for device in await devices.candidates(conn, fresh)
         if judge.exclude(device) is None
     ]
+
+
+async def why_not(conn: AsyncConnection, rollout: Rollout, device: str, compare: Compare) -> str:
+    """Why a device has no part in a rollout, in words that follow "it is no member: "."""
+    spec = rollout.spec
+    release = await releases.get(conn, spec.release)
+    if release is None:
+        return f"the release {spec.release} is not known here"
+    info = ReleaseInfo.model_validate(release.info)
+    facts = await _facts_about(conn, spec, info, rollout.id, {device}, compare)
+    judge = Judge(spec.members, facts)
+    for found in await devices.candidates(conn, {device}):
+        if (excluded := judge.exclude(found)) is not None:
+            return f"it {excluded.sentence}"
+    if rollout.started_at is None:
+        return "the rollout has not started; by what is known now it will take part"
+    at = f"{rollout.started_at:%Y-%m-%dT%H:%M:%SZ}"
+    return f"it fits now, and members were fixed when the rollout started at {at}"
+
+
+async def _facts_about(
+    conn: AsyncConnection, spec: RolloutSpec, info: ReleaseInfo, rollout: str, ids: set[str], compare: Compare
+) -> Facts:
+    """What is held against some devices."""
+    return Facts(
+        info=info,
+        compare=compare,
+        published=await _published(conn, info.product),
+        groups=await _groups(conn, spec, ids),
+        quarantined=await parts.quarantined(conn, spec.release, ids),
+        elsewhere=await parts.open_elsewhere(conn, spec.release, rollout, ids),
+        reverted=await _reverted(conn, spec, info.version),
+    )
 
 
 async def release_info(conn: AsyncConnection, release_id: str) -> ReleaseInfo:

@@ -10,6 +10,7 @@ from orchestrator.errors import NotFoundError, UsageError
 from orchestrator.fleet import closing, enrolment
 from orchestrator.fleet.explaining import Place, explain
 from orchestrator.rollouts.fact_loading import load_facts
+from orchestrator.rollouts.placing import why_not
 from orchestrator.rollouts.stage_moves import figures_of
 from orchestrator.storage import assignments, concerns, devices, fleet_latch, groups
 from orchestrator.storage.concerns import Concern
@@ -22,6 +23,7 @@ from orchestrator.web.views import device_view, update_view
 from protocol.clock import rfc3339
 from protocol.enrolment import EnrolmentAnswers
 from protocol.identifiers import IdText
+from protocol.versions import compare
 
 ENROL_PATH = "/api/v1/devices"
 MAX_ENROL_BYTES = 32 << 20
@@ -115,7 +117,9 @@ async def _places(conn: AsyncConnection, device: str, rollout: str) -> list[Plac
         if facts is None:
             raise NotFoundError(f"rollout {name}: there is none of that name; 'flagship rollout list' names them")
         rules = {position: figure.text for position, figure in figures_of(facts) if figure.rule == "success"}
-        place = Place(rollout=facts.rollout, stages=facts.stages, assignment=by_rollout.get(name), rules=rules)
+        row = by_rollout.get(name)
+        why = "" if row else await why_not(conn, facts.rollout, device, compare)
+        place = Place(rollout=facts.rollout, stages=facts.stages, assignment=row, rules=rules, why_not=why)
         places.append(place)
     return places
 

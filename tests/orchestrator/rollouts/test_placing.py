@@ -10,8 +10,9 @@ from orchestrator.model.assignment import FIELDS, Assignment
 from orchestrator.model.device import DeviceState
 from orchestrator.model.plan import Members, RolloutSpec, StageSpec, UnavailableLimit
 from orchestrator.model.rollout import RolloutState, StageState
-from orchestrator.rollouts import placing
+from orchestrator.rollouts import creating, placing
 from orchestrator.rollouts.members import Exclusion
+from orchestrator.rollouts.placing import why_not
 from orchestrator.rollouts.plans import Plan
 from orchestrator.storage import groups, rollouts
 from protocol.states import State
@@ -161,3 +162,19 @@ async def test_newcomers_join_the_last_stage_that_has_begun(yard: Yard) -> None:
         stages = await rollouts.load_stages(conn, rollout)
         await rollouts.save_stages(conn, [replace(stage, state=StageState.OPEN) for stage in stages])
     assert [stage for _, stage, _, _ in await joining("d8")] == [1]
+
+
+async def test_why_a_device_has_no_part(yard: Yard) -> None:
+    """What keeps it out, or that it came too late, or that nothing has begun."""
+    await yard.add_devices(["d1"])
+    await yard.add_devices(["other"], hardware="rev-z")
+    draft = await creating.create(yard.db, yard.clock, plan())
+    async with yard.db.read() as conn:
+        assert "has not started; by what is known now it will" in await why_not(conn, draft, "d1", compare)
+    await creating.start(yard.db, yard.clock, draft.id)
+    await yard.add_devices(["late"])
+    rollout = await yard.rollout(draft.id)
+    async with yard.db.read() as conn:
+        assert await why_not(conn, rollout, "other", compare) == "it is rev-z, the release is for rev-a"
+        late = await why_not(conn, rollout, "late", compare)
+    assert late == "it fits now, and members were fixed when the rollout started at 2026-11-24T12:00:00Z"
