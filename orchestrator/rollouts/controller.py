@@ -134,7 +134,7 @@ class Controller:
         are_more = bool(await self._db.look(partial(newcomers.some, limit=1))) and await self._db.write(
             partial(take_in, now=self._clock.now())
         )
-        active = await self._db.look(partial(load_active, steady_from=self.steadiness.since))
+        active = await self._db.look(partial(load_active, steadiness=self.steadiness))
         wakes = [await self._look_at(facts) for facts in active]
         now = self._clock.now()
         if are_more:
@@ -143,7 +143,10 @@ class Controller:
 
     async def _look_at(self, facts: Facts) -> datetime | None:
         now, rollout_id = self._clock.now(), facts.rollout.id
-        if (decisions := reconcile(facts, now, self._lease)).is_nothing:
+        decisions = reconcile(facts, now, self._lease)
+        if decisions.revert:
+            await self._aside(revert_after_halt(self._db, self._clock, rollout_id, ENGINE))
+        if decisions.is_nothing:
             return decisions.wake_at
         if decisions.begin:
             await self._aside(self._start(rollout_id, now))
@@ -158,8 +161,8 @@ class Controller:
             self._halted()
         for happening in happenings:
             log.info(happening.kind, rollout_id=rollout_id, text=happening.text)
-        if done.decisions.revert:
-            await self._aside(revert_after_halt(self._db, self._clock, rollout_id, ENGINE))
+        if done.decisions.revert and not decisions.revert:
+            return now  # it has just come to that
         return now if done.more else done.decisions.wake_at
 
     async def _start(self, rollout_id: str, now: datetime) -> None:
@@ -192,7 +195,7 @@ class Controller:
         await check_lead(conn)
         done: _Done | None = None
         for _ in range(2):  # failed attempts are settled first; what follows from them is decided in the same breath
-            facts = await load_facts(conn, rollout_id, self.steadiness.since)
+            facts = await load_facts(conn, rollout_id, self.steadiness)
             if facts is None:
                 return None
             decisions = reconcile(facts, now, self._lease)

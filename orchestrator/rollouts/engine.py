@@ -138,7 +138,8 @@ def _act(facts: Facts, changed: tuple[Stage, ...], now: datetime, lease: timedel
     asking = sum(_n(facts, position, "asking") for position in stages)
     waits = _Waits(facts, now)
     runs_out = facts.next_offer_expiry is not None and facts.next_offer_expiry - half <= now
-    closes = State.CANCELLED if rollout.state is RolloutState.ABORTED else State.EXPIRED if over else None
+    ends = over and rollout.state in _MOVING
+    closes = State.CANCELLED if rollout.state is RolloutState.ABORTED else State.EXPIRED if ends else None
     wakes = [expires - half, *waits.wakes]
     if rollout.state is RolloutState.RUNNING and not facts.is_latched and not over:
         wakes += soak_ends(facts, stages.values())

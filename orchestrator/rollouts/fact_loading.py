@@ -1,30 +1,29 @@
 """What the engine judges, read from the rows: a fixed number of indexed questions per rollout, whatever its size."""
 
-from datetime import datetime
-
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.model.rollout import Rollout
 from orchestrator.rollouts.carrying_out import limit_of
 from orchestrator.rollouts.engine import time_limits
 from orchestrator.rollouts.facts import Facts
+from orchestrator.rollouts.steadiness import Steadiness
 from orchestrator.storage import assignments, chunk_keeping, fleet_latch, rollouts
 from orchestrator.storage.engine_rows import EngineRows
 
 
-async def load_facts(conn: AsyncConnection, rollout_id: str, steady_from: datetime | None = None) -> Facts | None:
+async def load_facts(conn: AsyncConnection, rollout_id: str, steadiness: Steadiness | None = None) -> Facts | None:
     """What the engine judges; None when there is no such rollout."""
     rollout = await rollouts.get(conn, rollout_id)
-    return None if rollout is None else await _facts_of(conn, rollout, steady_from)
+    return None if rollout is None else await _facts_of(conn, rollout, steadiness)
 
 
-async def load_active(conn: AsyncConnection, steady_from: datetime | None = None) -> list[Facts]:
+async def load_active(conn: AsyncConnection, steadiness: Steadiness | None = None) -> list[Facts]:
     """What the engine judges, of every rollout that has not ended; the heaviest first."""
     found = sorted(await rollouts.not_ended(conn), key=lambda rollout: -rollout.spec.rank)
-    return [await _facts_of(conn, rollout, steady_from) for rollout in found]
+    return [await _facts_of(conn, rollout, steadiness) for rollout in found]
 
 
-async def _facts_of(conn: AsyncConnection, rollout: Rollout, steady_from: datetime | None) -> Facts:
+async def _facts_of(conn: AsyncConnection, rollout: Rollout, steadiness: Steadiness | None) -> Facts:
     rows, spec = EngineRows(conn, rollout.id), rollout.spec
     waiting = await rows.waiting_scopes() if spec.max_unavailable else {}
     limits = time_limits(spec)
@@ -39,5 +38,6 @@ async def _facts_of(conn: AsyncConnection, rollout: Rollout, steady_from: dateti
         next_grant_end=await rows.next_grant_end(),
         has_free_permit=any(held < limit_of(spec, scope) for scope, held in waiting.items()),
         is_latched=await fleet_latch.get(conn) is not None,
-        steady_from=steady_from,
+        steady_from=steadiness.since if steadiness else None,
+        leapt_at=steadiness.leapt_at if steadiness else None,
     )

@@ -28,7 +28,9 @@ class Facts:
         next_grant_end: When the first activate grant that was not used ends.
         has_free_permit: Some scope that devices wait for has a permit left.
         is_latched: The whole fleet is halted.
-        steady_from: Since when the clock can be believed to have gone evenly, and reports to have been heard.
+        steady_from: Since when the clock can be believed to have gone evenly, and reports to have been heard: time
+            limits of devices are counted from here at the earliest.
+        leapt_at: When the clock leapt last; what it leapt over was not soaked.
     """
 
     rollout: Rollout
@@ -42,6 +44,7 @@ class Facts:
     has_free_permit: bool = False
     is_latched: bool = False
     steady_from: datetime | None = None
+    leapt_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,8 @@ class Decisions:
         free: Devices that wait for a permit are looked at again, where one is left.
         end_grants: Activate grants that have run out unused are taken back.
         close_pending: What members that were never reached come to; None: they stay.
-        revert: Devices that were updated go back now: a rule halted, and the plan wants it.
+        revert: Devices that were updated are still to go back: a rule halted, and the plan wants it. Done beside the
+            engine, and by itself nothing to write.
         wake_at: When facts may lead to something else by the clock alone.
     """
 
@@ -109,6 +113,5 @@ class Decisions:
             or self.free
             or self.end_grants
             or self.close_pending
-            or self.revert
             or self.happenings
         )

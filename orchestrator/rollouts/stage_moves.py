@@ -70,7 +70,7 @@ def move_stages(facts: Facts, now: datetime) -> tuple[tuple[Stage, ...], list[Ha
         rule = success_rule(counts[stage.position], spec, plan)
         last = stage is facts.stages[-1]  # what comes after it would be opened by the soak; nothing does
         soak = timedelta() if last else timedelta(seconds=soak_s(spec, plan))
-        moved = _soak(stage, met=rule.met, soak=soak, now=now, steady_from=facts.steady_from)
+        moved = _soak(stage, met=rule.met, soak=soak, now=now, leapt_at=facts.leapt_at)
         if moved.state is StageState.PASSED and not last and wants_approval(spec, plan):
             moved = replace(moved, state=StageState.AWAITING_APPROVAL, passed_at=None)
         if moved != stage:
@@ -84,12 +84,12 @@ def move_stages(facts: Facts, now: datetime) -> tuple[tuple[Stage, ...], list[Ha
     return tuple(changed), happenings
 
 
-def _soak(stage: Stage, *, met: bool, soak: timedelta, now: datetime, steady_from: datetime | None) -> Stage:
+def _soak(stage: Stage, *, met: bool, soak: timedelta, now: datetime, leapt_at: datetime | None) -> Stage:
     if not met:
         return replace(stage, state=StageState.OPEN, soaking_since=None)
     since = stage.soaking_since or now
     # A clock that leapt ahead has not shown how the new version does.
-    if now - max(since, steady_from or since) >= soak:
+    if now - max(since, leapt_at or since) >= soak:
         return replace(stage, state=StageState.PASSED, soaking_since=since, passed_at=now)
     return replace(stage, state=StageState.SOAKING, soaking_since=since)
 
@@ -98,7 +98,7 @@ def soak_ends(facts: Facts, stages: Iterable[Stage]) -> list[datetime]:
     """When each stage that soaks now has soaked long enough."""
     rollout = facts.rollout
     return [
-        max(stage.soaking_since, facts.steady_from or stage.soaking_since)
+        max(stage.soaking_since, facts.leapt_at or stage.soaking_since)
         + timedelta(seconds=soak_s(rollout.spec, stage_spec(rollout, stage)))
         for stage in stages
         if stage.state is StageState.SOAKING and stage.soaking_since

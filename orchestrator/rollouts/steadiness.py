@@ -7,10 +7,16 @@ LEAP = timedelta(seconds=60)
 
 
 class Steadiness:
-    """Watches two clocks. What is measured from before ``since`` is measured from there."""
+    """Watches two clocks.
+
+    Attributes:
+        since: What devices take long for is measured from here at the earliest.
+        leapt_at: When the wall clock leapt last.
+    """
 
     def __init__(self, now: datetime, monotonic_s: float) -> None:
         self.since = now
+        self.leapt_at: datetime | None = None
         self._at = (now, monotonic_s)
 
     def see(self, now: datetime, monotonic_s: float) -> bool:
@@ -19,7 +25,7 @@ class Steadiness:
         leapt = abs((now - self._at[0]) - passed) > LEAP
         self._at = (now, monotonic_s)
         if leapt:
-            self.since = now
+            self.since = self.leapt_at = now
         return leapt
 
     def begin_anew(self, now: datetime) -> None:
