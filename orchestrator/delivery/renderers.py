@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from orchestrator.model.assignment import PENDING, Assignment
+from orchestrator.model.plan import announced_policy
 from orchestrator.model.rollout import Rollout, RolloutState
 from protocol.directives import Action, Grant, ReleaseRef
 
@@ -39,14 +40,11 @@ def announcement_draft(
         return None
     if fleet_halted and action is Action.INSTALL:
         action = Action.HOLD
-    policy = rollout.spec.policy
-    if rollout.spec.emergency:  # what the device and the release themselves demand still holds
-        policy = policy.model_copy(update={"windows": None})
     return {
         "rollout": rollout.id,
         "release": release,
         "action": action,
-        "policy": policy,
+        "policy": announced_policy(rollout.spec),
         "expires": _later(rollout.announcement_expires, now, lease),
     }
 

@@ -273,3 +273,8 @@ class RolloutSpec(_Plan):
 
 
 _NEVER = {FailureClass.SILENT: "fell silent", FailureClass.DECLINED: "declined"}
+
+
+def announced_policy(spec: RolloutSpec) -> Policy:
+    """What devices are told: in an emergency no window of the plan; those of the release and of the device hold."""
+    return spec.policy.model_copy(update={"windows": None}) if spec.emergency else spec.policy

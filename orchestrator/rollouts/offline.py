@@ -9,18 +9,21 @@ later than what the medium carries, and a device that comes back hears the newer
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.errors import ConflictError, NotAllowedError, NotFoundError, UsageError
-from orchestrator.model.assignment import OFFERED, PENDING, Assignment
+from orchestrator.model.assignment import PENDING, Assignment
 from orchestrator.model.audit import AuditKind
+from orchestrator.model.plan import announced_policy
 from orchestrator.model.rollout import BEGUN, Rollout, RolloutState
+from orchestrator.rollouts import steps
+from orchestrator.rollouts.steps import next_attempt
 from orchestrator.signer.seam import AnnouncementRequest, OfferRequest, Refusal, Refused, Request, Signed
-from orchestrator.storage import assignments, audit, devices, dirty, events, published, releases, rollouts
+from orchestrator.storage import assignments, audit, devices, dirty, events, fleet_latch, published, releases, rollouts
 from orchestrator.storage.database import Database
 from orchestrator.storage.releases import ReleaseFacts
 from protocol.clock import Clock, rfc3339
@@ -105,15 +108,6 @@ class OfflineDesk:
     ) -> None:
         now, rollout = self._clock.now(), facts.rollout
         fresh = [row for row in facts.rows.values() if row.state == PENDING]
-        offered = {
-            "state": OFFERED,
-            "ready": False,
-            "grant": "download",
-            "offered_at": now,
-            "offer_expires": now + self._lease,
-            "updated_at": now,
-        }
-        changed: dict[str, Any] = offered
         text = (
             f"{len(facts.rows)} devices may act unasked until {rfc3339(until)}; "
             "a halt or an abort does not reach them before they have a link"
@@ -121,7 +115,7 @@ class OfflineDesk:
         data = {"devices": list(facts.rows), "until": rfc3339(until)}
         figures = {"verb": "offline", **data}
         await audit.append(conn, AuditKind.ORDER, at=now, actor=actor, cause=text, rollout=rollout.id, figures=figures)
-        await assignments.save_all(conn, [(row, replace(row, **changed)) for row in fresh])
+        await assignments.save_all(conn, [(row, steps.offer(row, now, self._lease)) for row in fresh])
         await rollouts.save(conn, rollout.id, offers_made=rollout.offers_made + len(fresh))
         await published.note_order(conn, max((answer.epoch, answer.seq) for answer in signed))
         marks = {
@@ -140,6 +134,8 @@ async def _load(conn: AsyncConnection, rollout_id: str, wanted: Sequence[str]) -
         raise NotFoundError(f"rollout {rollout_id}: there is none; see 'flagship rollout list'")
     if rollout.state is not RolloutState.RUNNING:
         raise ConflictError(f"rollout {rollout_id}: is {rollout.state}, expected running; no medium is made of it")
+    if (latch := await fleet_latch.get(conn)) is not None:
+        raise ConflictError(f"the fleet is halted ({latch.reason}); no medium is made before that is lifted")
     release = (await releases.release_facts(conn, [rollout.release])).get(rollout.release)
     if release is None:
         raise ConflictError(f"release {rollout.release}: is not here any more; publish it again")
@@ -167,10 +163,10 @@ def _requests(facts: _Facts, until: datetime) -> list[Request]:
         "expires": until,
         "offline_until": until,
     }
-    announcement = whole | {"action": Action.INSTALL, "policy": rollout.spec.policy}
+    announcement = whole | {"action": Action.INSTALL, "policy": announced_policy(rollout.spec)}
     offers = (
         OfferRequest(
-            whole | {"device": device, "attempt": row.attempt, "grant": Grant.DOWNLOAD},
+            whole | {"device": device, "attempt": next_attempt(row), "grant": Grant.DOWNLOAD},
             release.wrapped_key,
             facts.content_keys[device],
         )

@@ -26,7 +26,7 @@ from orchestrator.storage.database import Database
 from orchestrator.storage.releases import PUBLISHED
 from protocol.manifest import ReleaseInfo
 
-BATCH = 2000
+BATCH = 1000
 """Places in one transaction: some tens of milliseconds, in which ingest waits."""
 PLACEABLE = frozenset({RolloutState.DRAFT, RolloutState.SCHEDULED})
 

@@ -27,7 +27,7 @@ LOOK_AGAIN = timedelta(minutes=10)
 
 def offer(row: Assignment, now: datetime, lease: timedelta) -> Assignment:
     """Offer the download; a device that was offered before tries again, under the next attempt."""
-    again: dict[str, Any] = {} if row.offered_at is None else _anew(row.attempt + 1)
+    again: dict[str, Any] = {} if row.offered_at is None else _anew(next_attempt(row))
     return moved(
         row,
         now,
@@ -40,6 +40,11 @@ def offer(row: Assignment, now: datetime, lease: timedelta) -> Assignment:
         not_before=None,
         **again,
     )
+
+
+def next_attempt(row: Assignment) -> int:
+    """Of the offer that is made next: a member that waits and was offered before tries again."""
+    return row.attempt + 1 if row.state == PENDING and row.offered_at is not None else row.attempt
 
 
 def _anew(attempt: int) -> dict[str, Any]:
