@@ -204,7 +204,7 @@ async def reject(db: Database, clock: Clock, wanted: str, reason: str, *, actor:
     async with db.begin() as conn:
         await claims.put_enrolment(conn, done)
         text = f"{item.serial}, {wanted}: {reason or 'no reason given'}"
-        await events.add(conn, "enrolment_rejected", text, now, actor=actor, device=item.device)
+        await events.add_order(conn, "enrolment_rejected", text, now, actor=actor, device=item.device)
     return done
 
 
@@ -229,7 +229,7 @@ async def _take_in(conn: AsyncConnection, item: Enrolment, issued: Issued, now: 
         rollouts = await renewals.open_offers_of(conn, item.device)
         await dirty.mark(conn, Kind.OFFER, [dirty.offer_key(item.device, rollout) for rollout in rollouts], now)
         await dirty.mark(conn, Kind.CERT, [item.device], now)
-        await events.add(conn, "device_returned", f"under {item.claim}", now, actor=actor, device=item.device)
+        await events.add_order(conn, "device_returned", f"under {item.claim}", now, actor=actor, device=item.device)
         return
     if known is not None and known.state == DeviceState.REVOKED:
         raise Refused("revoked", f"device {item.device}: was revoked")
@@ -243,4 +243,4 @@ async def _take_in(conn: AsyncConnection, item: Enrolment, issued: Issued, now: 
     )
     await devices.insert(conn, device, report_key=report_key, content_key=item.content_key)
     text = f"{item.product} on {item.hardware}, serial {item.serial} under {item.claim}"
-    await events.add(conn, "device_enrolled", text, now, actor=actor, device=item.device)
+    await events.add_order(conn, "device_enrolled", text, now, actor=actor, device=item.device)

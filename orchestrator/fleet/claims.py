@@ -82,7 +82,7 @@ async def create(
         if taken:
             raise ConflictError(f"claim {plan.name}: {taken[0]} is listed or enrolled already ({len(taken)} such)")
         await claims.insert_claim(conn, made, plan.expected)
-        await events.add(
+        await events.add_order(
             conn, "claim_created", f"{plan.name}: {len(plan.expected)} serials, {made.approval}", now, actor=actor
         )
     return MadeClaim(folder, certificate, ca, root)
@@ -100,7 +100,7 @@ async def revoke(db: Database, clock: Clock, name: str, *, actor: str = "operato
             raise NotFoundError(f"claim {name}: there is none of that name; 'flagship device claim list' names them")
         if claim.state != claims.REVOKED:
             await claims.set_state(conn, name, claims.REVOKED)
-            await events.add(conn, "claim_revoked", name, clock.now(), actor=actor)
+            await events.add_order(conn, "claim_revoked", name, clock.now(), actor=actor)
     return claim
 
 

@@ -157,7 +157,7 @@ async def _keep(
                 f"device {request.device}: is enrolled with other keys; a second device must have another id"
             )
         await devices.set_certificate(conn, request.device, serial)
-        await events.add(
+        await events.add_order(
             conn, "certificate_issued", "certificate issued again", now, actor=actor, device=request.device
         )
         return
@@ -172,7 +172,7 @@ async def _keep(
         enrolled_at=now,
     )
     await devices.insert(conn, device, report_key=report_key, content_key=request.content_key)
-    await events.add(
+    await events.add_order(
         conn,
         "device_enrolled",
         f"{request.product} on {request.hardware}",

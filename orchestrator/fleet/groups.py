@@ -69,7 +69,7 @@ async def _check_devices(conn: AsyncConnection, members: Sequence[str]) -> None:
 async def _tell(conn: AsyncConnection, clock: Clock, verb: str, name: str, members: Sequence[str], actor: str) -> None:
     text = f"group {name}: {verb}: {_some(members) or 'no devices'}"
     data = {"group": name, "count": len(members), "devices": list(members[:MAX_NAMED])}
-    await events.add(conn, f"group_{verb}", text, clock.now(), actor=actor, data=data)
+    await events.add_order(conn, f"group_{verb}", text, clock.now(), actor=actor, data=data)
 
 
 def _some(ids: Sequence[str]) -> str:

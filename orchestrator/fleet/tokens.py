@@ -53,7 +53,7 @@ async def create(db: Database, clock: Clock, name: str, *, actor: str) -> Made:
             raise ConflictError(f"token {name}: exists; revoke it with 'flagship token revoke {name}' for a new one")
         await tokens.put(conn, made)
         text = f"{name}: token created" if found is None else f"{name}: token created in place of the revoked one"
-        await events.add(conn, "token_created", text, now, actor=actor)
+        await events.add_order(conn, "token_created", text, now, actor=actor)
     return Made(made, secret)
 
 
@@ -71,7 +71,7 @@ async def revoke(db: Database, clock: Clock, name: str, *, actor: str) -> Token:
         if found.revoked_at is not None:
             return found
         await tokens.revoke(conn, name, now)
-        await events.add(conn, "token_revoked", f"{name}: token revoked", now, actor=actor)
+        await events.add_order(conn, "token_revoked", f"{name}: token revoked", now, actor=actor)
         return await _get(conn, name)
 
 

@@ -99,7 +99,7 @@ async def import_package(
             record = _record(name, checked, now)
             async with db.begin() as conn:
                 await releases.insert_release(conn, record, checked.chunks)
-                await events.add(conn, "release_imported", f"release {name} was imported", now, actor=actor)
+                await events.add_order(conn, "release_imported", f"release {name} was imported", now, actor=actor)
         except OperationError:
             await asyncio.to_thread(chunk_store.remove, added)
             raise

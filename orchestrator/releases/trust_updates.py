@@ -74,7 +74,7 @@ class TrustUpdates:
             async with self.db.begin() as conn:
                 await dirty.mark(conn, Kind.TRUST_BUNDLE, [""], self.now())
                 text = ", ".join(f"{name} {version}" for name, version in versions.items())
-                await events.add(conn, "trust_updated", f"trust metadata: {text}", self.now(), actor=actor)
+                await events.add_order(conn, "trust_updated", f"trust metadata: {text}", self.now(), actor=actor)
         log.info("trust updated", **versions)
         self.wake()
         return versions

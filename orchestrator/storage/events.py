@@ -7,6 +7,8 @@ from typing import Any
 from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from orchestrator.model.audit import AuditKind
+from orchestrator.storage import audit
 from orchestrator.storage.tables import events
 
 
@@ -33,6 +35,22 @@ async def add(
             at=now, kind=kind, actor=actor, rollout=rollout, device=device, text=text, data=dict(data or {})
         )
     )
+
+
+async def add_order(
+    conn: AsyncConnection,
+    kind: str,
+    text: str,
+    now: datetime,
+    *,
+    actor: str,
+    device: str = "",
+    data: Mapping[str, Any] | None = None,
+) -> None:
+    """Append what a person ordered, to the audit log too: write it before what follows from it."""
+    figures = {"verb": kind, **(data or {})}
+    await audit.append(conn, AuditKind.ORDER, at=now, actor=actor, cause=text, device=device, figures=figures)
+    await add(conn, kind, text, now, actor=actor, device=device, data=data)
 
 
 async def page(

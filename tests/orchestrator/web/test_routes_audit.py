@@ -5,6 +5,7 @@ from sqlalchemy import text
 from orchestrator.model.audit import AuditKind
 from orchestrator.storage import audit
 from tests.orchestrator.web.conftest import NOW, Api
+from tests.orchestrator.web.test_routes_devices import enrol
 
 
 async def fill(api: Api, count: int) -> None:
@@ -57,3 +58,15 @@ async def test_a_damaged_entry_is_a_sentence(api: Api) -> None:
         await conn.execute(text("UPDATE audit SET body = x'00' WHERE id = 1"))
     found = await api.http.get("/api/v1/audit/1")
     assert found.status_code == 500 and "flagship audit verify" in found.json()["detail"]
+
+
+async def test_what_a_person_orders_elsewhere_stands_in_the_log_too(api: Api) -> None:
+    """Groups and tokens here; each with its actor, and its event's words."""
+    await enrol(api, "a")
+    await api.http.post("/api/v1/groups", json={"name": "ward", "devices": ["a"]})
+    await api.http.post("/api/v1/tokens", json={"name": "bob"})
+    items = (await api.http.get("/api/v1/audit")).json()["items"]
+    orders = [(item["actor"], item["cause"]) for item in items if item["kind"] == "order"]
+    assert [actor for actor, _ in orders] == ["admin"] * len(orders)
+    words = " ".join(cause for _, cause in orders)
+    assert "ward" in words and "bob" in words and "a" in words
