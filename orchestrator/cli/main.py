@@ -49,6 +49,7 @@ NOUNS = {
     "broker": Noun("orchestrator.cli.broker:app", "See whether a broker is fit."),
     "token": Noun("orchestrator.cli.token:app", "Name who may speak to serve, so that events say who did what."),
     "rollout": Noun("orchestrator.cli.rollout:app", "Bring a release to devices, stage by stage."),
+    "simulate": Noun("orchestrator.cli.simulate:simulate", "Run a plan in virtual time against modelled devices."),
     "halt-all": Noun("orchestrator.cli.halt_all:halt_all", "Halt every rollout of the fleet at once, or lift that."),
 }
 

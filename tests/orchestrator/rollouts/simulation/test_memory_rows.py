@@ -20,6 +20,7 @@ from orchestrator.model.rollout import RolloutState
 from orchestrator.rollouts.carrying_out import Change
 from orchestrator.rollouts.fact_loading import load_facts
 from orchestrator.rollouts.simulation.memory_rows import MemoryFleet, MemoryRows, finish
+from orchestrator.rollouts.steadiness import Steadiness
 from orchestrator.storage import assignments, devices, releases, rollouts
 from orchestrator.storage.database import Database
 from orchestrator.storage.engine_rows import EngineRows
@@ -168,7 +169,7 @@ async def _ask_everything(stored: EngineRows, memory: MemoryRows) -> None:
     assert {name: [other.row for other in found] for name, found in ours.items()} == {
         name: [other.row for other in found] for name, found in theirs.items()
     }
-    assert memory.facts(steady_from=NOW) == await load_facts(stored.conn, stored.rollout, NOW)
+    assert memory.facts(steady_from=NOW) == await load_facts(stored.conn, stored.rollout, Steadiness(NOW, 0.0))
     assert memory.counts == memory.recount()
 
 
