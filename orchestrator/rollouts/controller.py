@@ -139,7 +139,7 @@ class Controller:
         now = self._clock.now()
         if are_more:
             return 0.0
-        return min(((at - now).total_seconds() for at in wakes if at is not None), default=MAX_IDLE_S)
+        return max(0.0, min(((at - now).total_seconds() for at in wakes if at is not None), default=MAX_IDLE_S))
 
     async def _look_at(self, facts: Facts) -> datetime | None:
         now, rollout_id = self._clock.now(), facts.rollout.id

@@ -612,5 +612,5 @@ def test_the_invariants_hold_at_every_step() -> None:
 def test_the_invariants_hold_in_long_lives() -> None:
     """Others every time."""
     run_state_machine_as_test(
-        EngineMachine, settings=settings(_SHORT, max_examples=400, stateful_step_count=60, derandomize=False)
+        EngineMachine, settings=settings(_SHORT, max_examples=150, stateful_step_count=60, derandomize=False)
     )
