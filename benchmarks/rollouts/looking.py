@@ -2,11 +2,11 @@
 
     python -m benchmarks.rollouts.looking [--members 1000 100000 1000000] [--rounds 15] [--json FILE]
 
-A real SQLite database with one running rollout in which every knob is in use: time limits, permits of 5000 sites of which
-some are waited for, a budget of bytes, retries, a pace that grows. "idle": a look that finds nothing to do, with its
-reads. "offers": one that offers to 500 devices. "grants": one that answers 500 that ask, under permits. "failures":
-one that judges 500 failed attempts. "reports": ingest of 500 readiness reports in one transaction. "halt": from the
-order to its commit. Wall time, milliseconds, medians; each with what it writes.
+A real SQLite database with one running rollout in which many knobs are in use: time limits, permits by site over 5000
+sites, a budget of bytes, retries, a pace that grows. "idle": a look that finds nothing to do, with its reads.
+"offers": one that offers to 500 devices. "grants": one that answers 500 that ask, under permits. "failures": one that
+judges 500 failed attempts. "reports": ingest of 500 readiness reports in one transaction. "halt": from the order to its
+commit. Wall time, milliseconds, medians; each with what it writes.
 """
 
 import argparse

@@ -246,7 +246,8 @@ def _offer(before: World, after: World, was: Assignment, row: Assignment, now: d
         _must(state is _S.RUNNING, "I6", f"{name}: offered in a rollout that is {state}")
     _must(not before.is_latched, "I6", f"{name}: offered while the fleet is halted")
     _must(not _is_over(after.rollouts[row.rollout], now), "I6", f"{name}: offered after the end")
-    _must(was.state == PENDING and was.ready and not was.held_by, "I5", f"{name}: it was not its turn", was)
+    is_free = not was.held_by or (was.not_before is not None and was.not_before <= now)  # let go in the same step
+    _must(was.state == PENDING and was.ready and is_free, "I5", f"{name}: it was not its turn", was)
     stages = after.stages[row.rollout]
     _must(stages[row.stage].state in BEGUN, "I5", f"{name}: its stage is {stages[row.stage].state}")
     _must(
