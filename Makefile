@@ -18,7 +18,7 @@ ARGS ?=
 # Tests wait for brokers and processes most of the time; a file's tests stay together, for they share what they started.
 AT_ONCE := -n 2 --dist loadfile
 
-.PHONY: help setup broker token demo test test-all check format lock bench bench-delivery clean
+.PHONY: help setup broker token demo test test-all check format lock bench bench-delivery bench-rollouts clean
 
 help:
 	@echo 'make demo      set up, then run a whole fleet on this machine (ARGS="--devices 12")'
@@ -28,6 +28,7 @@ help:
 	@echo 'make format    let ruff rewrite what it can'
 	@echo 'make bench     run the benchmarks'
 	@echo 'make bench-delivery  delivery beside its peers, which it installs (ARGS="link_speed --rounds 5")'
+	@echo 'make bench-rollouts  the engine over a million members, plans, halts, simulations; about twenty minutes'
 	@echo 'make setup     only the set-up: .venv, locked dependencies, mosquitto'
 	@echo 'make lock      resolve the dependencies anew into requirements/*.txt (needs uv)'
 	@echo 'make clean     remove .venv and caches'
@@ -91,6 +92,10 @@ bench: setup
 
 bench-delivery: setup
 	$(BIN)/python -m benchmarks.delivery $(ARGS)
+
+bench-rollouts: setup
+	@for name in planning looking halting simulating; do \
+	  echo "== $$name"; $(BIN)/python -m benchmarks.rollouts.$$name --json benchmarks/results/$$name.json || exit 1; done
 
 # The device's and the orchestrator's files take their versions from the largest one.
 COMPILE := uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes --no-header
