@@ -4,7 +4,7 @@
 
 A real ``flagship serve`` with its mosquitto over TLS, and light devices in this process, each with its own connection,
 all of them in mid-download. "latch": from the order over HTTP to the halt in the database. "answer": to the answer,
-which comes when sends in flight have ended. "announced": until the signed hold has reached 99 % of the devices. "heard":
+which comes when sends in flight have ended. "announced": until the signed hold has reached 99 % of them. "heard":
 until 99 % have reported that they wait, signed, and that stands in the database. For one rollout, and for the fleet.
 """
 

@@ -1,0 +1,1 @@
+"""Decisions of earlier engines, to be made again."""
