@@ -227,27 +227,24 @@ class _Work:
         # Who is held has left the turn to those behind: look again.
         await self.save(changes, more=self.written.offered < len(changes))
         await self.save(others)
-        if used:
-            await self.rows.note_offers(used, self.now, HOUR)
+        if +used:
+            await self.rows.note_offers(+used, self.now, HOUR)
 
     def _turn(
         self, row: Assignment, others: Sequence[Elsewhere], sites: "_Sites", used: Counter[str]
     ) -> tuple[Assignment, list[Change]]:
-        if others:
-            stays = next((other for other in others if not self._gives_way(other)), None)
-            if stays is not None:
-                return steps.hold_for_rollout(row, stays.row.rollout, self.now), []
-            gave_way = [(o.row, self._preempted(o)) for o in others if o.row.grant != "closed"]
-            still = {o.row.rollout for o in others} - {after.rollout for _, after in gave_way if after.is_terminal}
-            if still:
-                return steps.hold_for_rollout(row, min(still), self.now), gave_way
-            return steps.offer(row, self.now, self.terms.lease), gave_way
-        if sites.per_hour is not None:
-            given, first = sites.given.get(row.site, (0, self.now))
-            if given + used[row.site] >= sites.per_hour:
-                return steps.hold_for_site(row, first + HOUR), []
-            used[row.site] += 1
-        return steps.offer(row, self.now, self.terms.lease), []
+        stays = next((other for other in others if not self._gives_way(other)), None)
+        if stays is not None:
+            return steps.hold_for_rollout(row, stays.row.rollout, self.now), []
+        first = sites.full_since(row.site, used[row.site], self.now)
+        if first is not None:  # asked before anybody gives way for it
+            return steps.hold_for_site(row, first + HOUR), []
+        gave_way = [(o.row, self._preempted(o)) for o in others if o.row.grant != "closed"]
+        still = {o.row.rollout for o in others} - {after.rollout for _, after in gave_way if after.is_terminal}
+        if still:
+            return steps.hold_for_rollout(row, min(still), self.now), gave_way
+        used[row.site] += sites.per_hour is not None
+        return steps.offer(row, self.now, self.terms.lease), gave_way
 
     def _gives_way(self, other: Elsewhere) -> bool:
         """Whether the other rollout's part yields: it is lighter, or halted, and has not begun to install."""
@@ -276,3 +273,10 @@ class _Sites:
 
     per_hour: int | None
     given: Mapping[str, tuple[int, datetime]] = field(default_factory=dict)
+
+    def full_since(self, site: str, used: int, now: datetime) -> datetime | None:
+        """When the first of the hour's offers was made, if a site may have no more with ``used`` made just now."""
+        if self.per_hour is None:
+            return None
+        given, first = self.given.get(site, (0, now))
+        return first if given + used >= self.per_hour else None

@@ -102,6 +102,27 @@ async def test_a_halted_rollout_gives_way_to_its_equal(yard: Yard) -> None:
     assert (await yard.row("r-1", "d1")).close_reason == "superseded by rollout r-2"
 
 
+async def test_a_site_without_bytes_left_takes_nobody_from_another_rollout(yard: Yard) -> None:
+    """The budget counts what was preempted, too; while it is spent the lighter rollout keeps its devices."""
+    await yard.add_devices(["d1", "d2"], labels={"site": "lab"})
+    await yard.add_release(name=OTHER)
+    await yard.run(plan(weight=1))
+    await yard.look()
+    for device in ("d1", "d2"):
+        await yard.ready("r-1", device)
+    await yard.look()
+    await yard.run(plan(weight=2, release=OTHER, site_bytes_per_hour=1))
+    await yard.look()
+    for device in ("d1", "d2"):
+        await yard.ready("r-2", device, BUSY)
+        await yard.look()
+    rows = {device: (await yard.row("r-1", device), await yard.row("r-2", device)) for device in ("d1", "d2")}
+    assert sorted((ours.state, theirs.state, theirs.held_by) for ours, theirs in rows.values()) == [
+        ("offered", "pending", "site"),
+        ("superseded", "offered", ""),
+    ]
+
+
 async def test_another_component_comes_back_afterwards(yard: Yard) -> None:
     """What gave way is offered again, under the next attempt, once the heavier one is done with the device."""
     await two(yard, second=501, component="os")
