@@ -18,6 +18,7 @@ from orchestrator.rollouts.simulation.world import MONDAY, simulate
 
 DAY_S = 86_400.0
 STAGES = [{"name": "canary", "percent": 10, "soak_s": "1h"}, {"name": "all", "percent": 100}]
+ALL = [{"name": "all", "percent": 100}]
 QUIET: dict[str, Any] = {"offline": 0.0, "unready": 0.0, "lost": 0.0, "repeated": 0.0}
 
 
@@ -152,3 +153,10 @@ def test_pictures_hold_what_they_are_given() -> None:
     text = draw(trace)
     assert max(map(len, text.splitlines()[:30])) <= 100
     assert all(char.isprintable() or char == "\n" for char in text)
+
+
+@pytest.mark.parametrize("pace", [13, 30])
+def test_large_fleets_keep_the_pace_too(pace: int) -> None:
+    """What the plan lets out in ten minutes is let out, however rarely a large fleet is looked at."""
+    trace = run(25_000, habits=Habits(**QUIET), until_s=600, pace_per_minute=pace, stages=ALL)
+    assert 0.95 * 10 * pace <= sum(trace.offers.values()) <= 10 * pace + 1
