@@ -160,3 +160,12 @@ def test_large_fleets_keep_the_pace_too(pace: int) -> None:
     """What the plan lets out in ten minutes is let out, however rarely a large fleet is looked at."""
     trace = run(25_000, habits=Habits(**QUIET), until_s=600, pace_per_minute=pace, stages=ALL)
     assert 0.95 * 10 * pace <= sum(trace.offers.values()) <= 10 * pace + 1
+
+
+def test_a_grant_that_ran_out_on_its_way_is_not_used() -> None:
+    """The device asks again: never are more unavailable than may, though links are bad; and all come through."""
+    away = Habits(offline=0.4, sites=4, lost=0.0)
+    trace = run(400, habits=away, stages=ALL, max_unavailable=[{"label": "site", "count": 2}])
+    assert state(trace) is RolloutState.COMPLETED
+    assert set(trace.most_held.values()) == {2}
+    assert trace.samples[-1].bands["succeeded"] == 400
