@@ -27,6 +27,7 @@ class Happens(IntEnum):
     ASKS_AGAIN = 6
     SILENT = 7
     PROMOTED = 8
+    NOTICED_ABORT = 9
 
 
 class Event(NamedTuple):
@@ -69,13 +70,22 @@ class Acts:
             what = Happens.ASKS_AGAIN
         yield noticed_s, Event(what, device.name, row.attempt)
 
+    def aborted(self, device: Modelled, row: Assignment, at_s: float) -> Timed:
+        """Who has an offer hears of the abort when it has a link."""
+        if row.offered_at is not None and not row.is_terminal:
+            yield self._nature.online_at(device, at_s + 0.5), Event(Happens.NOTICED_ABORT, device.name, row.attempt)
+
     def next(self, device: Modelled, row: Assignment, event: Event, at_s: float) -> Timed:
         """One step further; a device whose offer was closed or replaced leaves off."""
         gone = row.is_terminal or row.state == PENDING or row.grant == "closed" or row.attempt != event.attempt
         if gone and device.step is not Step.CHANGING:
             device.step = Step.DONE
             return
+        if device.step is Step.DONE and event.what not in (Happens.NOTICED_OFFER, Happens.NOTICED_ABORT):
+            return
         match event.what:
+            case Happens.NOTICED_ABORT:
+                yield from self._cancel(device, event.attempt, at_s)
             case Happens.NOTICED_OFFER:
                 yield from self._download(device, event.attempt, at_s)
             case Happens.FETCHED:
@@ -101,6 +111,12 @@ class Acts:
             yield from self._say(device, Says.FAILED_DOWNLOAD, attempt, at_s)
             return
         yield self._nature.fetched_at(device, at_s, self._image_bytes), Event(Happens.FETCHED, device.name, attempt)
+
+    def _cancel(self, device: Modelled, attempt: int, at_s: float) -> Timed:
+        """From installing on it goes on to its end; what is rolled back then is not modelled."""
+        if device.step is not Step.CHANGING and (device.step, device.attempt) != (Step.DONE, attempt):
+            device.step, device.attempt = Step.DONE, attempt
+            yield from self._say(device, Says.CANCELLED, attempt, at_s)
 
     def _fetched(self, device: Modelled, attempt: int, at_s: float) -> Timed:
         device.step = Step.FETCHED

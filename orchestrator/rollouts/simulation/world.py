@@ -192,6 +192,9 @@ class World:
             if stage.state is StageState.AWAITING_APPROVAL:
                 at_s = self.now_s + self.nature.after(self.nature.habits.approve_s)
                 heappush(self._queue, (at_s, next(self._order), Event(Happens.PROMOTED, "")))
+        if after.state is RolloutState.ABORTED and before.state is not after.state:
+            for row in self.rows.rows.values():
+                self._add(self.acts.aborted(self.devices[row.device], row, self.now_s))
         self.trace.happened(self.now_s, decisions.happenings)
         if written.offered:
             self.trace.offered(self.now_s, written.offered)

@@ -169,3 +169,15 @@ def test_a_grant_that_ran_out_on_its_way_is_not_used() -> None:
     assert state(trace) is RolloutState.COMPLETED
     assert set(trace.most_held.values()) == {2}
     assert trace.samples[-1].bands["succeeded"] == 400
+
+
+def test_an_abort_reaches_devices_that_have_not_begun_to_install() -> None:
+    """They say that they gave up, and the rollout is over long before the time of the simulation is."""
+    end = MONDAY + timedelta(hours=2)
+    large = Habits(image_bytes=20_000_000_000)
+    trace = run(200, habits=large, stages=ALL, start_at=MONDAY, end_at=end, at_end="abort")
+    assert state(trace) is RolloutState.ABORTED
+    assert trace.rollout is not None and trace.rollout.ended_at is not None
+    assert trace.end_s < 3 * DAY_S
+    bands = trace.samples[-1].bands
+    assert bands["other"] > 150 and bands["downloading"] == bands["fetched"] == 0
