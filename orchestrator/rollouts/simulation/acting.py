@@ -37,6 +37,7 @@ class Event(NamedTuple):
     device: str
     attempt: int = 1
     says: Says = Says.NOTICES
+    seq: int = 0
 
 
 Timed = Iterator[tuple[float, Event]]
@@ -157,7 +158,8 @@ class Acts:
     def _say(self, device: Modelled, says: Says, attempt: int, at_s: float) -> Timed:
         """It is heard once; now and then twice."""
         nature = self._nature
-        heard_s, event = nature.heard_at(device, at_s), Event(Happens.HEARD, device.name, attempt, says)
+        device.said += 1
+        heard_s, event = nature.heard_at(device, at_s), Event(Happens.HEARD, device.name, attempt, says, device.said)
         yield heard_s, event
         if nature.random.random() < self._habits.repeated:
             yield heard_s + nature.after(self._habits.react_s), event

@@ -126,7 +126,10 @@ class World:
         device, row = self.devices[event.device], self.rows.rows[event.device]
         match event.what:
             case Happens.HEARD:
-                self._hear(row, event)
+                # Order is for ingest to keep: what is older than what was heard since is dropped there.
+                if event.seq >= device.heard:
+                    device.heard = event.seq
+                    self._hear(row, event)
             case Happens.SILENT:
                 self._change([(row, fall_silent(row))])
             case _:

@@ -1,5 +1,6 @@
 """Simulated rollouts: what the real engine comes to against modelled devices, and that the same seed repeats it."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -10,11 +11,12 @@ from orchestrator.errors import ConflictError
 from orchestrator.model.failure import FailureClass
 from orchestrator.model.plan import RolloutSpec
 from orchestrator.model.rollout import RolloutState, StageState
+from orchestrator.rollouts.carrying_out import Change
 from orchestrator.rollouts.simulation.habits import HOUR_S, Habits, Hours
 from orchestrator.rollouts.simulation.svg import draw_svg
 from orchestrator.rollouts.simulation.terminal import draw
 from orchestrator.rollouts.simulation.trace import Trace
-from orchestrator.rollouts.simulation.world import MONDAY, simulate
+from orchestrator.rollouts.simulation.world import MONDAY, World, simulate
 
 DAY_S = 86_400.0
 STAGES = [{"name": "canary", "percent": 10, "soak_s": "1h"}, {"name": "all", "percent": 100}]
@@ -181,3 +183,18 @@ def test_an_abort_reaches_devices_that_have_not_begun_to_install() -> None:
     assert trace.end_s < 3 * DAY_S
     bands = trace.samples[-1].bands
     assert bands["other"] > 150 and bands["downloading"] == bands["fetched"] == 0
+
+
+def test_an_old_report_does_not_take_a_device_back() -> None:
+    """What is heard late is older than what was heard since: nothing that installs has only fetched again."""
+    spec = RolloutSpec.model_validate({"release": "cam/2.0.0", "stages": ALL})
+    back: list[str] = []
+
+    class Watched(World):
+        def _change(self, changes: Sequence[Change]) -> None:
+            back.extend(was.device for was, row in changes if was.is_changing and row.state == "fetched")
+            super()._change(changes)
+
+    world = Watched(spec, 200, Habits(**{**QUIET, "repeated": 1.0}, react_s=120.0), 1, 7 * DAY_S)
+    assert state(world.run()) is RolloutState.COMPLETED
+    assert back == []
