@@ -6,7 +6,7 @@ more of them less often, a million once a minute. A look that the engine asked f
 pace, so that no offer that was saved up is lost.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from heapq import heappop, heappush
@@ -72,12 +72,19 @@ class World:
         """The virtual instant."""
         return self.begin + timedelta(seconds=self.now_s)
 
-    def run(self) -> Trace:
-        """To the end of the rollout, or of the time."""
+    def run(self, tell: Callable[[float], None] | None = None) -> Trace:
+        """To the end of the rollout, or of the time.
+
+        Args:
+            tell: Is told the virtual seconds, at every look.
+        """
         for name in self.rows.rows:
             self._add(self.acts.announced(self.devices[name], 0.0))
+        looks = 0
         while self._step():
-            pass
+            if tell is not None and self.trace.looks != looks:
+                looks = self.trace.looks
+                tell(self.now_s)
         self._sample(last=True)
         self.trace.rollout, self.trace.stages, self.trace.end_s = self.rows.rollout, self.rows.stages, self.now_s
         return self.trace
@@ -223,15 +230,24 @@ def longest_wait_s(spec: RolloutSpec) -> float:
     return max(LEAST_WAIT_S, room * 60 / spec.pace_per_minute)
 
 
-def simulate(spec: RolloutSpec, devices: int, habits: Habits, *, seed: int, until_s: float) -> Trace:
+def simulate(
+    spec: RolloutSpec,
+    devices: int,
+    habits: Habits,
+    *,
+    seed: int,
+    until_s: float,
+    tell: Callable[[float], None] | None = None,
+) -> Trace:
     """Run a rollout in virtual time.
 
     Args:
         devices: Of the whole fleet; the plan chooses among them.
         until_s: Virtual seconds after the start at which it is left.
+        tell: Is told the virtual seconds, at every look.
 
     Raises:
         ConflictError: The plan fits no device, or a stage is empty.
     """
     plan = spec.model_copy(update={"needs_approval": False})
-    return World(plan, devices, habits, seed, until_s).run()
+    return World(plan, devices, habits, seed, until_s).run(tell)
