@@ -1,6 +1,7 @@
 """``flagship simulate``: a rollout's plan in virtual time, before any device hears of it. Needs no home."""
 
 import sys
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,9 +17,11 @@ from orchestrator.model.units import read_bytes
 from orchestrator.rollouts.simulation.devices import MAX_DEVICES
 from orchestrator.rollouts.simulation.habits import HOUR_S, MODELLED, Habits, Hours
 from orchestrator.rollouts.simulation.svg import draw_svg
-from orchestrator.rollouts.simulation.terminal import draw
+from orchestrator.rollouts.simulation.terminal import draw, span
 from orchestrator.rollouts.simulation.trace import Trace
 from orchestrator.rollouts.simulation.world import simulate as run
+
+FIRST_S, EVERY_S = 5.0, 10.0
 
 
 def simulate(
@@ -59,7 +62,7 @@ def simulate(
         image_bytes=_size(image, "--image"),
         rate_bytes_s=float(_size(rate, "--rate")),
     )
-    trace = run(spec, devices, habits, seed=seed, until_s=read_duration(until, "--until"))
+    trace = run(spec, devices, habits, seed=seed, until_s=read_duration(until, "--until"), tell=Progress())
     if svg is not None:
         try:
             svg.write_text(draw_svg(trace), encoding="utf-8")
@@ -73,6 +76,20 @@ def simulate(
     rollout = trace.rollout
     if rollout is not None and rollout.state in (RolloutState.HALTED, RolloutState.ABORTED):
         raise HaltedError(f"the simulated rollout was {rollout.state}: {rollout.reason}")
+
+
+class Progress:
+    """Says on standard error how far a simulation is that takes longer than ``FIRST_S``; one line, every so often."""
+
+    def __init__(self) -> None:
+        self._next = time.monotonic() + FIRST_S
+
+    def __call__(self, at_s: float) -> None:
+        """Simulated so far: virtual seconds."""
+        if (now := time.monotonic()) >= self._next:
+            self._next = now + EVERY_S
+            sys.stderr.write(f"simulated {span(at_s)}\n")
+            sys.stderr.flush()
 
 
 def as_json(trace: Trace) -> dict[str, Any]:

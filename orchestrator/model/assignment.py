@@ -1,10 +1,11 @@
 """One device's place in one rollout, and what it counts as."""
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from enum import StrEnum
+from operator import attrgetter
 from typing import Any
 
 from orchestrator.model.failure import FAILED_STATES, TIMED_OUT, failure_key, verdict_key
@@ -163,11 +164,30 @@ _DECIDING = frozenset({"ready", "asking", f"state:{UNSETTLED}", *(f"state:{state
 
 def moved(row: Assignment, now: datetime, **changes: Any) -> Assignment:  # noqa: ANN401 - fields
     """The row with changes, and what follows from them for the work that it is at."""
-    after = replace(row, updated_at=now, **changes)
+    after = _copy(row, {**changes, "updated_at": now})
     work = Work.NONE if after.is_terminal else _WORK.get(after.state, Work.NONE)
     if work is Work.INSTALLING and after.phase == Phase.ACTIVATE and after.grant != "activate":
         work = Work.QUEUED
-    return after if work == row.work else replace(after, work=work, work_since=now if work else None)
+    return after if work == row.work else _copy(after, {"work": work, "work_since": now if work else None})
+
+
+_READ = attrgetter(*FIELDS)
+_WRITE: dict[str, Callable[[Assignment, Any], None]] = {name: vars(Assignment)[name].__set__ for name in FIELDS}
+_WRITE_ALL = tuple(_WRITE.values())
+
+
+def _copy(row: Assignment, changes: Mapping[str, Any]) -> Assignment:
+    """As ``dataclasses.replace``, at less than half of its cost: a device's way through a rollout is a dozen of these.
+
+    Raises:
+        KeyError: There is no such field.
+    """
+    after = Assignment.__new__(Assignment)
+    for write, value in zip(_WRITE_ALL, _READ(row), strict=True):
+        write(after, value)
+    for name, value in changes.items():
+        _WRITE[name](after, value)
+    return after
 
 
 def exclude(row: Assignment, why: str, now: datetime) -> Assignment:

@@ -9,6 +9,8 @@ from orchestrator.model.failure import FailureClass
 from orchestrator.rollouts.simulation.devices import OF_FAILURE, Modelled, Nature, Says, Step
 from orchestrator.rollouts.simulation.habits import Habits
 
+GRANT_S = 900.0
+"""How long an activate grant lasts on a device; what ``serve`` gives by default."""
 SILENT_AFTER_S = 2700.0
 """How long nothing is heard of a device until it counts as silent; what ``serve`` waits by default."""
 
@@ -25,6 +27,7 @@ class Happens(IntEnum):
     ASKS_AGAIN = 6
     SILENT = 7
     PROMOTED = 8
+    NOTICED_ABORT = 9
 
 
 class Event(NamedTuple):
@@ -34,6 +37,7 @@ class Event(NamedTuple):
     device: str
     attempt: int = 1
     says: Says = Says.NOTICES
+    seq: int = 0
 
 
 Timed = Iterator[tuple[float, Event]]
@@ -58,11 +62,19 @@ class Acts:
     def told(self, device: Modelled, was: Assignment, row: Assignment, at_s: float) -> Timed:
         """What the engine wrote reaches it when it has a link."""
         offered = row.state == "offered" and (was.state, was.attempt) != (row.state, row.attempt)
-        granted = row.grant == "activate" and (was.grant, was.grant_nonce) != (row.grant, row.grant_nonce)
+        granted = row.grant == "activate" and (was.grant, was.grant_until) != (row.grant, row.grant_until)
         if not (offered or granted):
             return
+        noticed_s = self._nature.online_at(device, at_s + 0.5)
         what = Happens.NOTICED_OFFER if offered else Happens.NOTICED_GRANT
-        yield self._nature.online_at(device, at_s + 0.5), Event(what, device.name, row.attempt)
+        if granted and noticed_s - at_s >= GRANT_S:
+            what = Happens.ASKS_AGAIN
+        yield noticed_s, Event(what, device.name, row.attempt)
+
+    def aborted(self, device: Modelled, row: Assignment, at_s: float) -> Timed:
+        """Who has an offer hears of the abort when it has a link."""
+        if row.offered_at is not None and not row.is_terminal:
+            yield self._nature.online_at(device, at_s + 0.5), Event(Happens.NOTICED_ABORT, device.name, row.attempt)
 
     def next(self, device: Modelled, row: Assignment, event: Event, at_s: float) -> Timed:
         """One step further; a device whose offer was closed or replaced leaves off."""
@@ -70,7 +82,11 @@ class Acts:
         if gone and device.step is not Step.CHANGING:
             device.step = Step.DONE
             return
+        if device.step is Step.DONE and event.what not in (Happens.NOTICED_OFFER, Happens.NOTICED_ABORT):
+            return
         match event.what:
+            case Happens.NOTICED_ABORT:
+                yield from self._cancel(device, event.attempt, at_s)
             case Happens.NOTICED_OFFER:
                 yield from self._download(device, event.attempt, at_s)
             case Happens.FETCHED:
@@ -97,6 +113,12 @@ class Acts:
             return
         yield self._nature.fetched_at(device, at_s, self._image_bytes), Event(Happens.FETCHED, device.name, attempt)
 
+    def _cancel(self, device: Modelled, attempt: int, at_s: float) -> Timed:
+        """From installing on it goes on to its end; what is rolled back then is not modelled."""
+        if device.step is not Step.CHANGING and (device.step, device.attempt) != (Step.DONE, attempt):
+            device.step, device.attempt = Step.DONE, attempt
+            yield from self._say(device, Says.CANCELLED, attempt, at_s)
+
     def _fetched(self, device: Modelled, attempt: int, at_s: float) -> Timed:
         device.step = Step.FETCHED
         free_s = self._nature.installable_at(device, at_s)
@@ -105,6 +127,8 @@ class Acts:
             yield free_s, Event(Happens.ASKS_AGAIN, device.name, attempt)
 
     def _install(self, device: Modelled, attempt: int, at_s: float) -> Timed:
+        if device.step is not Step.FETCHED:
+            return  # it is at it already: a question that was heard twice was answered twice
         free_s = self._nature.installable_at(device, at_s)
         if free_s != at_s:  # its gates shut meanwhile
             yield from self._say(device, Says.FETCHED_WAITS, attempt, at_s)
@@ -134,7 +158,8 @@ class Acts:
     def _say(self, device: Modelled, says: Says, attempt: int, at_s: float) -> Timed:
         """It is heard once; now and then twice."""
         nature = self._nature
-        heard_s = nature.heard_at(device, at_s)
-        yield heard_s, Event(Happens.HEARD, device.name, attempt, says)
+        device.said += 1
+        heard_s, event = nature.heard_at(device, at_s), Event(Happens.HEARD, device.name, attempt, says, device.said)
+        yield heard_s, event
         if nature.random.random() < self._habits.repeated:
-            yield heard_s + nature.after(self._habits.react_s), Event(Happens.HEARD, device.name, attempt, says)
+            yield heard_s + nature.after(self._habits.react_s), event

@@ -112,6 +112,7 @@ class Modelled:
         working: Hours in which people use it; None: never.
         has_link, until_s: Whether it has one now, and until when.
         fate: How the attempt that is under way will fail; None where it succeeds.
+        said, heard: Numbers of its newest report, and of the newest one that arrived.
     """
 
     name: str
@@ -124,6 +125,8 @@ class Modelled:
     step: Step = Step.IDLE
     attempt: int = 0
     fate: FailureClass | None = None
+    said: int = 0
+    heard: int = 0
 
 
 class Nature:

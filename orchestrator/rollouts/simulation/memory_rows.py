@@ -28,10 +28,9 @@ from orchestrator.model.rollout import Rollout, Stage
 from orchestrator.rollouts.carrying_out import Change, limit_of
 from orchestrator.rollouts.engine import time_limits
 from orchestrator.rollouts.facts import Facts
-from orchestrator.rollouts.simulation.ordered import Ordered
+from orchestrator.rollouts.simulation.indexes import Indexes
 
 T = TypeVar("T")
-_OPEN = ("download", "activate")
 
 
 def finish(work: Coroutine[Any, Any, T]) -> T:
@@ -118,11 +117,7 @@ class MemoryRows:
         self.counts: dict[int, dict[str, int]] = {}
         self.offers: dict[str, list[tuple[datetime, int]]] = {}
         self._waiting: Counter[str] = Counter()
-        self._next: dict[int, Ordered[float]] = {}
-        self._asks, self._unsettled, self._untouched = Ordered[str](), Ordered[str](), Ordered[str]()
-        self._open, self._held, self._granted = Ordered[datetime](), Ordered[datetime](), Ordered[datetime]()
-        self._at_work: dict[str, Ordered[datetime]] = {work: Ordered() for work in Work if work}
-        self._blocked: dict[str, Ordered[datetime]] = {}
+        self._at = Indexes()
 
     def insert(self, rows: Iterable[Assignment]) -> None:
         """Add new members and count them."""
@@ -135,7 +130,7 @@ class MemoryRows:
                 if size:
                     counts[key] = counts.get(key, 0) + size
             self._scopes(row, 1)
-            self._index(row)
+            self._at.add(row)
 
     def write(self, changes: Iterable[Change]) -> None:
         """Put rows in the place of others, and change counts by the difference."""
@@ -150,7 +145,7 @@ class MemoryRows:
                 self._scopes(before, -1)
                 self._scopes(after, 1)
             self.rows[after.device] = after
-            self._reindex(before, after)
+            self._at.move(before, after)
 
     def _scopes(self, row: Assignment, sign: int) -> None:
         for scope, (held, waiting) in scope_figures(row).items():
@@ -159,57 +154,6 @@ class MemoryRows:
                 self._waiting[scope] += sign
                 if not self._waiting[scope]:
                     del self._waiting[scope]
-
-    def _index(self, row: Assignment) -> None:
-        """Where a row stands; the conditions are those of the partial indexes in ``storage.tables``."""
-        name = row.device
-        if row.state == PENDING:
-            self._untouched.put(name, name)
-            if row.ready and not row.held_by:
-                self._queue(row.stage).put(name, row.place)
-        if row.asking and not row.held_by:
-            self._asks.put(name, name)
-        if not row.settled:
-            self._unsettled.put(name, name)
-        if row.grant in _OPEN and row.offer_expires is not None:
-            self._open.put(name, row.offer_expires)
-        if row.work and not row.verdict and row.work_since is not None:
-            self._at_work[row.work].put(name, row.work_since)
-        if row.held_by and row.not_before is not None:
-            self._held.put(name, row.not_before)
-            if row.held_by.startswith(BY_SCOPE):
-                self._blocked.setdefault(row.held_by, Ordered()).put(name, row.not_before)
-        if row.grant_until is not None:
-            self._granted.put(name, row.grant_until)
-
-    def _reindex(self, before: Assignment, after: Assignment) -> None:
-        name = after.device
-        if before.state == PENDING:
-            if after.state != PENDING:
-                self._untouched.drop(name)
-            if before.ready and not before.held_by and (after.state != PENDING or not after.ready or after.held_by):
-                self._queue(after.stage).drop(name)
-        if before.asking and not before.held_by and (not after.asking or after.held_by):
-            self._asks.drop(name)
-        if not before.settled and after.settled:
-            self._unsettled.drop(name)
-        if before.grant in _OPEN and (after.grant not in _OPEN or after.offer_expires is None):
-            self._open.drop(name)
-        if before.work and (after.work != before.work or after.verdict or after.work_since is None):
-            self._at_work[before.work].drop(name)
-        if before.held_by and (after.held_by != before.held_by or after.not_before is None):
-            self._held.drop(name)
-            if before.held_by in self._blocked:
-                self._blocked[before.held_by].drop(name)
-        if before.grant_until is not None and after.grant_until is None:
-            self._granted.drop(name)
-        self._index(after)
-
-    def _queue(self, stage: int) -> Ordered[float]:
-        found = self._next.get(stage)
-        if found is None:
-            found = self._next[stage] = Ordered()
-        return found
 
     def facts(
         self, *, steady_from: datetime | None = None, is_deliverable: bool = True, is_latched: bool = False
@@ -221,11 +165,11 @@ class MemoryRows:
             rollout=self.rollout,
             stages=list(self.stages),
             counts=self.counts,
-            next_offer_expiry=self._open.first(),
+            next_offer_expiry=self._at.open.first(),
             is_deliverable=is_deliverable,
             oldest=finish(self.oldest(time_limits(spec))),
-            next_let_go=self._held.first(),
-            next_grant_end=self._granted.first(),
+            next_let_go=self._at.held.first(),
+            next_grant_end=self._at.granted.first(),
             has_free_permit=any(held < limit_of(spec, scope) for scope, held in waiting.items()),
             is_latched=is_latched,
             steady_from=steady_from,
@@ -241,42 +185,42 @@ class MemoryRows:
 
     async def unsettled(self, limit: int) -> list[Assignment]:
         """Attempts that failed and were not judged."""
-        return self._rows(self._unsettled.take(limit))
+        return self._rows(self._at.unsettled.take(limit))
 
     async def next(self, stage: int, limit: int) -> list[Assignment]:
         """Ready devices of a stage whose turn it is, in their order; none that is barred."""
-        queue, barred = self._queue(stage), self.fleet.barred
+        queue, barred = self._at.queue(stage), self.fleet.barred
         out = sum(name in queue.live for name in barred)
         return self._rows([name for name in queue.take(limit + out) if name not in barred][: max(0, limit)])
 
     async def asks(self, limit: int) -> list[Assignment]:
         """Devices that ask for an activate grant."""
-        return self._rows(self._asks.take(limit))
+        return self._rows(self._at.asks.take(limit))
 
     async def expiring(self, until: datetime, limit: int) -> list[Assignment]:
         """Open offers that run out by then, the earliest first."""
-        return self._rows(self._open.take(limit, until))
+        return self._rows(self._at.open.take(limit, until))
 
     async def at_work(self, work: str, since: datetime, limit: int) -> list[Assignment]:
         """Devices that are at it since then or longer, and were not judged for it."""
-        return self._rows(self._at_work[work].take(limit, since))
+        return self._rows(self._at.at_work[work].take(limit, since))
 
     async def due(self, now: datetime, limit: int) -> list[Assignment]:
         """Held devices whose time has come."""
-        return self._rows(self._held.take(limit, now))
+        return self._rows(self._at.held.take(limit, now))
 
     async def blocked(self, scope: str, limit: int) -> list[Assignment]:
         """Devices that wait for a permit of a scope."""
-        waiting = self._blocked.get(BY_SCOPE + scope)
+        waiting = self._at.blocked.get(BY_SCOPE + scope)
         return [] if waiting is None else self._rows(waiting.take(limit))
 
     async def grants_ended(self, now: datetime, limit: int) -> list[Assignment]:
         """Devices that did not use their activate grant while it lasted."""
-        return self._rows(self._granted.take(limit, now))
+        return self._rows(self._at.granted.take(limit, now))
 
     async def untouched(self, limit: int) -> list[Assignment]:
         """Members that have no open offer."""
-        return self._rows(self._untouched.take(limit))
+        return self._rows(self._at.untouched.take(limit))
 
     async def failed(self, after: str, limit: int) -> list[Assignment]:
         """Members that ended badly, by device, beginning behind one. Looks at every member: a person asked."""
@@ -285,7 +229,7 @@ class MemoryRows:
 
     async def queued(self, after: str, limit: int) -> list[Assignment]:
         """Devices that have an offer and have not begun to download, by device. Looks at all that are queued."""
-        return self._rows(nsmallest(limit, (name for name in self._at_work[Work.QUEUED].live if name > after)))
+        return self._rows(nsmallest(limit, (name for name in self._at.at_work[Work.QUEUED].live if name > after)))
 
     async def elsewhere(self, ids: Collection[str]) -> dict[str, list[Elsewhere]]:
         """Open parts of these devices in other rollouts."""
@@ -324,16 +268,16 @@ class MemoryRows:
 
     async def oldest(self, works: Collection[str]) -> dict[str, datetime]:
         """By work, since when the device that is at it longest is."""
-        found = {work: self._at_work[work].first() for work in works}
+        found = {work: self._at.at_work[work].first() for work in works}
         return {work: since for work, since in found.items() if since is not None}
 
     async def next_let_go(self) -> datetime | None:
         """When the first device that is held is looked at again."""
-        return self._held.first()
+        return self._at.held.first()
 
     async def next_grant_end(self) -> datetime | None:
         """When the first activate grant that was not used ends."""
-        return self._granted.first()
+        return self._at.granted.first()
 
     def recount(self) -> dict[int, dict[str, int]]:
         """What the counts must be, from the rows; for tests."""

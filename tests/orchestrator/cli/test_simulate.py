@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.cli import simulate
 from orchestrator.cli.main import main
 
 PLAN = """\
@@ -42,6 +43,17 @@ def test_a_bad_release_ends_with_six(plan: str, capsys: pytest.CaptureFixture[st
     said = capsys.readouterr()
     assert "halted by rule" in said.out
     assert "flagship: the simulated rollout was halted: stage canary" in said.err
+
+
+def test_a_long_one_says_how_far_it_is(
+    plan: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On standard error, so that what is asked for stays alone on the other."""
+    monkeypatch.setattr(simulate, "FIRST_S", 0.0)
+    assert main(["simulate", plan, "--devices", "50", "-o", "json"]) == 0
+    said = capsys.readouterr()
+    assert said.err.startswith("simulated ")
+    assert json.loads(said.out)["state"] == "completed"
 
 
 @pytest.mark.parametrize(

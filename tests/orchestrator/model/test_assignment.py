@@ -3,12 +3,13 @@
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.model.assignment import OFFERED, PENDING, Assignment, count_deltas, count_keys
+from orchestrator.model.assignment import FIELDS, OFFERED, PENDING, Assignment, Work, count_deltas, count_keys, moved
 from protocol.states import OUTCOMES, State
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
@@ -63,3 +64,18 @@ def test_a_row_is_read_as_it_was_written(row: Assignment) -> None:
     """By column name."""
     assert Assignment.from_row(row.to_row()) == row
     assert row.is_terminal is (row.state in OUTCOMES)
+
+
+def test_moving_a_row_changes_what_is_named_and_nothing_else() -> None:
+    """As ``dataclasses.replace`` does it, with the work that follows; the row before stays as it was."""
+    values: dict[str, Any] = {name: f"of {name}" for name in FIELDS} | {
+        "state": PENDING,
+        "work": "",
+        "work_since": None,
+    }
+    before = Assignment(**values)
+    after = moved(before, NOW, state=OFFERED, grant="download")
+    assert after == replace(before, updated_at=NOW, state=OFFERED, grant="download", work=Work.QUEUED, work_since=NOW)
+    assert before == Assignment(**values)
+    with pytest.raises(KeyError):
+        moved(before, NOW, colour="red")

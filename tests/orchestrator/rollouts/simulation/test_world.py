@@ -1,5 +1,6 @@
 """Simulated rollouts: what the real engine comes to against modelled devices, and that the same seed repeats it."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -10,14 +11,16 @@ from orchestrator.errors import ConflictError
 from orchestrator.model.failure import FailureClass
 from orchestrator.model.plan import RolloutSpec
 from orchestrator.model.rollout import RolloutState, StageState
+from orchestrator.rollouts.carrying_out import Change
 from orchestrator.rollouts.simulation.habits import HOUR_S, Habits, Hours
 from orchestrator.rollouts.simulation.svg import draw_svg
 from orchestrator.rollouts.simulation.terminal import draw
 from orchestrator.rollouts.simulation.trace import Trace
-from orchestrator.rollouts.simulation.world import MONDAY, simulate
+from orchestrator.rollouts.simulation.world import MONDAY, World, simulate
 
 DAY_S = 86_400.0
 STAGES = [{"name": "canary", "percent": 10, "soak_s": "1h"}, {"name": "all", "percent": 100}]
+ALL = [{"name": "all", "percent": 100}]
 QUIET: dict[str, Any] = {"offline": 0.0, "unready": 0.0, "lost": 0.0, "repeated": 0.0}
 
 
@@ -152,3 +155,46 @@ def test_pictures_hold_what_they_are_given() -> None:
     text = draw(trace)
     assert max(map(len, text.splitlines()[:30])) <= 100
     assert all(char.isprintable() or char == "\n" for char in text)
+
+
+@pytest.mark.parametrize("pace", [13, 30])
+def test_large_fleets_keep_the_pace_too(pace: int) -> None:
+    """What the plan lets out in ten minutes is let out, however rarely a large fleet is looked at."""
+    trace = run(25_000, habits=Habits(**QUIET), until_s=600, pace_per_minute=pace, stages=ALL)
+    assert 0.95 * 10 * pace <= sum(trace.offers.values()) <= 10 * pace + 1
+
+
+def test_a_grant_that_ran_out_on_its_way_is_not_used() -> None:
+    """The device asks again: never are more unavailable than may, though links are bad; and all come through."""
+    away = Habits(offline=0.4, sites=4, lost=0.0)
+    trace = run(400, habits=away, stages=ALL, max_unavailable=[{"label": "site", "count": 2}])
+    assert state(trace) is RolloutState.COMPLETED
+    assert set(trace.most_held.values()) == {2}
+    assert trace.samples[-1].bands["succeeded"] == 400
+
+
+def test_an_abort_reaches_devices_that_have_not_begun_to_install() -> None:
+    """They say that they gave up, and the rollout is over long before the time of the simulation is."""
+    end = MONDAY + timedelta(hours=2)
+    large = Habits(image_bytes=20_000_000_000)
+    trace = run(200, habits=large, stages=ALL, start_at=MONDAY, end_at=end, at_end="abort")
+    assert state(trace) is RolloutState.ABORTED
+    assert trace.rollout is not None and trace.rollout.ended_at is not None
+    assert trace.end_s < 3 * DAY_S
+    bands = trace.samples[-1].bands
+    assert bands["other"] > 150 and bands["downloading"] == bands["fetched"] == 0
+
+
+def test_an_old_report_does_not_take_a_device_back() -> None:
+    """What is heard late is older than what was heard since: nothing that installs has only fetched again."""
+    spec = RolloutSpec.model_validate({"release": "cam/2.0.0", "stages": ALL})
+    back: list[str] = []
+
+    class Watched(World):
+        def _change(self, changes: Sequence[Change]) -> None:
+            back.extend(was.device for was, row in changes if was.is_changing and row.state == "fetched")
+            super()._change(changes)
+
+    world = Watched(spec, 200, Habits(**{**QUIET, "repeated": 1.0}, react_s=120.0), 1, 7 * DAY_S)
+    assert state(world.run()) is RolloutState.COMPLETED
+    assert back == []
