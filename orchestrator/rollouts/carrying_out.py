@@ -233,6 +233,11 @@ class _Work:
     def _turn(
         self, row: Assignment, others: Sequence[Elsewhere], sites: "_Sites", used: Counter[str]
     ) -> tuple[Assignment, list[Change]]:
+        if sites.per_hour is not None:  # first: who is offered nothing takes nothing from another rollout
+            given, first = sites.given.get(row.site, (0, self.now))
+            if given + used[row.site] >= sites.per_hour:
+                return steps.hold_for_site(row, first + HOUR), []
+        gave_way: list[Change] = []
         if others:
             stays = next((other for other in others if not self._gives_way(other)), None)
             if stays is not None:
@@ -241,13 +246,9 @@ class _Work:
             still = {o.row.rollout for o in others} - {after.rollout for _, after in gave_way if after.is_terminal}
             if still:
                 return steps.hold_for_rollout(row, min(still), self.now), gave_way
-            return steps.offer(row, self.now, self.terms.lease), gave_way
         if sites.per_hour is not None:
-            given, first = sites.given.get(row.site, (0, self.now))
-            if given + used[row.site] >= sites.per_hour:
-                return steps.hold_for_site(row, first + HOUR), []
             used[row.site] += 1
-        return steps.offer(row, self.now, self.terms.lease), []
+        return steps.offer(row, self.now, self.terms.lease), gave_way
 
     def _gives_way(self, other: Elsewhere) -> bool:
         """Whether the other rollout's part yields: it is lighter, or halted, and has not begun to install."""
