@@ -96,6 +96,8 @@ def is_new_offer(was: Assignment, row: Assignment) -> bool:
 
 def is_new_grant(was: Assignment, row: Assignment) -> bool:
     """Whether the device was granted to activate in this step."""
+    if row.grant_nonce is None:
+        return False  # it was given before, is not said again, and runs out by itself
     return row.grant == "activate" and (was.grant, was.grant_nonce) != (row.grant, row.grant_nonce)
 
 
