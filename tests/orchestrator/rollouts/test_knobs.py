@@ -402,6 +402,17 @@ async def test_site_bytes_per_hour(yard: Yard) -> None:
     assert len(await yard.offered(rollout)) == 3
 
 
+async def test_two_offers_of_one_instant_both_count_for_the_site(yard: Yard) -> None:
+    """Two looks by a clock that stands still, or was set back."""
+    await yard.add_devices(["d1", "d2", "d3"], labels={"site": "lab"})
+    rollout = await yard.run(plan(site_bytes_per_hour=2))
+    await settle(yard)
+    for device in ("d1", "d2", "d3"):
+        await yard.ready(rollout, device)
+        await settle(yard)
+    assert len(await yard.offered(rollout)) == 2
+
+
 @pytest.mark.parametrize(
     ("limit", "granted"),
     [
