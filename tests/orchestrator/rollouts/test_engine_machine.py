@@ -545,7 +545,7 @@ class EngineMachine(RuleBasedStateMachine):
         idle = 0
         for _ in range(BOUND):
             await self._look()
-            self.yard.clock.advance(0 if self.is_woken else self.idle_s)
+            self.yard.clock.advance(0 if self.is_woken else max(0.0, self.idle_s))
             moved = False
             for name, device in list(self.world.rows):
                 if self.world.rollouts[name].state not in (_S.HALTED, _S.DRAFT):
