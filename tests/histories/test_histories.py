@@ -1,12 +1,11 @@
 """What an engine decided once, later ones decide too; or they carry a higher version, and say why."""
 
 import json
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-from datetime import datetime, timedelta
 
 from orchestrator.rollouts.engine import reconcile
 from orchestrator.rollouts.facts import VERSION, Decisions, Facts

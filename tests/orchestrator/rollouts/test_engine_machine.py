@@ -399,6 +399,16 @@ class EngineMachine(RuleBasedStateMachine):
                 self._do(self._goes_on(self._named(n), device, outcome, None))
             self._do(self._look())
 
+    @rule(n=st.integers(0, MAX_ROLLOUTS - 1), how=st.sampled_from(["pause", "halt", "abort", "latch"]))
+    def what_is_stopped_is_asked_all_the_same(self, n: int, how: str) -> None:
+        """Every device goes on as if nothing had been said, and the controller looks after each."""
+        if self.rollouts:
+            name = self._named(n)
+            self._do(self._latched(on=True) if how == "latch" else self._ordered(name, Order(verb=how, reason="stop")))
+            for device in DEVICES:
+                self._do(self._goes_on(name, device, State.SUCCEEDED, None))
+                self._do(self._look())
+
     async def _goes_on(self, rollout: str, device: str, outcome: State, code: ErrorCode | None) -> bool:
         row = self.world.rows.get((rollout, device))
         if row is None or row.is_terminal:
