@@ -44,10 +44,10 @@ def reconcile(facts: Facts, now: datetime, lease: timedelta) -> Decisions:
             if start_at is None or start_at > now or facts.is_latched:
                 return Decisions(rollout=rollout, wake_at=start_at if start_at and start_at > now else None)
             return Decisions(rollout=rollout, begin=True)
-        case _ if rollout.ended_at is not None:
-            return Decisions(rollout=rollout)
     if any(counts.get(f"state:{UNSETTLED}") for counts in facts.counts.values()):
         return Decisions(rollout=rollout, settle=True, wake_at=now)
+    if rollout.ended_at is not None:
+        return Decisions(rollout=rollout)
     return _advance(facts, now, lease)
 
 

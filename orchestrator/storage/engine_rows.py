@@ -8,7 +8,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, TextClause, and_, delete, func, insert, or_, select, text
+from sqlalchemy import ColumnElement, TextClause, and_, delete, func, or_, select, text
+from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.model.assignment import BY_ROLLOUT, BY_SCOPE, OVER, PENDING, Assignment, Work
@@ -24,6 +25,12 @@ _BATCH = 400
 MAX_SCOPES = 10_000
 _C = assignments.c
 Where = ColumnElement[bool] | TextClause
+_NEW_OFFERS = insert(site_offers)
+# A clock that was set back may come to the same instant again.
+_NOTE_OFFERS = _NEW_OFFERS.on_conflict_do_update(
+    index_elements=[site_offers.c.rollout, site_offers.c.site, site_offers.c.at],
+    set_={"offers": site_offers.c.offers + _NEW_OFFERS.excluded.offers},
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +165,7 @@ class EngineRows:
         await self.conn.execute(old)
         rows = [{"rollout": self.rollout, "site": site, "at": now, "offers": n} for site, n in offers.items()]
         if rows:
-            await self.conn.execute(insert(site_offers), rows)
+            await self.conn.execute(_NOTE_OFFERS, rows)
 
     async def permits(self, scopes: Collection[str]) -> Counter[str]:
         """Permits that are held by scope, over all rollouts."""

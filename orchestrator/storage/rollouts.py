@@ -4,12 +4,13 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import String, func, select, type_coerce, update
+from sqlalchemy import String, func, or_, select, text, type_coerce, update
 from sqlalchemy import insert as plain_insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.model.plan import RolloutSpec
 from orchestrator.model.rollout import Rollout, RolloutState, Stage
+from orchestrator.storage.conditions import UNSETTLED
 from orchestrator.storage.tables import assignments, rollouts, stages
 from protocol.states import OUTCOMES
 
@@ -44,10 +45,17 @@ async def known(conn: AsyncConnection, ids: Collection[str]) -> list[str]:
 
 
 async def not_ended(conn: AsyncConnection) -> list[Rollout]:
-    """Rollouts that the engine looks at: started or scheduled, with a member that may still move."""
+    """Rollouts that the engine looks at: started or scheduled, with a member that may still move.
+
+    One that ended is among them while a failure that came late is to be settled.
+    """
+    late = select(assignments.c.rollout).where(text(UNSETTLED))
     rows = await conn.execute(
         select(rollouts)
-        .where(rollouts.c.state.not_in(_NOT_BEGUN), rollouts.c.ended_at.is_(None))
+        .where(
+            rollouts.c.state.not_in(_NOT_BEGUN),
+            or_(rollouts.c.ended_at.is_(None), rollouts.c.id.in_(late)),
+        )
         .order_by(rollouts.c.created_at, rollouts.c.id)
     )
     return [Rollout.from_row(row) for row in rows.mappings()]

@@ -96,6 +96,8 @@ def is_new_offer(was: Assignment, row: Assignment) -> bool:
 
 def is_new_grant(was: Assignment, row: Assignment) -> bool:
     """Whether the device was granted to activate in this step."""
+    if row.grant_nonce is None:
+        return False  # it was given before, is not said again, and runs out by itself
     return row.grant == "activate" and (was.grant, was.grant_nonce) != (row.grant, row.grant_nonce)
 
 
@@ -147,7 +149,9 @@ class Invariants:
             if rollout.started_at is not None:  # before, the stages have the sizes that the plan came to
                 members = sum(s.members for s in after.stages[name])
                 _must(members == len(after.members(name)), "I9", f"{name}: members differ")
-            if rollout.ended_at is not None:
+            former = before.rollouts.get(name)
+            if rollout.ended_at is not None and (former is None or former.ended_at is None):
+                # Later one of them may speak again that was taken for silent.
                 left = [row for row in after.members(name) if not (row.is_terminal or row.verdict)]
                 _must(not left, "I8", f"{name}: ended, and members are not done", left)
         offers: defaultdict[str, list[Assignment]] = defaultdict(list)

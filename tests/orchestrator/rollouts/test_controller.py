@@ -288,6 +288,24 @@ async def test_an_offer_that_left_with_the_abort_is_still_answered(yard: Yard) -
     assert await yard.marks(Kind.OFFER) == {f"d1/{rollout}"}, "it is heard"
 
 
+async def test_a_failure_that_comes_after_the_end_is_counted(yard: Yard) -> None:
+    """The rollout is over, and stays so; what the device said last is settled as a failure all the same."""
+    await yard.add_devices(["d1"])
+    rollout = await yard.run()
+    await yard.look()
+    await yard.ready(rollout, "d1")
+    await yard.look()
+    await operations.abort(yard.db, yard.clock, rollout, barrier=_nothing_in_flight)
+    await yard.look()
+    assert (await yard.rollout(rollout)).ended_at == NOW
+    await yard.report(rollout, "d1", State.ROLLED_BACK)
+    await yard.look()
+    row = await yard.row(rollout, "d1")
+    assert (row.state, row.settled) == (State.ROLLED_BACK, True)
+    found = await yard.rollout(rollout)
+    assert (found.state, found.ended_at) == (RolloutState.ABORTED, NOW)
+
+
 async def test_a_scheduled_rollout_starts_by_the_clock(yard: Yard) -> None:
     """Not a second earlier, and without anybody asking."""
     await yard.add_devices(["d1"])

@@ -190,8 +190,11 @@ class EngineMachine(RuleBasedStateMachine):
         self.yard = Yard(await Database.open(path))
         self.leaders = [self._leader()]
 
-    def _leader(self) -> WatchedController:
-        timing = Settings(timing=TimingSettings(lease_s=LEASE_S))
+    def _named(self, n: int) -> str:
+        return self.rollouts[n % len(self.rollouts)]
+
+    def _leader(self, lease_s: float = LEASE_S) -> WatchedController:
+        timing = Settings(timing=TimingSettings(lease_s=lease_s))
         return WatchedController(self.laws, self.yard.db, self.yard.clock, timing, lambda: None)
 
     def teardown(self) -> None:
@@ -263,8 +266,8 @@ class EngineMachine(RuleBasedStateMachine):
     )
     def order_something(self, n: int, verb: str, reason: str, actor: str) -> None:
         """Any verb in any state."""
-        if n < len(self.rollouts):
-            self._do(self._ordered(self.rollouts[n], Order(verb=verb, reason=reason, actor=actor)))
+        if self.rollouts:
+            self._do(self._ordered(self._named(n), Order(verb=verb, reason=reason, actor=actor)))
 
     async def _ordered(self, name: str, given: Order) -> None:
         state = self.world.rollouts[name].state
@@ -284,8 +287,8 @@ class EngineMachine(RuleBasedStateMachine):
     @rule(n=st.integers(0, MAX_ROLLOUTS - 1))
     def what_stopped_goes_on(self, n: int) -> None:
         """Resume, so that lives are long."""
-        if n < len(self.rollouts) and self.world.rollouts[self.rollouts[n]].state in (_S.PAUSED, _S.HALTED):
-            self._do(self._ordered(self.rollouts[n], Order(verb="resume", reason="it was looked into")))
+        if self.rollouts and self.world.rollouts[self._named(n)].state in (_S.PAUSED, _S.HALTED):
+            self._do(self._ordered(self._named(n), Order(verb="resume", reason="it was looked into")))
 
     @rule(on=st.booleans())
     def halt_or_free_the_fleet(self, on: bool) -> None:
@@ -327,10 +330,10 @@ class EngineMachine(RuleBasedStateMachine):
         self, n: int, device: str, why: str, phase: Phase, attempt: int, lost: bool
     ) -> None:
         """With any attempt, for any phase; some of it comes later, or never."""
-        if n >= len(self.rollouts):
+        if not self.rollouts:
             return
         reasons = {"": [], "low": [LOW_BATTERY], "busy": [Reason(gate="busy", code="busy")]}[why]
-        head = self._head(device, self.rollouts[n])
+        head = self._head(device, self._named(n))
         report = Readiness(**head, phase=phase, ready=not reasons, reasons=reasons, attempt=attempt)
         self._say(device, report, lost=lost and why == "low")
 
@@ -356,7 +359,7 @@ class EngineMachine(RuleBasedStateMachine):
         lost: bool,
     ) -> None:
         """Of its attempt, of one before, of one to come: in any order, twice, otherwise than before."""
-        if n >= len(self.rollouts) or (row := self.world.rows.get((self.rollouts[n], device))) is None:
+        if not self.rollouts or (row := self.world.rows.get((self._named(n), device))) is None:
             return
         attempt = max(0, row.attempt + (0, -1, 1)[late])
         self._state(
@@ -382,19 +385,29 @@ class EngineMachine(RuleBasedStateMachine):
     )
     def a_device_goes_on(self, n: int, device: str, outcome: State, code: ErrorCode | None, far: int) -> None:
         """As an honest device does, some steps far, with a look in between."""
-        if n < len(self.rollouts):
+        if self.rollouts:
             for _ in range(far):
-                if not self._do(self._goes_on(self.rollouts[n], device, outcome, code)):
+                if not self._do(self._goes_on(self._named(n), device, outcome, code)):
                     break
                 self._do(self._look())
 
     @rule(n=st.integers(0, MAX_ROLLOUTS - 1), outcome=st.sampled_from([State.SUCCEEDED, State.SUCCEEDED, State.FAILED]))
     def all_go_on(self, n: int, outcome: State) -> None:
         """One step each, one after the other, and then one look."""
-        if n < len(self.rollouts):
+        if self.rollouts:
             for device in DEVICES:
-                self._do(self._goes_on(self.rollouts[n], device, outcome, None))
+                self._do(self._goes_on(self._named(n), device, outcome, None))
             self._do(self._look())
+
+    @rule(n=st.integers(0, MAX_ROLLOUTS - 1), how=st.sampled_from(["pause", "halt", "abort", "latch"]))
+    def what_is_stopped_is_asked_all_the_same(self, n: int, how: str) -> None:
+        """Every device goes on as if nothing had been said, and the controller looks after each."""
+        if self.rollouts:
+            name = self._named(n)
+            self._do(self._latched(on=True) if how == "latch" else self._ordered(name, Order(verb=how, reason="stop")))
+            for device in DEVICES:
+                self._do(self._goes_on(name, device, State.SUCCEEDED, None))
+                self._do(self._look())
 
     async def _goes_on(self, rollout: str, device: str, outcome: State, code: ErrorCode | None) -> bool:
         row = self.world.rows.get((rollout, device))
@@ -424,9 +437,9 @@ class EngineMachine(RuleBasedStateMachine):
     )
     def a_device_hints_at_its_progress(self, n: int, device: str, percent: float, attempt: int | None) -> None:
         """Unsigned and out of order."""
-        if n < len(self.rollouts) and (self.rollouts[n], device) in self.world.rows:
+        if self.rollouts and (self._named(n), device) in self.world.rows:
             hint = Progress(
-                rollout=self.rollouts[n],
+                rollout=self._named(n),
                 state=State.DOWNLOADING,
                 attempt=attempt,
                 percent=percent,
@@ -518,10 +531,10 @@ class EngineMachine(RuleBasedStateMachine):
         self.laws.clock_stepped()
         self._do(self._look())
 
-    @rule(once_more=st.booleans())
-    def the_leader_changes(self, once_more: bool) -> None:
-        """Another orchestrator takes over; the former one looks once more before it knows."""
-        self.leaders = [*self.leaders[-1:], self._leader()]
+    @rule(once_more=st.booleans(), lease_s=st.sampled_from([LEASE_S, 600.0]))
+    def the_leader_changes(self, once_more: bool, lease_s: float) -> None:
+        """Another orchestrator takes over, maybe with another lease; the former one looks once more before it knows."""
+        self.leaders = [*self.leaders[-1:], self._leader(lease_s)]
         self._do(self._look())
         if once_more:
             self._do(self._look(0))
@@ -529,8 +542,8 @@ class EngineMachine(RuleBasedStateMachine):
     @rule(n=st.integers(0, MAX_ROLLOUTS - 1))
     def offers_are_delivered(self, n: int) -> None:
         """Those that are open stand on the broker."""
-        if n < len(self.rollouts):
-            name = self.rollouts[n]
+        if self.rollouts:
+            name = self._named(n)
             live = [device for device in DEVICES if (row := self.world.rows.get((name, device))) and is_live(row)]
             self._do(self.yard.deliver(name, *live))
 
@@ -542,7 +555,7 @@ class EngineMachine(RuleBasedStateMachine):
         idle = 0
         for _ in range(BOUND):
             await self._look()
-            self.yard.clock.advance(0 if self.is_woken else self.idle_s)
+            self.yard.clock.advance(0 if self.is_woken else max(0.0, self.idle_s))
             moved = False
             for name, device in list(self.world.rows):
                 if self.world.rollouts[name].state not in (_S.HALTED, _S.DRAFT):

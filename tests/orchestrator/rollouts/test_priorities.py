@@ -102,27 +102,6 @@ async def test_a_halted_rollout_gives_way_to_its_equal(yard: Yard) -> None:
     assert (await yard.row("r-1", "d1")).close_reason == "superseded by rollout r-2"
 
 
-async def test_a_site_without_bytes_left_takes_nobody_from_another_rollout(yard: Yard) -> None:
-    """The budget counts what was preempted, too; while it is spent the lighter rollout keeps its devices."""
-    await yard.add_devices(["d1", "d2"], labels={"site": "lab"})
-    await yard.add_release(name=OTHER)
-    await yard.run(plan(weight=1))
-    await yard.look()
-    for device in ("d1", "d2"):
-        await yard.ready("r-1", device)
-    await yard.look()
-    await yard.run(plan(weight=2, release=OTHER, site_bytes_per_hour=1))
-    await yard.look()
-    for device in ("d1", "d2"):
-        await yard.ready("r-2", device, BUSY)
-        await yard.look()
-    rows = {device: (await yard.row("r-1", device), await yard.row("r-2", device)) for device in ("d1", "d2")}
-    assert sorted((ours.state, theirs.state, theirs.held_by) for ours, theirs in rows.values()) == [
-        ("offered", "pending", "site"),
-        ("superseded", "offered", ""),
-    ]
-
-
 async def test_another_component_comes_back_afterwards(yard: Yard) -> None:
     """What gave way is offered again, under the next attempt, once the heavier one is done with the device."""
     await two(yard, second=501, component="os")
@@ -149,3 +128,23 @@ async def test_what_waits_is_looked_at_again_if_nobody_wakes_it(yard: Yard, weig
     while await yard.look_only() == 0:
         pass
     assert (await yard.row("r-2", "d1")).state == "offered"
+
+
+async def test_what_is_taken_from_another_rollout_counts_for_the_site(yard: Yard) -> None:
+    """A site's bytes of this hour are spent: the second device keeps the lighter rollout's offer."""
+    await yard.add_devices(["d1", "d2"], labels={"site": "lab"})
+    await yard.add_release(name=OTHER)
+    await yard.run(plan(weight=1))
+    await yard.look()
+    for device in ("d1", "d2"):
+        await yard.ready("r-1", device)
+    await yard.look()
+    await yard.run(plan(weight=2, release=OTHER, site_bytes_per_hour=1))
+    await yard.look()
+    for device in ("d1", "d2"):
+        await yard.ready("r-2", device, BUSY)
+    while await yard.look() == 0:
+        pass
+    assert len(await yard.offered("r-2")) == 1
+    assert sorted(row.state for row in await yard.rows("r-1")) == ["offered", "superseded"]
+    assert {row.held_by for row in await yard.rows("r-2")} == {"", "site"}
