@@ -23,7 +23,7 @@ def issued(tmp_path: Path) -> dict[Path, Path]:
 
 def test_a_whole_pair_passes(issued: dict[Path, Path]) -> None:
     """Issued by this CA, in date, with its key."""
-    check_credentials(issued, NOW)
+    check_credentials(issued, datetime.now(UTC))
 
 
 def _foreign(directory: Path, name: str) -> None:
@@ -54,7 +54,7 @@ def test_what_cannot_work_is_named(
     """The file, what was expected, what to do."""
     damage(tmp_path)
     with pytest.raises(error, match=says):
-        check_credentials(issued, NOW)
+        check_credentials(issued, datetime.now(UTC))
 
 
 @pytest.mark.parametrize(
