@@ -96,6 +96,7 @@ bench-delivery: setup
 bench-rollouts: setup
 	@for name in planning looking halting simulating; do \
 	  echo "== $$name"; $(BIN)/python -m benchmarks.rollouts.$$name --json benchmarks/results/$$name.json || exit 1; done
+	$(BIN)/python -m benchmarks.rollouts.table
 
 # The device's and the orchestrator's files take their versions from the largest one.
 COMPILE := uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes --no-header
