@@ -102,7 +102,7 @@ class EngineRows:
 
     async def untouched(self, limit: int) -> list[Assignment]:
         """Members that have no open offer."""
-        return await self._found(text(UNTOUCHED), limit=limit, order=_C.device)
+        return await self._found(text(UNTOUCHED), limit=limit, order=_C.stage)
 
     async def failed(self, after: str, limit: int) -> list[Assignment]:
         """Members that ended badly, by device, beginning behind one."""
