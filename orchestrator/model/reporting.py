@@ -16,6 +16,7 @@ from protocol.states import FAILURES, FINISHED, TOUCHED, Phase, State
 _WHOLE = frozenset(
     {State.FETCHED, State.INSTALLING, State.INSTALLED, State.ACTIVATING, State.VERIFYING, State.COMMITTING}
 )
+_TAKEN_BACK = frozenset({State.ROLLING_BACK, State.ROLLED_BACK, State.INCONSISTENT})
 _PASSING = frozenset({State.INSTALLING, State.INSTALLED, State.ACTIVATING, State.COMMITTING})
 """Soon followed by a report that is answered anyway."""
 _MAX_REASON_CHARS = 200
@@ -94,6 +95,8 @@ def apply_state(row: Assignment, report: StateReport, digest: str, now: datetime
         "grant_until": None if report.state in TOUCHED else row.grant_until,
         "verdict": _still(row),
     }
+    if row.held_by == BY_PREEMPTION and (report.state in TOUCHED or report.state in _TAKEN_BACK):
+        changes["held_by"] = ""  # it was quicker than the order to give way: what comes of it counts
     if report.is_outcome:
         changes |= _ended(row, report, digest)
     after = _waiting_no_more(moved(row, now, **changes))

@@ -23,6 +23,9 @@ Change = tuple[Assignment, Assignment]
 HOUR = timedelta(hours=1)
 
 
+_STOPPED = frozenset({RolloutState.HALTED, RolloutState.ABORTED})
+
+
 class Elsewhere(Protocol):
     """A device's open part in another rollout, and what that one brings."""
 
@@ -247,11 +250,11 @@ class _Work:
         return steps.offer(row, self.now, self.terms.lease), gave_way
 
     def _gives_way(self, other: Elsewhere) -> bool:
-        """Whether the other rollout's part yields: it is lighter, or halted, and has not begun to install."""
+        """Whether the other rollout's part yields: it is lighter, or stopped, and has not begun to install."""
         if other.row.is_changing:
             return False
         mine, theirs = self.spec.rank, other.rollout.spec.rank
-        return mine > theirs or (mine == theirs and other.rollout.state is RolloutState.HALTED)
+        return mine > theirs or (mine == theirs and other.rollout.state in _STOPPED)
 
     def _preempted(self, other: Elsewhere) -> Assignment:
         # What comes back afterwards must be news to the device then: not older than what replaces it.

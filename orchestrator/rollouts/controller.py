@@ -40,6 +40,8 @@ log = structlog.get_logger(__name__)
 
 MAX_IDLE_S = 30.0
 """The longest time between two looks, whatever the engine expects."""
+AGAIN_S = 5.0
+"""Before a start or a revert that failed is tried again."""
 SETTLE_S = 0.05
 """The least time between two looks: reports come in batches."""
 
@@ -145,7 +147,7 @@ class Controller:
         now, rollout_id = self._clock.now(), facts.rollout.id
         decisions = reconcile(facts, now, self._lease)
         if decisions.revert:
-            await self._aside(revert_after_halt(self._db, self._clock, rollout_id, ENGINE))
+            await self._aside(self._revert(rollout_id))
         if decisions.is_nothing:
             return decisions.wake_at
         if decisions.begin:
@@ -172,11 +174,25 @@ class Controller:
         except OperationError as error:
             log.error("scheduled rollout did not start", rollout_id=rollout_id, why=str(error))
             if not isinstance(error, ConflictError | NotFoundError | UsageError):
-                return  # the next look tries again
+                await self._rest()  # then the next look tries again
+                return
             async with self._db.begin() as conn:
+                await check_lead(conn)
+                found = await rollouts.get(conn, rollout_id)
+                if found is None or found.state is not RolloutState.SCHEDULED:
+                    return  # a person started or aborted it meanwhile
                 await rollouts.save(conn, rollout_id, state=RolloutState.DRAFT, reason=f"did not start: {error}")
                 await events.add(conn, "rollout_not_started", str(error), now, rollout=rollout_id)
                 await dirty.mark(conn, Kind.STATUS_ROLLOUT, [rollout_id], now)
+
+    async def _revert(self, rollout_id: str) -> None:
+        if not await revert_after_halt(self._db, self._clock, rollout_id, ENGINE):
+            await self._rest()
+
+    async def _rest(self) -> None:
+        """Between two tries of what failed for a reason that may pass."""
+        if self._works_beside:
+            await asyncio.sleep(AGAIN_S)
 
     async def _aside(self, work: Coroutine[Any, Any, None]) -> None:
         """Do what looks at the whole fleet beside the engine, one at a time; in its place where nothing runs beside."""

@@ -9,17 +9,21 @@ from random import Random
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.errors import ConflictError
-from orchestrator.model.plan import RolloutSpec
+from orchestrator.errors import ConflictError, UsageError
+from orchestrator.model.assignment import PENDING
+from orchestrator.model.plan import AtEnd, RolloutSpec
 from orchestrator.model.rollout import Rollout, RolloutState
 from orchestrator.rollouts import operations, placing
 from orchestrator.rollouts.operations import Order
 from orchestrator.rollouts.plans import Plan
-from orchestrator.storage import dirty, events, rollouts
+from orchestrator.storage import assignments, dirty, events, rollouts
 from orchestrator.storage.database import Database
-from protocol.clock import Clock
+from protocol.clock import Clock, rfc3339
 from protocol.topics import Kind
 from protocol.versions import compare
+
+MAX_PLAN_BYTES = 2**20
+"""With defaults: every decision of the engine is logged with it."""
 
 
 async def create(
@@ -45,6 +49,11 @@ async def create(
             is empty, or members are left over.
     """
     now = clock.now()
+    if (size := len(spec.model_dump_json())) > MAX_PLAN_BYTES:
+        raise UsageError(
+            f"plan: at most {MAX_PLAN_BYTES} B with all defaults written out, found {size}; "
+            "name groups instead of devices, or fewer rules in each stage"
+        )
     if rollout_id:
         async with db.read() as conn:
             await _check_free(conn, rollout_id)
@@ -82,13 +91,20 @@ async def start(
     async with db.read() as conn:
         rollout = await operations.get(conn, rollout_id)
     operations.check_order(rollout, given)
-    plan = await _choose(db, clock, rollout.spec, rollout_id)
-    await placing.place(db, rollout_id, plan)
+    if rollout_id in db.starting:
+        raise ConflictError(f"rollout {rollout_id}: is being started already; look again in a moment")
+    db.starting.add(rollout_id)
+    try:
+        plan = await _choose(db, clock, rollout.spec, rollout_id)
+        await placing.place(db, rollout_id, plan)
 
-    async def note(conn: AsyncConnection) -> None:
-        await _note_sizes(conn, rollout_id, plan)
+        async def note(conn: AsyncConnection) -> None:
+            await _check_placed(conn, rollout_id, len(plan))
+            await _note_sizes(conn, rollout_id, plan)
 
-    return await operations.order(db, clock, rollout_id, replace(given, version=rollout.version), also=note)
+        return await operations.order(db, clock, rollout_id, replace(given, version=rollout.version), also=note)
+    finally:
+        db.starting.discard(rollout_id)
 
 
 async def clone(
@@ -107,10 +123,10 @@ async def clone(
     if spec.end_at is not None and spec.end_at <= now:
         if spec.members.dynamic:
             raise ConflictError(
-                f"rollout {rollout_id}: ended at {spec.end_at:%Y-%m-%dT%H:%M:%SZ} and has dynamic members; "
+                f"rollout {rollout_id}: ended at {rfc3339(spec.end_at)} and has dynamic members; "
                 "create a new one with a later end_at"
             )
-        changes["end_at"] = None
+        changes |= {"end_at": None, "at_end": AtEnd.STOP}
     if spec.start_at is not None and spec.start_at <= now:
         changes["start_at"] = None
     plan = RolloutSpec.model_validate({**spec.model_dump(exclude_unset=True), **changes})
@@ -131,6 +147,14 @@ async def _choose(db: Database, clock: Clock, spec: RolloutSpec, rollout_id: str
 async def _check_free(conn: AsyncConnection, rollout_id: str) -> None:
     if await rollouts.get(conn, rollout_id) is not None:
         raise ConflictError(f"rollout {rollout_id}: exists already; name another, or leave the id out")
+
+
+async def _check_placed(conn: AsyncConnection, rollout_id: str, members: int) -> None:
+    """Another process that started it at the same time took some rows away: nobody may be lost."""
+    counts = await assignments.load_counts(conn, rollout_id)
+    placed = sum(found.get(f"state:{PENDING}", 0) for found in counts.values())
+    if placed != members:
+        raise ConflictError(f"rollout {rollout_id}: {placed} of {members} members are placed; start it again")
 
 
 async def _note_sizes(conn: AsyncConnection, rollout_id: str, plan: Plan) -> None:

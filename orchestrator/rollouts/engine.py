@@ -20,6 +20,7 @@ from orchestrator.rollouts.rules import (
     provisional,
 )
 from orchestrator.rollouts.stage_moves import figures_of, move_stages, soak_ends
+from protocol.clock import rfc3339
 from protocol.states import State
 from protocol.status_messages import RuleFigure
 
@@ -87,7 +88,7 @@ def _judge(facts: Facts, now: datetime) -> tuple[Rollout, list[Happening], tuple
         return rollout, [Happening("rollout_halted", f"halted by rule: {reason}")], broken
     if not _is_over(rollout, now):
         return rollout, [], ()
-    reason = f"its end came at {rollout.spec.end_at:%Y-%m-%dT%H:%M:%SZ}"
+    reason = f"its end came at {rfc3339(rollout.spec.end_at) if rollout.spec.end_at else ''}"
     match rollout.spec.at_end:
         case AtEnd.HALT:
             halted = replace(rollout, state=RolloutState.HALTED, reason=reason)

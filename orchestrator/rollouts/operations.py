@@ -226,7 +226,7 @@ def _changes(rollout: Rollout, given: Order, now: datetime) -> dict[str, Any]:
         case "start":
             values |= {"started_at": now, "timed_from": now}
         case "resume":
-            values |= {"timed_from": now}
+            values |= {"timed_from": now, "wants_revert": False}
         case "halt" | "abort":
             values |= {"halts": rollout.halts + 1}  # the signer tells a database that knows of the halt by it
             if rollout.started_at is None:  # nobody was placed, and nobody has anything left to do

@@ -7,9 +7,10 @@ the counter rose on the device when it committed, and only offline keys lower it
 from collections import defaultdict
 from dataclasses import dataclass, field
 
+import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.errors import ConflictError, OperationError
+from orchestrator.errors import ConflictError, NotFoundError, OperationError, UsageError
 from orchestrator.model.plan import Members, RolloutSpec, StageSpec
 from orchestrator.model.rollout import Rollout, RolloutState
 from orchestrator.rollouts import operations
@@ -19,6 +20,7 @@ from orchestrator.storage.database import Database
 from orchestrator.storage.releases import PUBLISHED
 from protocol.clock import Clock
 
+log = structlog.get_logger()
 _BEGUN = frozenset(
     {RolloutState.RUNNING, RolloutState.PAUSED, RolloutState.HALTED, RolloutState.ABORTED, RolloutState.COMPLETED}
 )
@@ -83,17 +85,23 @@ async def revert(
     return made
 
 
-async def revert_after_halt(db: Database, clock: Clock, rollout_id: str, actor: str) -> None:
-    """What ``on_halt: revert`` asks for; done once, and what keeps it from being done stands in the events."""
+async def revert_after_halt(db: Database, clock: Clock, rollout_id: str, actor: str) -> bool:
+    """What ``on_halt: revert`` asks for; done once, and what keeps it from being done stands in the events.
+
+    Returns:
+        False where it is worth another try.
+    """
     try:
         await revert(db, clock, rollout_id, begin=True, actor=actor)
-    except ConflictError as error:
+    except (ConflictError, NotFoundError, UsageError) as error:
         async with db.begin() as conn:
             await events.add(conn, "rollout_not_reverted", str(error), clock.now(), actor=actor, rollout=rollout_id)
-    except OperationError:
-        return  # it is tried again with the next look
+    except OperationError as error:
+        log.error("not reverted yet", rollout_id=rollout_id, why=str(error))
+        return False
     async with db.begin() as conn:
         await rollouts.save(conn, rollout_id, is_news=False, wants_revert=False)
+    return True
 
 
 @dataclass(slots=True)
@@ -125,7 +133,7 @@ async def _ways_back(conn: AsyncConnection, rollout: Rollout, *, unhealthy: bool
 
 
 def _plan(rollout: Rollout, release: str, *, unhealthy: bool) -> RolloutSpec:
-    """Everybody at once, under the pace, limits and policy of the rollout that is taken back; a heavier one than it."""
+    """Everybody at once, under the pace, limits, weight and policy of the rollout that is taken back."""
     spec = rollout.spec
     return RolloutSpec(
         release=release,

@@ -23,6 +23,8 @@ from protocol.states import State
 
 LOOK_AGAIN = timedelta(minutes=10)
 """What waits for another rollout, or for a permit, is woken by it; this is for when that was missed."""
+_AFTER_ACTIVATION = frozenset({FailureClass.INSTALL, FailureClass.HEALTH, FailureClass.TIMED_OUT})
+"""What a device reports such failures of, it has taken back."""
 
 
 def offer(row: Assignment, now: datetime, lease: timedelta) -> Assignment:
@@ -207,6 +209,8 @@ def _retry_of(row: Assignment, spec: RolloutSpec) -> tuple[str, Retry | None]:
 
 def time_out(row: Assignment, now: datetime) -> Assignment:
     """It took too long. Before installing the offer is closed; later only its own outcome ends it."""
+    if row.grant_until is not None and row.grant_until > now and row.work_since is not None:
+        return replace(row, work_since=now)  # it may begin at any moment: not before its grant has ended
     if row.is_changing:
         return replace(row, verdict=FailureClass.TIMED_OUT.value)
     words = (
@@ -225,7 +229,9 @@ def fall_silent(row: Assignment) -> Assignment:
 
 
 def end(row: Assignment, state: State, why: str, now: datetime) -> Assignment:
-    """A member that was not reached is done; an offer that it may have is closed."""
+    """A member that was not reached is done; an offer that it may have is closed. One that failed before has failed."""
+    if row.state == PENDING and row.code is not None:  # it was to try again
+        state = State.ROLLED_BACK if cause_of(row.code, row.state) in _AFTER_ACTIVATION else State.FAILED
     over = moved(
         row, now, state=state.value, ready=False, asking=False, settled=True, held_by="", not_before=None, detail=why
     )

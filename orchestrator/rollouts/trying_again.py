@@ -12,7 +12,7 @@ from orchestrator.model.assignment import Assignment
 from orchestrator.model.failure import FailureClass, classes_of, failure_key
 from orchestrator.model.rollout import Rollout
 from orchestrator.rollouts import steps
-from orchestrator.storage import assignments, dirty
+from orchestrator.storage import assignments, devices, dirty
 from orchestrator.storage.engine_rows import EngineRows
 from protocol.topics import Kind
 
@@ -42,14 +42,15 @@ async def try_again(conn: AsyncConnection, rollout: Rollout, given: Meant, now: 
     rows, after, again = EngineRows(conn, rollout.id), "", list[Assignment]()
     while page := await rows.failed(after, _PAGE):
         after = page[-1].device
-        found = [row for row in page if row.settled and _is_meant(row, given)]
+        gone = await devices.not_enrolled(conn, [row.device for row in page])
+        found = [row for row in page if row.settled and row.device not in gone and _is_meant(row, given)]
         changes = [(row, steps.try_again(row, now)) for row in found]
         await assignments.save_all(conn, changes)
         await dirty.mark(conn, Kind.STATUS_DEVICE, [row.device for row in found], now)
         again += found
     if missing := sorted(set(given.devices) - {row.device for row in again}):
         raise ConflictError(
-            f"rollout {rollout.id}: {', '.join(missing[:3])} did not fail in it; see 'flagship device explain'"
+            f"rollout {rollout.id}: {', '.join(missing[:3])} did not fail, or are gone; see 'flagship device explain'"
         )
     if not again:
         raise ConflictError(f"rollout {rollout.id}: no device failed that way; there is nothing to try again")

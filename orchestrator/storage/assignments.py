@@ -74,7 +74,7 @@ async def save_all(
         if names:
             changed.append((before, after))
             deltas.update(count_deltas(before, after))
-            if after.scopes:
+            if before.scopes or after.scopes:
                 _add_scopes(scopes, before, after)
             values = {name: getattr(after, name) for name in names}
             alike[names].append({**values, "the_rollout": after.rollout, "the_device": after.device})

@@ -39,6 +39,7 @@ class Database:
     def __init__(self, path: Path, engine: AsyncEngine) -> None:
         self.path = path
         self.id = ""  # random, made once: what brokers were filled from
+        self.starting = set[str]()  # rollouts whose members this process is placing just now
         self.epoch = 0  # of the orchestrator that writes through this: see ``take_lead``
         self._engine = engine
         self._direct = create_engine(f"sqlite:///{path}")

@@ -113,6 +113,15 @@ async def candidates(conn: AsyncConnection, ids: Collection[str]) -> list[Candid
     return found
 
 
+async def not_enrolled(conn: AsyncConnection, ids: Collection[str]) -> set[str]:
+    """Which of these devices were revoked or retired."""
+    wanted, found = sorted(set(ids)), set[str]()
+    for start in range(0, len(wanted), _BATCH):
+        some = devices.c.id.in_(wanted[start : start + _BATCH])
+        found |= set(await conn.scalars(select(devices.c.id).where(some, devices.c.state != "enrolled")))
+    return found
+
+
 async def missing(conn: AsyncConnection, ids: Collection[str]) -> list[str]:
     """Which of these ids are not devices here."""
     wanted, found = sorted(set(ids)), set()

@@ -1,18 +1,24 @@
 """Taking a device out of every rollout that it has a part in."""
 
+from dataclasses import replace
 from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.model.assignment import exclude
 from orchestrator.storage import assignments, dirty
+from protocol.states import State
 from protocol.topics import Kind
 
 
 async def exclude_device(conn: AsyncConnection, device: str, why: str, now: datetime) -> list[str]:
-    """Close what is open for a device, and mark the topics that show it; returns the rollouts."""
-    open_rows = [row for row in await assignments.of_device(conn, device) if not row.is_terminal]
+    """Close what is open for a device, free its permits, and mark the topics that show it; returns the rollouts."""
+    known = await assignments.of_device(conn, device)
+    open_rows = [row for row in known if not row.is_terminal]
     await assignments.save_all(conn, [(row, exclude(row, why, now)) for row in open_rows], now=now, cause=why)
+    kept = [row for row in known if row.state == State.INCONSISTENT and row.scopes]
+    freed = [(row, replace(row, scopes=[])) for row in kept]
+    await assignments.save_all(conn, freed, now=now, cause=why)
     offered = [dirty.offer_key(device, row.rollout) for row in open_rows if row.offered_at is not None]
     rollouts = sorted(row.rollout for row in open_rows)
     await dirty.mark(conn, Kind.OFFER, offered, now)

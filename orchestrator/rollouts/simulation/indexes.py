@@ -21,7 +21,7 @@ class Indexes:
 
     def __init__(self) -> None:
         self._next: dict[int, Ordered[float]] = {}
-        self.asks, self.unsettled, self.untouched = Ordered[str](), Ordered[str](), Ordered[str]()
+        self.asks, self.unsettled, self.untouched = Ordered[str](), Ordered[str](), Ordered[int]()
         self.open, self.held, self.granted = Ordered[datetime](), Ordered[datetime](), Ordered[datetime]()
         self.at_work: dict[str, Ordered[datetime]] = {work: Ordered() for work in Work if work}
         self.blocked: dict[str, Ordered[datetime]] = {}
@@ -30,7 +30,7 @@ class Indexes:
         """Where a row stands; the conditions are those of the partial indexes in ``storage.tables``."""
         name = row.device
         if row.state == PENDING:
-            self.untouched.put(name, name)
+            self.untouched.put(name, row.stage)
             if row.ready and not row.held_by:
                 self.queue(row.stage).put(name, row.place)
         if row.asking and not row.held_by:

@@ -152,7 +152,7 @@ async def _ask_everything(stored: EngineRows, memory: MemoryRows) -> None:
             ("blocked", ("site=a",), "not_before"),
             ("blocked", ("group:g",), "not_before"),
             ("grants_ended", (at,), "grant_until"),
-            ("untouched", (), "device"),
+            ("untouched", (), "stage"),
             ("failed", ("d1",), "device"),
             ("queued", ("d1",), "device"),
             *(("at_work", (work.value, at), "work_since") for work in Work if work),
