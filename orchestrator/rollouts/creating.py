@@ -22,7 +22,7 @@ from protocol.clock import Clock, rfc3339
 from protocol.topics import Kind
 from protocol.versions import compare
 
-MAX_PLAN_BYTES = 2**20
+MAX_PLAN_BYTES = 3 * 2**19
 """With defaults: every decision of the engine is logged with it."""
 
 

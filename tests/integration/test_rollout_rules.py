@@ -1,8 +1,10 @@
 """Rules of rollouts that need devices which obey them: real agents, a real broker, ``serve`` as a process."""
 
 import asyncio
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from protocol.states import State
@@ -32,7 +34,7 @@ async def _releases(fleet: SmallFleet, *versions: str) -> None:
 
 async def _audited(fleet: SmallFleet) -> None:
     """The log of all that was ordered and decided is whole, and the decisions follow from it."""
-    words = ["flagship", "audit", "verify", "--home", str(fleet.home.path)]
+    words = [str(Path(sys.executable).with_name("flagship")), "audit", "verify", "--home", str(fleet.home.path)]
     process = await asyncio.create_subprocess_exec(
         *words, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )

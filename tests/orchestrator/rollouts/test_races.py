@@ -68,7 +68,7 @@ async def test_a_plan_too_large_for_the_log_is_refused(yard: Yard) -> None:
     await yard.add_devices(["d1"])
     rules = tuple(HaltRule(ratio=0.5) for _ in range(32))
     stages = [StageSpec(name=f"s{number}", percent=(number + 1) / 5, halt_rules=rules) for number in range(500)]
-    with pytest.raises(UsageError, match="at most 1048576 B"):
+    with pytest.raises(UsageError, match="at most 1572864 B"):
         await creating.create(yard.db, yard.clock, plan(*stages))
 
 
