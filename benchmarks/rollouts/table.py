@@ -20,12 +20,6 @@ def _looking(found: Found) -> Iterator[Line]:
         what = f"one look with its writes when nothing changed, {row['members']:,} members, {row['stages']} stages"
         idle, goal = row["idle_ms"], found["goal_ms"]
         yield Line(what, f"{idle:.0f} ms", f"< {goal:.0f} ms", idle < goal)
-    slowest = {
-        name: max(row[f"{name}_ms"] for row in found["looks"] if row["members"] == largest)
-        for name in ("offers", "grants", "reports")
-    }
-    words = ", ".join(f"{name} {value:.0f} ms" for name, value in slowest.items())
-    yield Line(f"looks that have to do with 500 devices at once, {largest:,} members", words, "reported")
 
 
 def _planning(found: Found) -> Iterator[Line]:
