@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, TextClause, and_, delete, func, or_, select, text
+from sqlalchemy import ColumnElement, TextClause, and_, bindparam, delete, func, or_, select, text
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -30,6 +30,20 @@ _NEW_OFFERS = insert(site_offers)
 _NOTE_OFFERS = _NEW_OFFERS.on_conflict_do_update(
     index_elements=[site_offers.c.rollout, site_offers.c.site, site_offers.c.at],
     set_={"offers": site_offers.c.offers + _NEW_OFFERS.excluded.offers},
+)
+_PERMITS = (
+    select(scope_counts.c.scope, func.sum(scope_counts.c.held))
+    .where(scope_counts.c.scope.in_(bindparam("the_scopes", expanding=True)))
+    .group_by(scope_counts.c.scope)
+)
+_WAITING, _ALL = scope_counts.alias("waiting_here"), scope_counts.alias("everywhere")
+_WAITING_SCOPES = (
+    select(_WAITING.c.scope, func.sum(_ALL.c.held))
+    .join(_ALL, _ALL.c.scope == _WAITING.c.scope)
+    .where(_WAITING.c.rollout == bindparam("the_rollout"), text("waiting_here.waiting > 0"))
+    .group_by(_WAITING.c.scope)
+    .order_by(_WAITING.c.scope)
+    .limit(MAX_SCOPES)
 )
 
 
@@ -172,25 +186,14 @@ class EngineRows:
         found: Counter[str] = Counter()
         wanted = sorted(scopes)
         for start in range(0, len(wanted), _BATCH):
-            query = (
-                select(scope_counts.c.scope, func.sum(scope_counts.c.held).label("held"))
-                .where(scope_counts.c.scope.in_(wanted[start : start + _BATCH]))
-                .group_by(scope_counts.c.scope)
-            )
-            found.update({row.scope: row.held for row in await self.conn.execute(query)})
+            rows = await self.conn.execute(_PERMITS, {"the_scopes": wanted[start : start + _BATCH]})
+            found.update(dict(rows.all()))
         return found
 
     async def waiting_scopes(self) -> dict[str, int]:
         """Scopes in which devices of this rollout wait for a permit, with the permits that are held there."""
-        query = (
-            select(scope_counts.c.scope)
-            .where(scope_counts.c.rollout == self.rollout, text("waiting > 0"))
-            .order_by(scope_counts.c.scope)
-            .limit(MAX_SCOPES)
-        )
-        scopes = list(await self.conn.scalars(query))
-        held = await self.permits(scopes)
-        return {scope: held[scope] for scope in scopes}
+        found = await self.conn.execute(_WAITING_SCOPES, {"the_rollout": self.rollout})
+        return dict(found.all())
 
     async def oldest(self, works: Collection[str]) -> dict[str, datetime]:
         """By work, since when the device that is at it longest is."""
