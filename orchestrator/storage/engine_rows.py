@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import ColumnElement, TextClause, and_, bindparam, delete, func, or_, select, text
+from sqlalchemy import ColumnElement, Select, TextClause, and_, bindparam, delete, func, or_, select, text
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -31,6 +32,13 @@ _NOTE_OFFERS = _NEW_OFFERS.on_conflict_do_update(
     index_elements=[site_offers.c.rollout, site_offers.c.site, site_offers.c.at],
     set_={"offers": site_offers.c.offers + _NEW_OFFERS.excluded.offers},
 )
+# The questions of every look are made once: to make one costs more than to answer it.
+_ROLLOUT, _WORK = _C.rollout == bindparam("the_rollout"), _C.work == bindparam("the_work")
+_OLDEST = select(_C.work_since).where(_ROLLOUT, text(AT_WORK), _WORK).order_by(_C.work_since).limit(1)
+_NEXT_LET_GO = (
+    select(_C.not_before).where(_ROLLOUT, text(HELD), _C.not_before.is_not(None)).order_by(_C.not_before).limit(1)
+)
+_NEXT_GRANT_END = select(_C.grant_until).where(_ROLLOUT, text(GRANTED)).order_by(_C.grant_until).limit(1)
 _PERMITS = (
     select(scope_counts.c.scope, func.sum(scope_counts.c.held))
     .where(scope_counts.c.scope.in_(bindparam("the_scopes", expanding=True)))
@@ -199,22 +207,21 @@ class EngineRows:
         """By work, since when the device that is at it longest is."""
         found: dict[str, datetime] = {}
         for work in works:
-            first = await self._first(_C.work_since, and_(text(AT_WORK), _C.work == work))
+            first = await self._first(_OLDEST, the_work=work)
             if first is not None:
                 found[work] = first
         return found
 
     async def next_let_go(self) -> datetime | None:
         """When the first device that is held is looked at again."""
-        return await self._first(_C.not_before, and_(text(HELD), _C.not_before.is_not(None)))
+        return await self._first(_NEXT_LET_GO)
 
     async def next_grant_end(self) -> datetime | None:
         """When the first activate grant that was not used ends."""
-        return await self._first(_C.grant_until, text(GRANTED))
+        return await self._first(_NEXT_GRANT_END)
 
-    async def _first(self, column: ColumnElement[datetime], where: Where) -> datetime | None:
-        query = select(column).where(_C.rollout == self.rollout, where).order_by(column).limit(1)
-        found: datetime | None = await self.conn.scalar(query)
+    async def _first(self, question: Select[Any], **values: str) -> datetime | None:
+        found: datetime | None = await self.conn.scalar(question, {"the_rollout": self.rollout, **values})
         return found
 
     async def _found(self, where: Where, *, limit: int, order: ColumnElement[object]) -> list[Assignment]:

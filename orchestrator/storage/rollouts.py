@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import String, func, or_, select, text, type_coerce, update
+from sqlalchemy import String, bindparam, func, or_, select, text, type_coerce, update
 from sqlalchemy import insert as plain_insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -15,6 +15,17 @@ from orchestrator.storage.tables import assignments, rollouts, stages
 from protocol.states import OUTCOMES
 
 _NOT_BEGUN = [RolloutState.DRAFT, RolloutState.AWAITING_APPROVAL]
+# The questions of every look are made once: to make one costs more than to answer it.
+_NEXT_EXPIRY = (
+    select(assignments.c.offer_expires)
+    .where(
+        assignments.c.rollout == bindparam("the_rollout"),
+        assignments.c.grant == bindparam("the_grant"),
+        assignments.c.offer_expires.is_not(None),
+    )
+    .order_by(assignments.c.offer_expires)
+    .limit(1)
+)
 
 
 async def insert(conn: AsyncConnection, rollout_id: str, spec: RolloutSpec, state: RolloutState, now: datetime) -> None:
@@ -145,16 +156,7 @@ async def next_offer_expiry(conn: AsyncConnection, rollout_id: str) -> datetime 
     """When the first open offer (download or activate) runs out."""
     found: list[datetime] = []
     for grant in ("download", "activate"):
-        first = await conn.scalar(
-            select(assignments.c.offer_expires)
-            .where(
-                assignments.c.rollout == rollout_id,
-                assignments.c.grant == grant,
-                assignments.c.offer_expires.is_not(None),
-            )
-            .order_by(assignments.c.offer_expires)
-            .limit(1)
-        )
+        first = await conn.scalar(_NEXT_EXPIRY, {"the_rollout": rollout_id, "the_grant": grant})
         if first is not None:
             found.append(first)
     return min(found, default=None)
