@@ -41,7 +41,7 @@ from orchestrator.model.plan import (
     UnavailableLimit,
 )
 from orchestrator.model.rollout import RolloutState
-from orchestrator.rollouts import creating, operations, steps
+from orchestrator.rollouts import creating, operations, placing, steps
 from orchestrator.rollouts.operations import Order
 from orchestrator.storage import assignments, fleet_latch
 from orchestrator.storage.database import Database
@@ -663,14 +663,19 @@ _SHORT = settings(
 )
 
 
+def live(**how: Any) -> None:
+    """Search; who is placed where is by chance elsewhere, and here the same each time, or no failure could be replayed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(placing, "randbits", lambda _: 1)
+        run_state_machine_as_test(EngineMachine, settings=settings(_SHORT, **how))
+
+
 def test_the_invariants_hold_at_every_step() -> None:
     """A few dozen lives, the same every time."""
-    run_state_machine_as_test(EngineMachine, settings=settings(_SHORT, derandomize=True))
+    live(derandomize=True)
 
 
 @pytest.mark.slow
 def test_the_invariants_hold_in_long_lives() -> None:
     """Others every time."""
-    run_state_machine_as_test(
-        EngineMachine, settings=settings(_SHORT, max_examples=400, stateful_step_count=60, derandomize=False)
-    )
+    live(max_examples=300, stateful_step_count=50, derandomize=False)
