@@ -137,7 +137,9 @@ def _plans(now: datetime) -> st.SearchStrategy[RolloutSpec]:
         "approval": st.booleans(),
         "needs_approval": st.sampled_from([False, False, False, True]),
     }
-    start = st.one_of(st.just({}), st.just({}), st.just({}), st.fixed_dictionaries({"start_at": soon}))
+    start: st.SearchStrategy[dict[str, Any]] = st.one_of(
+        st.just({}), st.just({}), st.just({}), st.fixed_dictionaries({"start_at": soon})
+    )
     end = st.one_of(
         st.just({}),
         st.fixed_dictionaries(
@@ -664,7 +666,7 @@ _SHORT = settings(
 
 
 def live(**how: Any) -> None:
-    """Search; who is placed where is by chance elsewhere, and here the same each time, or no failure could be replayed."""
+    """Search. Places are by chance elsewhere, and here the same each time: a failure can be replayed."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(placing, "randbits", lambda _: 1)
         run_state_machine_as_test(EngineMachine, settings=settings(_SHORT, **how))
