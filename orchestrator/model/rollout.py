@@ -76,13 +76,17 @@ class Rollout:
     acknowledged: dict[int, dict[str, int]] = field(default_factory=dict)
 
     @classmethod
-    def from_row(cls, row: Mapping[Any, Any]) -> "Rollout":
-        """Read a row's mapping."""
+    def from_row(cls, row: Mapping[Any, Any], spec: RolloutSpec | None = None) -> "Rollout":
+        """Read a row's mapping.
+
+        Args:
+            spec: What the row's ``spec`` says, where it was read before.
+        """
         return cls(
             id=row["id"],
             release=row["release"],
             state=RolloutState(row["state"]),
-            spec=RolloutSpec.model_validate(row["spec"]),
+            spec=spec or RolloutSpec.model_validate(row["spec"]),
             created_at=row["created_at"],
             reason=row["reason"],
             started_at=row["started_at"],

@@ -167,6 +167,7 @@ def _act(facts: Facts, changed: tuple[Stage, ...], now: datetime, lease: timedel
         free=facts.has_free_permit and may_answer,
         end_grants=facts.next_grant_end is not None and facts.next_grant_end <= now,
         close_pending=closes if waiting(facts.counts) else None,
+        repace=rollout.pace_at is not None and offers.bucket.at is not None and offers.bucket.at < rollout.pace_at,
         wake_at=min(wakes),
     )
 

@@ -73,6 +73,7 @@ class Decisions:
         free: Devices that wait for a permit are looked at again, where one is left.
         end_grants: Activate grants that have run out unused are taken back.
         close_pending: What members that were never reached come to; None: they stay.
+        repace: The clock was set back: the pace is counted from now on.
         revert: Devices that were updated are still to go back: a rule halted, and the plan wants it. Done beside the
             engine, and by itself nothing to write.
         wake_at: When facts may lead to something else by the clock alone.
@@ -92,6 +93,7 @@ class Decisions:
     free: bool = False
     end_grants: bool = False
     close_pending: State | None = None
+    repace: bool = False
     revert: bool = False
     happenings: tuple[Happening, ...] = ()
     figures: tuple[RuleFigure, ...] = ()
@@ -113,5 +115,6 @@ class Decisions:
             or self.free
             or self.end_grants
             or self.close_pending
+            or self.repace
             or self.happenings
         )

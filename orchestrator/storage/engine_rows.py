@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import ColumnElement, TextClause, and_, delete, func, or_, select, text
+from sqlalchemy import ColumnElement, Select, TextClause, and_, bindparam, delete, func, or_, select, text
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -30,6 +31,27 @@ _NEW_OFFERS = insert(site_offers)
 _NOTE_OFFERS = _NEW_OFFERS.on_conflict_do_update(
     index_elements=[site_offers.c.rollout, site_offers.c.site, site_offers.c.at],
     set_={"offers": site_offers.c.offers + _NEW_OFFERS.excluded.offers},
+)
+# The questions of every look are made once: to make one costs more than to answer it.
+_ROLLOUT, _WORK = _C.rollout == bindparam("the_rollout"), _C.work == bindparam("the_work")
+_OLDEST = select(_C.work_since).where(_ROLLOUT, text(AT_WORK), _WORK).order_by(_C.work_since).limit(1)
+_NEXT_LET_GO = (
+    select(_C.not_before).where(_ROLLOUT, text(HELD), _C.not_before.is_not(None)).order_by(_C.not_before).limit(1)
+)
+_NEXT_GRANT_END = select(_C.grant_until).where(_ROLLOUT, text(GRANTED)).order_by(_C.grant_until).limit(1)
+_PERMITS = (
+    select(scope_counts.c.scope, func.sum(scope_counts.c.held))
+    .where(scope_counts.c.scope.in_(bindparam("the_scopes", expanding=True)))
+    .group_by(scope_counts.c.scope)
+)
+_WAITING, _ALL = scope_counts.alias("waiting_here"), scope_counts.alias("everywhere")
+_WAITING_SCOPES = (
+    select(_WAITING.c.scope, func.sum(_ALL.c.held))
+    .join(_ALL, _ALL.c.scope == _WAITING.c.scope)
+    .where(_WAITING.c.rollout == bindparam("the_rollout"), text("waiting_here.waiting > 0"))
+    .group_by(_WAITING.c.scope)
+    .order_by(_WAITING.c.scope)
+    .limit(MAX_SCOPES)
 )
 
 
@@ -172,46 +194,34 @@ class EngineRows:
         found: Counter[str] = Counter()
         wanted = sorted(scopes)
         for start in range(0, len(wanted), _BATCH):
-            query = (
-                select(scope_counts.c.scope, func.sum(scope_counts.c.held).label("held"))
-                .where(scope_counts.c.scope.in_(wanted[start : start + _BATCH]))
-                .group_by(scope_counts.c.scope)
-            )
-            found.update({row.scope: row.held for row in await self.conn.execute(query)})
+            rows = await self.conn.execute(_PERMITS, {"the_scopes": wanted[start : start + _BATCH]})
+            found.update(dict(rows.all()))
         return found
 
     async def waiting_scopes(self) -> dict[str, int]:
         """Scopes in which devices of this rollout wait for a permit, with the permits that are held there."""
-        query = (
-            select(scope_counts.c.scope)
-            .where(scope_counts.c.rollout == self.rollout, text("waiting > 0"))
-            .order_by(scope_counts.c.scope)
-            .limit(MAX_SCOPES)
-        )
-        scopes = list(await self.conn.scalars(query))
-        held = await self.permits(scopes)
-        return {scope: held[scope] for scope in scopes}
+        found = await self.conn.execute(_WAITING_SCOPES, {"the_rollout": self.rollout})
+        return dict(found.all())
 
     async def oldest(self, works: Collection[str]) -> dict[str, datetime]:
         """By work, since when the device that is at it longest is."""
         found: dict[str, datetime] = {}
         for work in works:
-            first = await self._first(_C.work_since, and_(text(AT_WORK), _C.work == work))
+            first = await self._first(_OLDEST, the_work=work)
             if first is not None:
                 found[work] = first
         return found
 
     async def next_let_go(self) -> datetime | None:
         """When the first device that is held is looked at again."""
-        return await self._first(_C.not_before, and_(text(HELD), _C.not_before.is_not(None)))
+        return await self._first(_NEXT_LET_GO)
 
     async def next_grant_end(self) -> datetime | None:
         """When the first activate grant that was not used ends."""
-        return await self._first(_C.grant_until, text(GRANTED))
+        return await self._first(_NEXT_GRANT_END)
 
-    async def _first(self, column: ColumnElement[datetime], where: Where) -> datetime | None:
-        query = select(column).where(_C.rollout == self.rollout, where).order_by(column).limit(1)
-        found: datetime | None = await self.conn.scalar(query)
+    async def _first(self, question: Select[Any], **values: str) -> datetime | None:
+        found: datetime | None = await self.conn.scalar(question, {"the_rollout": self.rollout, **values})
         return found
 
     async def _found(self, where: Where, *, limit: int, order: ColumnElement[object]) -> list[Assignment]:

@@ -366,6 +366,16 @@ async def test_pace_per_minute(yard: Yard) -> None:
     assert len(await yard.offered(rollout)) == 2
 
 
+async def test_the_pace_goes_on_when_the_clock_was_set_back(yard: Yard) -> None:
+    """It is counted from the new time on, not from when the old one comes again."""
+    rollout = await begun(yard, FOUR, pace_per_minute=1)
+    yard.clock.set_wall(NOW - timedelta(days=1))
+    await settle(yard)
+    assert len(await yard.offered(rollout)) == 1
+    await passes(yard, 61)
+    assert len(await yard.offered(rollout)) == 2
+
+
 @pytest.mark.parametrize(
     ("growth", "succeeds", "waits"),
     [

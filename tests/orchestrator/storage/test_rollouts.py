@@ -24,6 +24,21 @@ SPEC = RolloutSpec(
 )
 
 
+async def test_a_plan_is_checked_once_and_read_as_it_stands(db: Database) -> None:
+    """Who reads it again gets the plan of before; under an id that is given again stands another one."""
+    async with db.begin() as conn:
+        await rollouts.insert(conn, "r-1", SPEC, RolloutState.DRAFT, NOW)
+        first, second = await rollouts.get(conn, "r-1"), await rollouts.get(conn, "r-1")
+        assert first is not None
+        assert second is not None
+        assert first.spec is second.spec
+        other = SPEC.model_copy(update={"success_ratio": 0.5})
+        await rollouts.save(conn, "r-1", spec=other.model_dump(mode="json"))
+        changed = await rollouts.get(conn, "r-1")
+        assert changed is not None
+        assert changed.spec == other
+
+
 async def test_a_rollout_is_read_as_it_was_written(db: Database) -> None:
     """Its plan, its stages, and what changes later; keys of JSON become numbers again."""
     async with db.begin() as conn:
