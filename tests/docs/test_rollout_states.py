@@ -87,7 +87,7 @@ def test_the_diagram_of_rollouts_is_the_code() -> None:
 
 
 def test_the_diagram_of_stages_is_the_code() -> None:
-    """Over a rule that is met or not, a soak that is over, runs or is not asked for, and a person who is wanted or not."""
+    """Rules met or not; soaks that are over, run or are not asked for; a person who is wanted or not."""
     found = {(before.value, "passed") for before in StageState if before not in (StageState.PENDING, StageState.PASSED)}
     met, unmet = {f"state:{State.SUCCEEDED}": MEMBERS}, {f"state:{State.DOWNLOADING}": MEMBERS}
     since = (None, NOW - timedelta(seconds=5), NOW - timedelta(days=1))
