@@ -60,7 +60,11 @@ def ordered() -> dict[Move, set[str]]:
 def decided() -> set[Move]:
     """Where the engine leads to: bad or all done or neither, before and after each kind of end."""
     found: set[Move] = set()
-    outcomes = ({}, {f"state:{State.SUCCEEDED}": MEMBERS}, {"state:failed": MEMBERS, "failed:failed:install": MEMBERS})
+    outcomes: tuple[dict[str, int], ...] = (
+        {},
+        {f"state:{State.SUCCEEDED}": MEMBERS},
+        {"state:failed": MEMBERS, "failed:failed:install": MEMBERS},
+    )
     for state, counts, at_end, over in product(RolloutState, outcomes, AtEnd, (False, True)):
         end = NOW if over else NOW + timedelta(days=1)
         facts = Facts(
