@@ -20,6 +20,7 @@ _TAKEN_BACK = frozenset({State.ROLLING_BACK, State.ROLLED_BACK, State.INCONSISTE
 _PASSING = frozenset({State.INSTALLING, State.INSTALLED, State.ACTIVATING, State.COMMITTING})
 """Soon followed by a report that is answered anyway."""
 _MAX_REASON_CHARS = 200
+_AT_DOWNLOAD = frozenset({OFFERED, State.EVALUATING, State.DOWNLOADING})
 BUSY = "busy"
 """The gate of a device that has another update open."""
 
@@ -57,6 +58,8 @@ def apply_readiness(row: Assignment, report: Readiness, now: datetime) -> Effect
     asking = report.ready and report.phase is not Phase.DOWNLOAD
     if row.grant == "activate" and report.nonce != row.grant_nonce:
         said |= {"grant": "download", "grant_nonce": None, "grant_until": None}  # it let that grant go
+    if report.phase is Phase.DOWNLOAD and not report.ready and row.state in _AT_DOWNLOAD:
+        said["state"] = State.WAITING.value  # it has taken the offer, and says no other word of it while it waits
     after = _waiting_no_more(moved(row, now, asking=asking, **said))
     return Effect(after, hear=not asking or bool(after.held_by))
 

@@ -1,14 +1,14 @@
 """Rules of rollouts that need devices which obey them: real agents, a real broker, ``serve`` as a process."""
 
 import asyncio
-import sys
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from protocol.states import State
 from protocol.windows import DAYS
+from tests.integration.rollout_proof import prove_sound, watched
 from tests.integration.small_fleet import (
     DEADLINE_S,
     SmallFleet,
@@ -30,16 +30,6 @@ async def _releases(fleet: SmallFleet, *versions: str) -> None:
         if not tree.exists():
             await asyncio.to_thread(make_tree, fleet.place, version, 50_000)
         await fleet.publish(await asyncio.to_thread(make_package, fleet.home, tree, version, counter=1))
-
-
-async def _audited(fleet: SmallFleet) -> None:
-    """The log of all that was ordered and decided is whole, and the decisions follow from it."""
-    words = [str(Path(sys.executable).with_name("flagship")), "audit", "verify", "--home", str(fleet.home.path)]
-    process = await asyncio.create_subprocess_exec(
-        *words, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-    )
-    said, _ = await process.communicate()
-    assert process.returncode == 0, said.decode()
 
 
 def _changing(fleet: SmallFleet) -> Iterator[str]:
@@ -78,20 +68,26 @@ async def test_who_fails_tries_again_and_a_halt_takes_back_what_it_gave() -> Non
             "halt_rules": [{"classes": ["health"], "count": 1}],
             "on_halt": "revert",
         }
-        await fleet.roll_out("r-1", "1.1.0", stages=stages, **rules)
-        halted = await fleet.until_state("r-1", "halted")
+        async with watched(fleet) as offers:
+            await fleet.roll_out("r-1", "1.1.0", stages=stages, **rules)
+            halted = await fleet.until_state("r-1", "halted")
+            await until(lambda: offers.heard_outcome("bad", "r-1", 2), "the device was told that its outcome came")
+        for device in ("second", "bad"):
+            assert {attempt for attempt, _ in offers.of(device, "r-1")} == {1, 2}
+            assert offers.heard_outcome(device, "r-1", 1)
+        assert {attempt for attempt, _ in offers.of("good", "r-1")} == {1}
         assert flag.exists()
         assert "health" in str(halted)
         await fleet.until_state(await _other_than(fleet, "r-1"), "completed")
         assert {name: installed(home) for name, home in fleet.devices.items()} == dict.fromkeys(fleet.devices, "1.0.0")
         said = await fleet.call("get", "/devices/bad/explain")
         assert "retry r-1 --device bad" in " ".join(said["sentences"])
-        await _audited(fleet)
+        await prove_sound(fleet)
 
 
 async def test_one_device_of_a_site_at_a_time_and_nothing_while_the_fleet_is_held() -> None:
     """Never two of a site between activation and proof, also with a slow health check; a fleet halt holds all."""
-    async with small_fleet() as fleet:
+    async with small_fleet() as fleet, AsyncExitStack() as stack:
         factory = await asyncio.to_thread(make_tree, fleet.place, "1.0.0", 50_000)
         await _releases(fleet, "1.1.0")
         names = ["a1", "a2", "a3", "b1", "b2"]
@@ -99,14 +95,15 @@ async def test_one_device_of_a_site_at_a_time_and_nothing_while_the_fleet_is_hel
             own = {"labels": {"site": name[0]}}
             await fleet.enrol([name], factory, device=own, installer={"health": ["/bin/sleep", "0.5"]})
         fleet.start_agents(names)
+        offers = await stack.enter_async_context(watched(fleet))
         await fleet.roll_out("r-1", "1.1.0", max_unavailable=[{"label": "site", "count": 1}])
         seen: list[tuple[str, ...]] = []
 
-        def watched(done: int) -> bool:
+        def have_it(at_least: int) -> bool:
             seen.append(tuple(_changing(fleet)))
-            return sum(installed(home) == "1.1.0" for home in fleet.devices.values()) >= done
+            return sum(installed(home) == "1.1.0" for home in fleet.devices.values()) >= at_least
 
-        await until(lambda: watched(1), "the first has the new version")
+        await until(lambda: have_it(1), "the first has the new version")
         held = await fleet.call("post", "/fleet/halt", {"reason": "a fire"})
         assert held["rollouts"] == ["r-1"]
         await until(lambda: not list(_changing(fleet)), "who had begun has ended")
@@ -117,11 +114,13 @@ async def test_one_device_of_a_site_at_a_time_and_nothing_while_the_fleet_is_hel
             assert not list(_changing(fleet))
         assert {name: installed(home) for name, home in fleet.devices.items()} == before
         await fleet.call("post", "/fleet/lift", {"reason": "it is out"})
-        await until(lambda: watched(len(names)), "all have the new version")
+        await until(lambda: have_it(len(names)), "all have the new version")
         await fleet.until_state("r-1", "completed")
+        assert {device for device, _ in offers.crowds} == set(names)
+        assert [(one, others) for one, others in offers.crowds if one[0] in {other[0] for other in others}] == []
         assert max(len([name for name in at if name[0] == "a"]) for at in seen) == 1
         assert max(len([name for name in at if name[0] == "b"]) for at in seen) == 1
-        await _audited(fleet)
+        await prove_sound(fleet)
 
 
 async def test_an_emergency_overtakes_what_waits_for_its_window() -> None:
@@ -144,4 +143,4 @@ async def test_an_emergency_overtakes_what_waits_for_its_window() -> None:
         assert installed(fleet.devices["d1"]) == "1.2.0"
         said = await fleet.call("get", "/devices/d1/explain", rollout="slow")
         assert "superseded" in " ".join(said["sentences"])
-        await _audited(fleet)
+        await prove_sound(fleet)

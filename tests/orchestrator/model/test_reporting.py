@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.model.assignment import OFFERED, Assignment
+from orchestrator.model.assignment import OFFERED, Assignment, Work, moved
 from orchestrator.model.reporting import apply_progress, apply_readiness, apply_state
 from protocol.errors import ErrorCode
 from protocol.reports import Progress, Readiness, Reason, StateReport
@@ -48,6 +48,18 @@ def test_a_pending_device_has_nothing_to_install(phase: Phase) -> None:
     """What it says of later phases is not taken for readiness to download."""
     effect = apply_readiness(PENDING_ROW, readiness(phase), LATER)
     assert (effect.after, effect.hear) == (PENDING_ROW, False)
+
+
+@pytest.mark.parametrize("at", [OFFERED, State.EVALUATING, State.DOWNLOADING])
+def test_a_device_that_waits_to_download_is_not_downloading(at: str) -> None:
+    """It has taken the offer, so it must be told to give it up; no time limit of downloads runs meanwhile."""
+    row = moved(OPEN, NOW, state=str(at))
+    effect = apply_readiness(row, readiness(attempt=1, reasons=(LOW,)), LATER)
+    after = effect.after
+    assert (after.state, after.phase, after.work, effect.hear) == ("waiting", "download", Work.QUEUED, True)
+    hint = Progress(rollout=OPEN.rollout, state=State.DOWNLOADING, percent=9, attempt=1)
+    goes_on = apply_progress(after, hint, LATER)
+    assert (goes_on.state, goes_on.reasons) == ("downloading", [])
 
 
 @pytest.mark.parametrize(
