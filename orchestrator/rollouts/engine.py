@@ -15,11 +15,8 @@ from orchestrator.model.rollout import BEGUN, Rollout, RolloutState, Stage
 from orchestrator.rollouts import pace
 from orchestrator.rollouts.facts import OFFER_BATCH, Counts, Decisions, Facts, Happening
 from orchestrator.rollouts.pace import Bucket
-from orchestrator.rollouts.rules import (
-    is_terminal_count,
-    provisional,
-)
-from orchestrator.rollouts.stage_moves import figures_of, move_stages, soak_ends
+from orchestrator.rollouts.rules import is_terminal_count, provisional
+from orchestrator.rollouts.stage_moves import broken_rules, move_stages, soak_ends
 from protocol.clock import rfc3339
 from protocol.states import State
 from protocol.status_messages import RuleFigure
@@ -80,7 +77,7 @@ def _judge(facts: Facts, now: datetime) -> tuple[Rollout, list[Happening], tuple
     rollout = facts.rollout
     if rollout.state not in _MOVING:
         return rollout, [], ()
-    broken = tuple(f for _, f in figures_of(facts) if f.rule != "success" and f.met)
+    broken = broken_rules(facts)
     if broken:
         reason = "; ".join(figure.text for figure in broken)
         reverts = rollout.spec.on_halt is OnHalt.REVERT

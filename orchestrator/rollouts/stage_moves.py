@@ -33,12 +33,20 @@ def figures_of(facts: Facts) -> list[tuple[int, RuleFigure]]:
     """Every rule as it stands, with its stage; those over the whole rollout stand with the last begun one."""
     judged, spec = judged_stages(facts), facts.rollout.spec
     plans = [(stage_spec(facts.rollout, stage), counts) for stage, counts in judged]
-    found: list[tuple[int, RuleFigure]] = []
-    halts = halt_figures(plans, spec)
-    for index, (stage, counts) in enumerate(judged):
-        found += [(stage.position, figure) for position, figure in halts if position == index]
-        found.append((stage.position, success_rule(counts, spec, plans[index][0])))
-    return found
+    halts: list[list[RuleFigure]] = [[] for _ in judged]
+    for index, figure in halt_figures(plans, spec):
+        halts[index].append(figure)
+    return [
+        (stage.position, figure)
+        for (stage, counts), (plan, _), own in zip(judged, plans, halts, strict=True)
+        for figure in [*own, success_rule(counts, spec, plan)]
+    ]
+
+
+def broken_rules(facts: Facts) -> tuple[RuleFigure, ...]:
+    """The halt rules that are met."""
+    plans = [(stage_spec(facts.rollout, stage), counts) for stage, counts in judged_stages(facts)]
+    return tuple(figure for _, figure in halt_figures(plans, facts.rollout.spec) if figure.met)
 
 
 def soak_s(spec: RolloutSpec, stage: StageSpec) -> float:
