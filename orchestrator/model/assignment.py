@@ -47,7 +47,8 @@ _WORK = {
     State.COMMITTING: Work.VERIFYING,
     State.ROLLING_BACK: Work.VERIFYING,
 }
-_CHANGING = frozenset({*TOUCHED, State.ROLLING_BACK})
+CHANGING = frozenset({*TOUCHED, State.ROLLING_BACK})
+"""States in which a device's software is being changed."""
 
 Deltas = Counter[tuple[str, int, str]]
 """(rollout, stage, key) -> change of the count; may be negative."""
@@ -127,7 +128,7 @@ class Assignment:
     @property
     def is_changing(self) -> bool:
         """Whether the device's software is being changed: from installing on, until it is proven or taken back."""
-        return self.state in _CHANGING
+        return self.state in CHANGING
 
     @property
     def permits(self) -> tuple[str, ...]:
@@ -188,6 +189,11 @@ def _copy(row: Assignment, changes: Mapping[str, Any]) -> Assignment:
     for name, value in changes.items():
         _WRITE[name](after, value)
     return after
+
+
+def let_go(row: Assignment) -> Assignment:
+    """Nothing holds it any more: its turn may have come."""
+    return _copy(row, {"held_by": "", "not_before": None})
 
 
 def exclude(row: Assignment, why: str, now: datetime) -> Assignment:

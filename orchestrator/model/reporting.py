@@ -8,7 +8,17 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from orchestrator.model.assignment import BY_PREEMPTION, BY_SCOPE, EXCLUDED, OFFERED, PENDING, Assignment, moved
+from orchestrator.model.assignment import (
+    BY_PREEMPTION,
+    BY_SCOPE,
+    CHANGING,
+    EXCLUDED,
+    OFFERED,
+    PENDING,
+    Assignment,
+    let_go,
+    moved,
+)
 from orchestrator.model.failure import TIMED_OUT, FailureClass
 from protocol.reports import MAX_BYTES, Progress, Readiness, Reason, StateReport
 from protocol.states import FAILURES, FINISHED, TOUCHED, Phase, State
@@ -16,7 +26,7 @@ from protocol.states import FAILURES, FINISHED, TOUCHED, Phase, State
 _WHOLE = frozenset(
     {State.FETCHED, State.INSTALLING, State.INSTALLED, State.ACTIVATING, State.VERIFYING, State.COMMITTING}
 )
-_TAKEN_BACK = frozenset({State.ROLLING_BACK, State.ROLLED_BACK, State.INCONSISTENT})
+_HAS_BEGUN = CHANGING | {State.ROLLED_BACK, State.INCONSISTENT}
 _PASSING = frozenset({State.INSTALLING, State.INSTALLED, State.ACTIVATING, State.COMMITTING})
 """Soon followed by a report that is answered anyway."""
 _MAX_REASON_CHARS = 200
@@ -98,7 +108,7 @@ def apply_state(row: Assignment, report: StateReport, digest: str, now: datetime
         "grant_until": None if report.state in TOUCHED else row.grant_until,
         "verdict": _still(row),
     }
-    if row.held_by == BY_PREEMPTION and (report.state in TOUCHED or report.state in _TAKEN_BACK):
+    if row.held_by == BY_PREEMPTION and report.state in _HAS_BEGUN:
         changes["held_by"] = ""  # it was quicker than the order to give way: what comes of it counts
     if report.is_outcome:
         changes |= _ended(row, report, digest)
@@ -138,7 +148,7 @@ def _still(row: Assignment) -> str:
 
 def _waiting_no_more(row: Assignment) -> Assignment:
     if row.held_by.startswith(BY_SCOPE) and not row.asking:
-        return replace(row, held_by="", not_before=None)
+        return let_go(row)
     return row
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from orchestrator.model.assignment import Assignment
+from orchestrator.model.assignment import Assignment, let_go
 from orchestrator.model.plan import RolloutSpec
 from orchestrator.model.rollout import Rollout, RolloutState
 from orchestrator.rollouts import steps
@@ -170,7 +170,7 @@ class _Work:
             await self.save([(row, steps.end_grant(row, self.now)) for row in unused], more=True)
         if self.decisions.let_go:
             due = await self.rows.due(self.now, OFFER_BATCH)
-            await self.save([(row, steps.let_go(row)) for row in due], more=True)
+            await self.save([(row, let_go(row)) for row in due], more=True)
         if self.decisions.free:
             await self._free()
 
@@ -180,7 +180,7 @@ class _Work:
             room = min(left, limit_of(self.spec, scope) - held)
             if room > 0:
                 waiting = await self.rows.blocked(scope, room)
-                await self.save([(row, steps.let_go(row)) for row in waiting], more=True)
+                await self.save([(row, let_go(row)) for row in waiting], more=True)
                 left -= len(waiting)
             if left <= 0:
                 return

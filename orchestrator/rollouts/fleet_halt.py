@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from orchestrator.errors import ConflictError, UsageError
 from orchestrator.model.audit import AuditKind
 from orchestrator.model.rollout import Rollout, RolloutState
-from orchestrator.rollouts.operations import MAX_REASON_CHARS, Barrier
+from orchestrator.rollouts.operations import Barrier, check_reason
 from orchestrator.storage import audit, dirty, events, fleet_latch, rollouts
 from orchestrator.storage.database import Database
 from orchestrator.storage.fleet_latch import FleetLatch
@@ -96,6 +96,5 @@ async def _tell(conn: AsyncConnection, held: list[Rollout], now: datetime) -> No
 
 
 def _checked(reason: str) -> str:
-    if len(reason) > MAX_REASON_CHARS:
-        raise UsageError(f"--reason: at most {MAX_REASON_CHARS} characters, found {len(reason)}")
+    check_reason(reason)
     return reason.strip()

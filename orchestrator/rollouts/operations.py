@@ -127,8 +127,7 @@ async def order(db: Database, clock: Clock, rollout_id: str, given: Order, *, al
         UsageError: A reason is missing or too long.
     """
     now = clock.now()
-    if len(given.reason) > MAX_REASON_CHARS:
-        raise UsageError(f"--reason: at most {MAX_REASON_CHARS} characters, found {len(given.reason)}")
+    check_reason(given.reason)
     async with db.begin() as conn:
         rollout = await get(conn, rollout_id)
         check_order(rollout, given)
@@ -154,6 +153,12 @@ async def order(db: Database, clock: Clock, rollout_id: str, given: Order, *, al
         await events.add(conn, f"rollout_{_PAST[given.verb]}", text, now, actor=given.actor, rollout=rollout_id)
         await _mark_status(conn, rollout_id, now)
         return await get(conn, rollout_id)
+
+
+def check_reason(reason: str) -> None:
+    """Refuse a reason that is too long; raises UsageError."""
+    if len(reason) > MAX_REASON_CHARS:
+        raise UsageError(f"--reason: at most {MAX_REASON_CHARS} characters, found {len(reason)}")
 
 
 async def log_order(

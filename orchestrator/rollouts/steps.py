@@ -14,6 +14,7 @@ from orchestrator.model.assignment import (
     OFFERED,
     PENDING,
     Assignment,
+    let_go,
     moved,
 )
 from orchestrator.model.failure import TIMED_OUT, FailureClass, cause_of, classes_of
@@ -96,7 +97,7 @@ def grant(row: Assignment, now: datetime, lease: timedelta, grant_life: timedelt
 
 def hear_only(row: Assignment) -> Assignment:
     """In a halt the device is told that it was heard; it asks again after it."""
-    return replace(row, asking=False, held_by="", not_before=None)
+    return let_go(replace(row, asking=False))
 
 
 def end_grant(row: Assignment, now: datetime) -> Assignment:
@@ -125,11 +126,6 @@ def renew(row: Assignment, now: datetime, lease: timedelta) -> Assignment:
 def hold(row: Assignment, why: str, until: datetime) -> Assignment:
     """It is not its turn: look again ``until`` then."""
     return replace(row, held_by=why, not_before=until)
-
-
-def let_go(row: Assignment) -> Assignment:
-    """Its turn may have come."""
-    return replace(row, held_by="", not_before=None)
 
 
 def hold_for_rollout(row: Assignment, other: str, now: datetime) -> Assignment:

@@ -11,20 +11,17 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, String, delete, exists, func, select, type_coerce
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.model.assignment import EXCLUDED, Assignment, count_keys
-from orchestrator.model.failure import TIMED_OUT
+from orchestrator.model.assignment import CHANGING, OVER, Assignment, count_keys
 from orchestrator.model.rollout import RolloutState
-from orchestrator.storage.assignments import apply_count_deltas
+from orchestrator.storage.assignments import apply_count_deltas, load_counts
 from orchestrator.storage.audit_moves import log_left
-from orchestrator.storage.tables import assignments, counts, releases, rollouts, stages
-from protocol.states import OUTCOMES, TOUCHED, State
+from orchestrator.storage.rollouts import NOT_BEGUN
+from orchestrator.storage.tables import assignments, releases, rollouts, stages
+from protocol.states import State
 
 _BATCH = 500
-_OVER = [*sorted(state.value for state in OUTCOMES), EXCLUDED, TIMED_OUT]
 _SET_ASIDE = [State.ROLLED_BACK.value, State.INCONSISTENT.value]
 _WHOLE_FLEET = None
-_NOTHING_OPEN = [RolloutState.DRAFT, RolloutState.AWAITING_APPROVAL]
-_CHANGING = sorted(state.value for state in TOUCHED | {State.ROLLING_BACK})
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +78,11 @@ async def open_elsewhere(
             .where(
                 rollouts.c.release == release,
                 rollouts.c.id != but,
-                rollouts.c.state.not_in(_NOTHING_OPEN),
+                rollouts.c.state.not_in(NOT_BEGUN),
                 rollouts.c.ended_at.is_(None),
-                assignments.c.state.not_in(_OVER),
+                assignments.c.state.not_in(OVER),
                 # Of an aborted rollout only those have anything left to do that are being changed.
-                (rollouts.c.state != RolloutState.ABORTED) | assignments.c.state.in_(_CHANGING),
+                (rollouts.c.state != RolloutState.ABORTED) | assignments.c.state.in_(CHANGING),
                 *some,
             )
         )
@@ -155,10 +152,8 @@ async def past_rollouts(conn: AsyncConnection, product: str, limit: int = 20) ->
         named = await conn.execute(
             select(stages.c.name, stages.c.members).where(stages.c.rollout == rollout).order_by(stages.c.position)
         )
-        by_stage: dict[int, dict[str, int]] = {}
-        for row in await conn.execute(select(counts).where(counts.c.rollout == rollout, counts.c.n != 0)):
-            by_stage.setdefault(row.stage, {})[row.key] = row.n
-        found.append(PastRollout(rollout, release, tuple((name, size) for name, size in named), by_stage))
+        sizes = tuple((name, size) for name, size in named)
+        found.append(PastRollout(rollout, release, sizes, await load_counts(conn, rollout)))
     return found
 
 

@@ -16,7 +16,7 @@ from orchestrator.storage.conditions import UNSETTLED
 from orchestrator.storage.tables import assignments, rollouts, stages
 from protocol.states import OUTCOMES
 
-_NOT_BEGUN = [RolloutState.DRAFT, RolloutState.AWAITING_APPROVAL]
+NOT_BEGUN = [RolloutState.DRAFT, RolloutState.AWAITING_APPROVAL]
 # The plan as text: one of 500 stages takes milliseconds to check, and a plan never changes.
 _SELECT = select(
     *(type_coerce(column, String).label("spec") if column is rollouts.c.spec else column for column in rollouts.c)
@@ -69,7 +69,7 @@ async def not_ended(conn: AsyncConnection) -> list[Rollout]:
     late = select(assignments.c.rollout).where(text(UNSETTLED))
     rows = await conn.execute(
         _SELECT.where(
-            rollouts.c.state.not_in(_NOT_BEGUN),
+            rollouts.c.state.not_in(NOT_BEGUN),
             or_(rollouts.c.ended_at.is_(None), rollouts.c.id.in_(late)),
         ).order_by(rollouts.c.created_at, rollouts.c.id)
     )

@@ -6,7 +6,7 @@ one rollout's part of it. Its methods are ``async`` because ``Rows`` is; they ne
 
 from collections import Counter
 from collections.abc import Collection, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from heapq import nsmallest
 from typing import Any, TypeVar
@@ -21,6 +21,7 @@ from orchestrator.model.assignment import (
     byte_sums,
     count_deltas,
     count_keys,
+    let_go,
     scope_figures,
 )
 from orchestrator.model.failure import FAILED_STATES
@@ -92,7 +93,7 @@ class MemoryFleet:
             for part in self.parts.values():
                 row = part.rows.get(device)
                 if row is not None and row.held_by == BY_ROLLOUT + rollout:
-                    change = (row, replace(row, held_by="", not_before=None))
+                    change = (row, let_go(row))
                     part.write([change])
                     freed.append(change)
         return freed
