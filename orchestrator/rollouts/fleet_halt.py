@@ -1,5 +1,6 @@
 """Halting everything at once: one latch for the fleet, written before anybody is answered, checked with every send."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -8,13 +9,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from orchestrator.errors import ConflictError, UsageError
 from orchestrator.model.audit import AuditKind
 from orchestrator.model.rollout import Rollout, RolloutState
-from orchestrator.rollouts.operations import Barrier, check_reason
+from orchestrator.rollouts.operations import check_reason
 from orchestrator.storage import audit, dirty, events, fleet_latch, rollouts
 from orchestrator.storage.database import Database
 from orchestrator.storage.fleet_latch import FleetLatch
 from protocol.clock import Clock
 from protocol.topics import Kind
 
+Barrier = Callable[[], Awaitable[None]]
+"""Ends when sends in flight have ended."""
 _ANNOUNCED = frozenset({RolloutState.RUNNING, RolloutState.PAUSED, RolloutState.COMPLETED})
 
 

@@ -49,7 +49,6 @@ _PAST = {
 }  # fmt: skip
 MAX_REASON_CHARS = 500
 
-Barrier = Callable[[], Awaitable[None]]
 Also = Callable[[AsyncConnection], Awaitable[None]]
 
 
@@ -70,48 +69,6 @@ class Order:
     version: int | None = None
     devices: frozenset[str] = frozenset()
     classes: frozenset[FailureClass] = frozenset()
-
-
-async def pause(db: Database, clock: Clock, rollout_id: str, reason: str = "", **more: Any) -> Rollout:  # noqa: ANN401
-    """Make no new offers; raises as ``order``."""
-    return await order(db, clock, rollout_id, Order(verb="pause", reason=reason, **more))
-
-
-async def resume(db: Database, clock: Clock, rollout_id: str, reason: str = "", **more: Any) -> Rollout:  # noqa: ANN401
-    """Go on; after a halt a reason is needed, and rules are judged on what comes from now on; raises as ``order``."""
-    return await order(db, clock, rollout_id, Order(verb="resume", reason=reason, **more))
-
-
-async def halt(
-    db: Database,
-    clock: Clock,
-    rollout_id: str,
-    reason: str = "",
-    *,
-    barrier: Barrier,
-    **more: Any,  # noqa: ANN401
-) -> Rollout:
-    """Hold every device that is not installing; returns when sends in flight have ended; raises as ``order``."""
-    given = Order(verb="halt", reason=reason or "halted by an operator", **more)
-    halted = await order(db, clock, rollout_id, given)
-    await barrier()
-    return halted
-
-
-async def abort(
-    db: Database,
-    clock: Clock,
-    rollout_id: str,
-    reason: str = "",
-    *,
-    barrier: Barrier,
-    **more: Any,  # noqa: ANN401
-) -> Rollout:
-    """End it for good; raises as ``order``."""
-    given = Order(verb="abort", reason=reason or "aborted by an operator", **more)
-    aborted = await order(db, clock, rollout_id, given)
-    await barrier()
-    return aborted
 
 
 async def order(db: Database, clock: Clock, rollout_id: str, given: Order, *, also: Also | None = None) -> Rollout:

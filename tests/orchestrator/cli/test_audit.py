@@ -15,7 +15,6 @@ import pytest
 from orchestrator.cli.main import main
 from orchestrator.config import Home
 from orchestrator.model.audit import FIRST, AuditEntry, chain_hash, encode_entry, pack
-from orchestrator.rollouts import operations
 from orchestrator.rollouts.anchoring import Anchor
 from orchestrator.signer.signer import Signer
 from orchestrator.storage.audit_file import open_log
@@ -23,6 +22,7 @@ from orchestrator.storage.database import Database
 from protocol.states import State
 from tests.orchestrator.cli.conftest import RELEASE, Run, ask
 from tests.orchestrator.cli.homes import make_home
+from tests.orchestrator.rollouts import ordering
 from tests.orchestrator.rollouts.yard import Yard, plan
 
 Hand = Callable[[sqlite3.Connection], object]
@@ -50,7 +50,7 @@ async def play(home: Home) -> None:
         await yard.report(rollout, "d1", State.FAILED)
         await yard.look()
         await anchor.sign()
-        await operations.resume(db, yard.clock, rollout, "looked at it")
+        await ordering.resume(db, yard.clock, rollout, "looked at it")
     finally:
         signer.close()
         await db.close()

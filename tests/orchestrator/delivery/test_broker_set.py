@@ -17,7 +17,6 @@ from orchestrator.delivery.signed_once import SignedOnce
 from orchestrator.delivery.signer_watch import SignerWatch
 from orchestrator.errors import OperationError
 from orchestrator.model.rollout import RolloutState
-from orchestrator.rollouts import operations
 from orchestrator.storage import brokers, chunk_keeping, dirty, published, removals
 from orchestrator.storage.tables import assignments
 from orchestrator.storage.tables import published as published_table
@@ -28,6 +27,7 @@ from protocol.status_messages import RolloutStatus, Sync
 from protocol.topics import RULES, Kind
 from tests.orchestrator.delivery.lab import RELEASE, Lab, until
 from tests.orchestrator.delivery.second_broker import NAME, SecondBroker
+from tests.orchestrator.rollouts import ordering
 
 LONG_AGO = datetime.now(UTC) - timedelta(hours=1)
 DEVICES = ["dev1", "dev2"]
@@ -108,7 +108,7 @@ async def _halt(lab: Lab, delivery: BrokerSet) -> list[str]:
     async def barrier() -> None:
         cut.extend(await delivery.barrier())
 
-    await operations.halt(lab.db, SystemClock(), "r-1", "smoke", barrier=barrier)
+    await ordering.halt(lab.db, SystemClock(), "r-1", "smoke", barrier=barrier)
     delivery.wake()
     return cut
 

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from orchestrator.model.device import DeviceState
 from orchestrator.model.plan import StageSpec
 from orchestrator.model.rollout import RolloutState
-from orchestrator.rollouts import creating, operations
+from orchestrator.rollouts import creating
 from orchestrator.rollouts.controller import MAX_IDLE_S
 from protocol.errors import FlagshipError
 from protocol.states import State
 from protocol.topics import Kind
+from tests.orchestrator.rollouts import ordering
 from tests.orchestrator.rollouts.yard import LEASE_S, LOW_BATTERY, NOW, Yard, open_yard, plan
 
 FOUR = ["d1", "d2", "d3", "d4"]
@@ -59,11 +60,11 @@ async def test_a_pause_after_a_soak_does_not_keep_the_controller_busy(yard: Yard
     await yard.look()
     await yard.report(rollout, "d1", State.SUCCEEDED)
     assert await yard.look() == pytest.approx(5)
-    await operations.pause(yard.db, yard.clock, rollout)
+    await ordering.pause(yard.db, yard.clock, rollout)
     yard.clock.advance(6)
     assert await yard.look() > 1
     assert await yard.stages(rollout) == ["soaking", "pending"]
-    await operations.resume(yard.db, yard.clock, rollout)
+    await ordering.resume(yard.db, yard.clock, rollout)
     await yard.look()
     assert await yard.stages(rollout) == ["passed", "open"]
 
@@ -114,7 +115,7 @@ async def test_a_paused_rollout_finishes_what_it_began(yard: Yard) -> None:
     await yard.add_devices(["d1", "d2"])
     rollout = await yard.run()
     await _all_ask(yard, rollout, ["d1"])
-    await operations.pause(yard.db, yard.clock, rollout)
+    await ordering.pause(yard.db, yard.clock, rollout)
     await yard.ready(rollout, "d2")
     await yard.look()
     assert (await yard.row(rollout, "d1")).grant == "activate"
@@ -126,7 +127,7 @@ async def test_a_halted_rollout_only_hears(yard: Yard) -> None:
     await yard.add_devices(["d1", "d2"])
     rollout = await yard.run()
     await _all_ask(yard, rollout, ["d1"])
-    await operations.halt(yard.db, yard.clock, rollout, barrier=_nothing_in_flight)
+    await ordering.halt(yard.db, yard.clock, rollout, barrier=_nothing_in_flight)
     await yard.ready(rollout, "d2")
     await yard.marks(Kind.OFFER)
     await yard.look()
@@ -243,7 +244,7 @@ async def test_an_aborted_rollout_ends_when_the_last_device_says_so(yard: Yard) 
     await yard.ready(rollout, "d1")
     await yard.look()
     await yard.deliver(rollout, "d1")
-    await operations.abort(yard.db, yard.clock, rollout, barrier=_nothing_in_flight)
+    await ordering.abort(yard.db, yard.clock, rollout, barrier=_nothing_in_flight)
     await yard.look()
     assert (await yard.row(rollout, "d2")).state == State.CANCELLED
     assert (await yard.rollout(rollout)).ended_at is None
@@ -262,7 +263,7 @@ async def test_an_aborted_rollout_does_not_wait_for_who_was_never_reached(yard: 
     await yard.look()
     await yard.deliver("x-" + rollout, "d1")
     await yard.deliver(rollout, "d2")
-    await operations.abort(yard.db, yard.clock, rollout, barrier=_nothing_in_flight)
+    await ordering.abort(yard.db, yard.clock, rollout, barrier=_nothing_in_flight)
     assert [(row.state, row.grant) for row in await yard.rows(rollout)] == [
         (State.CANCELLED, "closed"),
         ("offered", "download"),
@@ -278,7 +279,7 @@ async def test_an_offer_that_left_with_the_abort_is_still_answered(yard: Yard) -
     rollout = await yard.run()
     await yard.ready(rollout, "d1")
     await yard.look()
-    await operations.abort(yard.db, yard.clock, rollout, barrier=_nothing_in_flight)
+    await ordering.abort(yard.db, yard.clock, rollout, barrier=_nothing_in_flight)
     await yard.look()
     await yard.marks(Kind.OFFER)
     await yard.report(rollout, "d1", State.ROLLED_BACK)
@@ -295,7 +296,7 @@ async def test_a_failure_that_comes_after_the_end_is_counted(yard: Yard) -> None
     await yard.look()
     await yard.ready(rollout, "d1")
     await yard.look()
-    await operations.abort(yard.db, yard.clock, rollout, barrier=_nothing_in_flight)
+    await ordering.abort(yard.db, yard.clock, rollout, barrier=_nothing_in_flight)
     await yard.look()
     assert (await yard.rollout(rollout)).ended_at == NOW
     await yard.report(rollout, "d1", State.ROLLED_BACK)
@@ -427,12 +428,12 @@ async def _step(yard: Yard, rollout: str, what: Any, device: str) -> None:
             yard.clock.advance(LEASE_S * 0.6)
             await yard.look()
         case _:
-            verbs = {"pause": operations.pause, "resume": operations.resume}
+            verbs = {"pause": ordering.pause, "resume": ordering.resume}
             try:
                 if what in verbs:
                     await verbs[what](yard.db, yard.clock, rollout, "because")
                 else:
-                    verb = operations.halt if what == "halt" else operations.abort
+                    verb = ordering.halt if what == "halt" else ordering.abort
                     await verb(yard.db, yard.clock, rollout, barrier=_nothing_in_flight)
             except FlagshipError:
                 pass

@@ -10,11 +10,12 @@ from orchestrator.errors import ConflictError, NotFoundError, OperationError, Us
 from orchestrator.model.device import DeviceState
 from orchestrator.model.plan import Members, RolloutSpec, StageSpec
 from orchestrator.model.rollout import Rollout, RolloutState
-from orchestrator.rollouts import creating, operations
+from orchestrator.rollouts import creating
 from orchestrator.storage import rollouts
 from orchestrator.storage.releases import IMPORTING, WITHDRAWN
 from protocol.states import State
 from protocol.topics import Kind
+from tests.orchestrator.rollouts import ordering
 from tests.orchestrator.rollouts.yard import NOW, Yard, plan
 
 S = RolloutState
@@ -45,13 +46,13 @@ async def act(yard: Yard, verb: str, rollout: str, sent: list[str] | None = None
         case "start":
             return await creating.start(yard.db, yard.clock, rollout)
         case "pause":
-            return await operations.pause(yard.db, yard.clock, rollout)
+            return await ordering.pause(yard.db, yard.clock, rollout)
         case "resume":
-            return await operations.resume(yard.db, yard.clock, rollout, "looked at it")
+            return await ordering.resume(yard.db, yard.clock, rollout, "looked at it")
         case "halt":
-            return await operations.halt(yard.db, yard.clock, rollout, barrier=barrier)
+            return await ordering.halt(yard.db, yard.clock, rollout, barrier=barrier)
         case _:
-            return await operations.abort(yard.db, yard.clock, rollout, barrier=barrier)
+            return await ordering.abort(yard.db, yard.clock, rollout, barrier=barrier)
 
 
 @pytest.mark.parametrize(("verb", "state"), CASES, ids=[f"{verb}-{state}" for verb, state in CASES])
@@ -239,11 +240,11 @@ async def test_a_halt_is_left_with_a_reason_only(yard: Yard) -> None:
     rollout = await yard.run()
     await act(yard, "halt", rollout)
     with pytest.raises(UsageError, match=r"was halted \(halted by an operator\); resume it with --reason"):
-        await operations.resume(yard.db, yard.clock, rollout)
+        await ordering.resume(yard.db, yard.clock, rollout)
     assert (await yard.rollout(rollout)).state is S.HALTED
-    assert (await operations.resume(yard.db, yard.clock, rollout, "false alarm")).reason == "false alarm"
+    assert (await ordering.resume(yard.db, yard.clock, rollout, "false alarm")).reason == "false alarm"
     await act(yard, "pause", rollout)
-    assert (await operations.resume(yard.db, yard.clock, rollout)).state is S.RUNNING
+    assert (await ordering.resume(yard.db, yard.clock, rollout)).state is S.RUNNING
 
 
 async def test_a_reason_is_bounded(yard: Yard) -> None:
@@ -251,7 +252,7 @@ async def test_a_reason_is_bounded(yard: Yard) -> None:
     await yard.add_devices(["d1"])
     rollout = await yard.run()
     with pytest.raises(UsageError, match="--reason: at most 500 characters, found 501"):
-        await operations.pause(yard.db, yard.clock, rollout, "x" * 501)
+        await ordering.pause(yard.db, yard.clock, rollout, "x" * 501)
 
 
 async def _fail(yard: Yard, rollout: str, *ids: str, state: State = State.ROLLED_BACK) -> None:
@@ -281,7 +282,7 @@ async def test_what_was_acknowledged_does_not_halt_again(yard: Yard) -> None:
     assert (await yard.rollout(rollout)).acknowledged == {0: {"failed:rolled_back:rolled_back": 4}}
     await _fail(yard, rollout, ids[4])
     await act(yard, "pause", rollout)
-    await operations.resume(yard.db, yard.clock, rollout)
+    await ordering.resume(yard.db, yard.clock, rollout)
     assert (await yard.rollout(rollout)).acknowledged == {
         0: {"failed:rolled_back:rolled_back": 4}
     }  # a pause acknowledges nothing

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from orchestrator.model.audit import AuditEntry, Head, Problem, chain_hash, encode_body, encode_entry
-from orchestrator.rollouts import operations
 from orchestrator.rollouts.verifying import Checked, Claim, Verification
 from orchestrator.storage import assignments, audit
 from protocol.states import State
+from tests.orchestrator.rollouts import ordering
 from tests.orchestrator.rollouts.yard import Yard, plan
 
 Counts = dict[str, dict[int, dict[str, int]]]
@@ -29,9 +29,9 @@ async def log(yard: Yard) -> AsyncIterator[tuple[list[AuditEntry], Counts]]:
     await yard.look()
     await yard.report(rollout, "d2", State.FAILED)
     await yard.look()
-    await operations.resume(yard.db, yard.clock, rollout, "looked at it", actor="ann")
+    await ordering.resume(yard.db, yard.clock, rollout, "looked at it", actor="ann")
     await yard.look()
-    await operations.abort(yard.db, yard.clock, rollout, barrier=nothing)
+    await ordering.abort(yard.db, yard.clock, rollout, barrier=nothing)
     await yard.look()
     async with yard.db.read() as conn:
         entries = await audit.page(conn, limit=1000)
