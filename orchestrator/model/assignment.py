@@ -255,6 +255,11 @@ def byte_sums(row: Assignment) -> dict[str, int]:
     }
 
 
+def counted(row: Assignment) -> dict[str, int]:
+    """What this assignment adds to the counters of its stage, by key: one under each of its keys, and its bytes."""
+    return dict.fromkeys(count_keys(row), 1) | {key: size for key, size in byte_sums(row).items() if size}
+
+
 def deciding_keys(row: Assignment) -> frozenset[str]:
     """Those of the counters that the engine decides on: who is ready, who asks, who is done."""
     return count_keys(row) & _DECIDING

@@ -11,8 +11,9 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from orchestrator.model.assignment import Assignment, let_go
+from orchestrator.model.elsewhere import Elsewhere
 from orchestrator.model.plan import RolloutSpec
-from orchestrator.model.rollout import Rollout, RolloutState
+from orchestrator.model.rollout import RolloutState
 from orchestrator.rollouts import steps
 from orchestrator.rollouts.facts import OFFER_BATCH, Decisions
 from protocol.states import State
@@ -24,30 +25,6 @@ HOUR = timedelta(hours=1)
 
 
 _STOPPED = frozenset({RolloutState.HALTED, RolloutState.ABORTED})
-
-
-class Elsewhere(Protocol):
-    """A device's open part in another rollout, and what that one brings."""
-
-    @property
-    def row(self) -> Assignment:
-        """The part."""
-        ...
-
-    @property
-    def rollout(self) -> Rollout:
-        """The other rollout."""
-        ...
-
-    @property
-    def component(self) -> str:
-        """Of the other release."""
-        ...
-
-    @property
-    def version(self) -> str:
-        """Of the other release."""
-        ...
 
 
 class Rows(Protocol):

@@ -15,7 +15,7 @@ from sqlalchemy import insert as plain_insert
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.model.assignment import FIELDS, Assignment, Deltas, byte_sums, count_deltas, count_keys, scope_figures
+from orchestrator.model.assignment import FIELDS, Assignment, Deltas, count_deltas, counted, scope_figures
 from orchestrator.storage.audit_moves import log_moves
 from orchestrator.storage.engine_tables import scope_counts
 from orchestrator.storage.tables import assignments, counts
@@ -47,8 +47,7 @@ async def insert_all(conn: AsyncConnection, rows: Sequence[Assignment]) -> None:
     """Add new assignments and count them."""
     deltas: Deltas = Counter()
     for row in rows:
-        deltas.update({(row.rollout, row.stage, key): 1 for key in count_keys(row)})
-        deltas.update({(row.rollout, row.stage, key): size for key, size in byte_sums(row).items() if size})
+        deltas.update({(row.rollout, row.stage, key): n for key, n in counted(row).items()})
     for start in range(0, len(rows), _BATCH):
         batch = [row.to_row() for row in rows[start : start + _BATCH]]
         await conn.execute(plain_insert(assignments), batch)
@@ -207,9 +206,7 @@ async def recount(conn: AsyncConnection, rollout: str) -> dict[int, dict[str, in
     """What the counts must be, from the rows: O(members), for tests and for a doctor."""
     found: dict[int, Counter[str]] = {}
     for row in (await conn.execute(select(assignments).where(assignments.c.rollout == rollout))).mappings():
-        sums = found.setdefault(row["stage"], Counter())
-        sums.update(count_keys(Assignment.from_row(row)))
-        sums.update({key: size for key, size in byte_sums(Assignment.from_row(row)).items() if size})
+        found.setdefault(row["stage"], Counter()).update(counted(Assignment.from_row(row)))
     return {stage: dict(keys) for stage, keys in found.items()}
 
 

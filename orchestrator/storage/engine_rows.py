@@ -14,6 +14,7 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.model.assignment import BY_ROLLOUT, BY_SCOPE, OVER, PENDING, Assignment, Work
+from orchestrator.model.elsewhere import Elsewhere
 from orchestrator.model.rollout import Rollout
 from orchestrator.storage import assignments as rows_of
 from orchestrator.storage import releases, rollouts
@@ -53,16 +54,6 @@ _WAITING_SCOPES = (
     .order_by(_WAITING.c.scope)
     .limit(MAX_SCOPES)
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Elsewhere:
-    """A device's open part in another rollout; ``component`` and ``version`` of what that one brings."""
-
-    row: Assignment
-    rollout: Rollout
-    component: str
-    version: str
 
 
 @dataclass(frozen=True, slots=True)

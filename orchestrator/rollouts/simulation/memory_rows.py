@@ -6,7 +6,6 @@ one rollout's part of it. Its methods are ``async`` because ``Rows`` is; they ne
 
 from collections import Counter
 from collections.abc import Collection, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from heapq import nsmallest
 from typing import Any, TypeVar
@@ -18,12 +17,12 @@ from orchestrator.model.assignment import (
     PENDING,
     Assignment,
     Work,
-    byte_sums,
     count_deltas,
-    count_keys,
+    counted,
     let_go,
     scope_figures,
 )
+from orchestrator.model.elsewhere import Elsewhere
 from orchestrator.model.failure import FAILED_STATES
 from orchestrator.model.rollout import Rollout, Stage
 from orchestrator.rollouts.carrying_out import Change, limit_of
@@ -47,16 +46,6 @@ def finish(work: Coroutine[Any, Any, T]) -> T:
         return result
     work.close()
     raise RuntimeError("what stands in memory is not waited for")
-
-
-@dataclass(frozen=True, slots=True)
-class Elsewhere:
-    """A device's open part in another rollout, and what that one brings."""
-
-    row: Assignment
-    rollout: Rollout
-    component: str
-    version: str
 
 
 class MemoryFleet:
@@ -125,11 +114,8 @@ class MemoryRows:
         for row in rows:
             self.rows[row.device] = row
             counts = self.counts.setdefault(row.stage, {})
-            for key in count_keys(row):
-                counts[key] = counts.get(key, 0) + 1
-            for key, size in byte_sums(row).items():
-                if size:
-                    counts[key] = counts.get(key, 0) + size
+            for key, n in counted(row).items():
+                counts[key] = counts.get(key, 0) + n
             self._scopes(row, 1)
             self._at.add(row)
 
@@ -142,7 +128,7 @@ class MemoryRows:
                     counts[key] = left
                 else:
                     counts.pop(key, None)
-            if after.scopes:
+            if before.scopes or after.scopes:
                 self._scopes(before, -1)
                 self._scopes(after, 1)
             self.rows[after.device] = after
@@ -284,7 +270,5 @@ class MemoryRows:
         """What the counts must be, from the rows; for tests."""
         found: dict[int, Counter[str]] = {}
         for row in self.rows.values():
-            sums = found.setdefault(row.stage, Counter())
-            sums.update(count_keys(row))
-            sums.update({key: size for key, size in byte_sums(row).items() if size})
+            found.setdefault(row.stage, Counter()).update(counted(row))
         return {stage: dict(keys) for stage, keys in found.items()}
