@@ -6,16 +6,17 @@ step finds is as the step before left it.
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Protocol
 
 from orchestrator.model.assignment import Assignment, let_go
 from orchestrator.model.elsewhere import Elsewhere
 from orchestrator.model.plan import RolloutSpec
-from orchestrator.model.rollout import RolloutState
+from orchestrator.model.rollout import Rollout, RolloutState
 from orchestrator.rollouts import steps
 from orchestrator.rollouts.facts import OFFER_BATCH, Decisions
+from orchestrator.rollouts.pace import Bucket
 from protocol.states import State
 from protocol.versions import compare
 
@@ -88,6 +89,21 @@ def limit_of(spec: RolloutSpec, scope: str) -> int:
         if limit.label is not None and scope.startswith(f"{limit.label}="):
             return limit.count
     return 2**31
+
+
+def has_free_permit(spec: RolloutSpec, held: Mapping[str, int]) -> bool:
+    """Whether one of the scopes in which devices wait has a permit left.
+
+    Args:
+        held: Permits that are taken, by such a scope.
+    """
+    return any(taken < limit_of(spec, scope) for scope, taken in held.items())
+
+
+def spent(rollout: Rollout, offered: int) -> Rollout:
+    """The rollout once so many offers were made of its pace."""
+    bucket = Bucket(rollout.spec.pace_per_minute, rollout.pace_credit, rollout.pace_at).spent(offered)
+    return replace(rollout, offers_made=rollout.offers_made + offered, pace_credit=bucket.credit)
 
 
 async def carry_out(rows: Rows, decisions: Decisions, terms: Terms, now: datetime) -> Written:

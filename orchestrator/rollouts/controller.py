@@ -19,11 +19,10 @@ from orchestrator.errors import ConflictError, LostLeadError, NotFoundError, Ope
 from orchestrator.model.audit import AuditKind
 from orchestrator.model.rollout import Rollout, RolloutState
 from orchestrator.rollouts import creating
-from orchestrator.rollouts.carrying_out import Change, Terms, carry_out
+from orchestrator.rollouts.carrying_out import Change, Terms, carry_out, spent
 from orchestrator.rollouts.engine import reconcile
 from orchestrator.rollouts.fact_loading import load_active, load_facts
 from orchestrator.rollouts.facts import Decisions, Facts
-from orchestrator.rollouts.pace import Bucket
 from orchestrator.rollouts.replaying import cause_of, record
 from orchestrator.rollouts.reverting import revert_after_halt
 from orchestrator.rollouts.steadiness import Steadiness
@@ -273,8 +272,7 @@ async def _mark(
 
 
 async def _save_rollout(conn: AsyncConnection, before: Rollout, after: Rollout, offered: int, stages: int) -> None:
-    bucket = Bucket(after.spec.pace_per_minute, after.pace_credit, after.pace_at).spent(offered)
-    after = replace(after, offers_made=before.offers_made + offered, pace_credit=bucket.credit)
+    after = spent(after, offered)
     if after.state is not before.state and after.state in (RolloutState.HALTED, RolloutState.ABORTED):
         after = replace(after, halts=before.halts + 1)
     names: Sequence[str] = (

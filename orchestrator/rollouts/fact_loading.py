@@ -3,7 +3,7 @@
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.model.rollout import Rollout
-from orchestrator.rollouts.carrying_out import limit_of
+from orchestrator.rollouts.carrying_out import has_free_permit
 from orchestrator.rollouts.engine import time_limits
 from orchestrator.rollouts.facts import Facts
 from orchestrator.rollouts.steadiness import Steadiness
@@ -41,7 +41,7 @@ async def _facts_of(conn: AsyncConnection, rollout: Rollout, steadiness: Steadin
         oldest=await rows.oldest(limits) if limits else {},
         next_let_go=await rows.next_let_go(),
         next_grant_end=await rows.next_grant_end(),
-        has_free_permit=any(held < limit_of(spec, scope) for scope, held in waiting.items()),
+        has_free_permit=has_free_permit(spec, waiting),
         is_latched=is_latched,
         steady_from=steadiness.since if steadiness else None,
         leapt_at=steadiness.leapt_at if steadiness else None,

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from orchestrator.model.failure import DEFAULT_CLASSES
-from orchestrator.model.plan import RolloutSpec, StageSpec
+from orchestrator.model.plan import RolloutSpec
+from orchestrator.rollouts.stage_moves import soak_s
 
 LARGE = 10_000
 """From here on a rollout without a pace deserves a word."""
@@ -57,7 +58,7 @@ def expect_duration(
     """
     offering = _offering(spec, sizes)
     stages = tuple(
-        StageForecast(name=stage.name, members=size, offering_s=offer_s, soak_s=soak_of(spec, stage))
+        StageForecast(name=stage.name, members=size, offering_s=offer_s, soak_s=soak_s(spec, stage))
         for stage, size, offer_s in zip(spec.stages, sizes, offering, strict=True)
     )
     budget = spec.site_bytes_per_hour
@@ -66,13 +67,6 @@ def expect_duration(
     one_after_another = sum(stage.offering_s + stage.soak_s + (update_s or 0.0) for stage in stages)
     total = max(one_after_another, site_s + (update_s or 0.0)) if known else None
     return Duration(stages=stages, update_s=update_s, site_s=site_s, total_s=total)
-
-
-def soak_of(spec: RolloutSpec, stage: StageSpec) -> float:
-    """Seconds that a stage soaks; an emergency does not wait."""
-    if spec.emergency:
-        return 0.0
-    return spec.soak_s if stage.soak_s is None else stage.soak_s
 
 
 def _offering(spec: RolloutSpec, sizes: Sequence[int]) -> Iterator[float]:

@@ -24,6 +24,7 @@ from orchestrator.rollouts.plans import Plan, Roster, ScopeReader
 from orchestrator.storage import devices, groups, parts, placements, releases, rollouts
 from orchestrator.storage.database import Database
 from orchestrator.storage.releases import PUBLISHED
+from protocol.clock import rfc3339
 from protocol.manifest import ReleaseInfo
 
 BATCH = 1000
@@ -144,8 +145,7 @@ async def why_not(conn: AsyncConnection, rollout: Rollout, device: str, compare:
             return f"it {excluded.sentence}"
     if rollout.started_at is None:
         return "the rollout has not started; by what is known now it will take part"
-    at = f"{rollout.started_at:%Y-%m-%dT%H:%M:%SZ}"
-    return f"it fits now, and members were fixed when the rollout started at {at}"
+    return f"it fits now, and members were fixed when the rollout started at {rfc3339(rollout.started_at)}"
 
 
 async def _facts_about(

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.errors import ConflictError, NotFoundError, OperationError, UsageError
 from orchestrator.model.plan import Members, RolloutSpec, StageSpec
-from orchestrator.model.rollout import Rollout, RolloutState
+from orchestrator.model.rollout import Rollout
 from orchestrator.rollouts import operations
 from orchestrator.rollouts.creating import create, start
 from orchestrator.storage import events, parts, releases, rollouts
@@ -21,9 +21,6 @@ from orchestrator.storage.releases import PUBLISHED
 from protocol.clock import Clock
 
 log = structlog.get_logger()
-_BEGUN = frozenset(
-    {RolloutState.RUNNING, RolloutState.PAUSED, RolloutState.HALTED, RolloutState.ABORTED, RolloutState.COMPLETED}
-)
 
 
 @dataclass(slots=True)
@@ -59,11 +56,10 @@ async def revert(
     """
     async with db.read() as conn:
         rollout = await operations.get(conn, rollout_id)
-        if rollout.state not in _BEGUN or rollout.started_at is None:
+        if rollout.started_at is None:
             raise ConflictError(f"rollout {rollout_id}: is {rollout.state} and never began; there is nothing to revert")
-        found, made = await _ways_back(conn, rollout, unhealthy=unhealthy), Reverted()
-    for why, devices in found.stay.items():
-        made.stay[why] = devices
+        found = await _ways_back(conn, rollout, unhealthy=unhealthy)
+    made = Reverted(stay=found.stay)
     for version, devices in sorted(found.go.items()):
         release = f"{rollout.release.partition('/')[0]}/{version}"
         try:

@@ -24,7 +24,7 @@ from orchestrator.model.audit import (
 )
 from orchestrator.model.audit_counts import counts_rows
 from orchestrator.storage.audit_tables import audit, audit_heads
-from orchestrator.storage.lead import LEADER_EPOCH, Writing, check_epoch, writing_of
+from orchestrator.storage.lead import LEADER_EPOCH, Writing, check_epoch, sync_of, writing_of
 from orchestrator.storage.tables import counts, settings
 
 _LAST = select(audit.c.id, audit.c.hash).order_by(audit.c.id.desc()).limit(1)
@@ -60,7 +60,7 @@ async def append(
         LostLeadError: Another orchestrator took over.
         ValueError: The figures are too large.
     """
-    writing = writing_of(_sync(conn))
+    writing = writing_of(sync_of(conn))
     if writing.head is None:
         _look(writing, (await conn.execute(_WHERE_IT_ENDS)).one())
     entry = _next(writing, kind, at, actor, cause, rollout, device, figures or {}, correlation)
@@ -184,9 +184,3 @@ def _next(
 def _row(entry: AuditEntry) -> dict[str, Any]:
     row = {column.name: getattr(entry, column.name) for column in audit.columns}
     return {**row, "body": pack(entry.body)}
-
-
-def _sync(conn: AsyncConnection) -> Connection:
-    if conn.sync_connection is None:
-        raise RuntimeError("no connection")
-    return conn.sync_connection

@@ -9,7 +9,7 @@ from orchestrator.model.assignment import Assignment
 from orchestrator.model.audit import AuditKind
 from orchestrator.model.audit_counts import MOVES_PER_ENTRY, Move, moves_of
 from orchestrator.storage.audit import append
-from orchestrator.storage.lead import writing_of
+from orchestrator.storage.lead import sync_of, writing_of
 
 REPORTED = ("devices", "as devices reported")
 
@@ -50,9 +50,7 @@ async def _log(
 ) -> None:
     if not moves:
         return
-    if conn.sync_connection is None:
-        raise RuntimeError("no connection")
-    writing = writing_of(conn.sync_connection)
+    writing = writing_of(sync_of(conn))
     told = writing.told or REPORTED
     at = now or writing.at or datetime.now(UTC)
     for start in range(0, len(moves), MOVES_PER_ENTRY):

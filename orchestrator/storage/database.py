@@ -24,7 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from orchestrator.errors import ConflictError, OperationError
 from orchestrator.model.audit import AuditKind
 from orchestrator.storage import audit
-from orchestrator.storage.lead import WRITING, Writing, raise_epoch, stored_epoch
+from orchestrator.storage.lead import WRITING, Writing, raise_epoch, stored_epoch, sync_of
 from orchestrator.storage.upgrade import bring_up_to_date
 
 BUSY_TIMEOUT_MS = 10_000
@@ -58,10 +58,9 @@ class Database:
         database = cls(path, engine)
 
         async def upgrade(conn: AsyncConnection) -> str:
-            if conn.sync_connection is None:
-                raise RuntimeError("no connection")
-            found = bring_up_to_date(conn.sync_connection, path)
-            database.epoch = stored_epoch(conn.sync_connection)
+            connection = sync_of(conn)
+            found = bring_up_to_date(connection, path)
+            database.epoch = stored_epoch(connection)
             return found
 
         try:
@@ -79,9 +78,7 @@ class Database:
         """
 
         async def take(conn: AsyncConnection) -> int:
-            if conn.sync_connection is None:
-                raise RuntimeError("no connection")
-            epoch = raise_epoch(conn.sync_connection)
+            epoch = raise_epoch(sync_of(conn))
             cause = f"this orchestrator took the lead as epoch {epoch}"
             await audit.append(conn, AuditKind.LEAD, at=now, actor="orchestrator", cause=cause)
             return epoch

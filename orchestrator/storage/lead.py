@@ -57,7 +57,7 @@ async def check_lead(conn: AsyncConnection) -> None:
     Raises:
         LostLeadError: Another one took over.
     """
-    check_epoch(writing_of(_sync(conn)), await conn.scalar(_STORED))
+    check_epoch(writing_of(sync_of(conn)), await conn.scalar(_STORED))
 
 
 def check_epoch(writing: Writing, stored: str | None) -> None:
@@ -86,7 +86,12 @@ def raise_epoch(connection: Connection) -> int:
     return epoch
 
 
-def _sync(conn: AsyncConnection) -> Connection:
+def sync_of(conn: AsyncConnection) -> Connection:
+    """The connection itself, for what belongs to its transaction.
+
+    Raises:
+        RuntimeError: It is closed.
+    """
     if conn.sync_connection is None:
         raise RuntimeError("no connection")
     return conn.sync_connection

@@ -25,7 +25,7 @@ from orchestrator.model.assignment import (
 from orchestrator.model.elsewhere import Elsewhere
 from orchestrator.model.failure import FAILED_STATES
 from orchestrator.model.rollout import Rollout, Stage
-from orchestrator.rollouts.carrying_out import Change, limit_of
+from orchestrator.rollouts.carrying_out import Change, has_free_permit
 from orchestrator.rollouts.engine import time_limits
 from orchestrator.rollouts.facts import Facts
 from orchestrator.rollouts.simulation.indexes import Indexes
@@ -157,7 +157,7 @@ class MemoryRows:
             oldest=finish(self.oldest(time_limits(spec))),
             next_let_go=self._at.held.first(),
             next_grant_end=self._at.granted.first(),
-            has_free_permit=any(held < limit_of(spec, scope) for scope, held in waiting.items()),
+            has_free_permit=has_free_permit(spec, waiting),
             is_latched=is_latched,
             steady_from=steady_from,
         )

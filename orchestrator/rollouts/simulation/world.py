@@ -17,7 +17,7 @@ from orchestrator.model.assignment import Assignment
 from orchestrator.model.plan import RolloutSpec
 from orchestrator.model.reporting import apply_progress, apply_readiness, apply_state
 from orchestrator.model.rollout import Rollout, RolloutState, Stage, StageState
-from orchestrator.rollouts.carrying_out import Change, Terms, carry_out
+from orchestrator.rollouts.carrying_out import Change, Terms, carry_out, spent
 from orchestrator.rollouts.engine import reconcile
 from orchestrator.rollouts.facts import Decisions
 from orchestrator.rollouts.pace import Bucket
@@ -193,10 +193,7 @@ class World:
         before = self.rows.rollout
         written = finish(carry_out(self.rows, decisions, self.terms, self.now))
         after = decisions.rollout
-        bucket = Bucket(after.spec.pace_per_minute, after.pace_credit, after.pace_at).spent(written.offered)
-        self.rows.rollout = replace(
-            after, offers_made=before.offers_made + written.offered, pace_credit=bucket.credit, wants_revert=False
-        )
+        self.rows.rollout = replace(spent(after, written.offered), wants_revert=False)
         for stage in decisions.stages:
             self.rows.stages[stage.position] = stage
             if stage.state is StageState.AWAITING_APPROVAL:
