@@ -6,7 +6,7 @@ What needs the fleet or the release to be judged (an empty stage, a budget below
 
 from datetime import timedelta
 from enum import StrEnum
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
@@ -195,6 +195,15 @@ class Retry(_Plan):
     max_backoff_s: Seconds = 86_400
 
 
+class Opening(NamedTuple):
+    """What a stage must come to before the next one opens."""
+
+    success_ratio: float
+    min_sample: int
+    soak_s: float
+    approval: bool
+
+
 class RolloutSpec(_Plan):
     """The plan. Ratios are shares of finished devices of a stage; samples are capped to the stage's members.
 
@@ -245,6 +254,10 @@ class RolloutSpec(_Plan):
         """What decides between two rollouts for one device; the higher one goes first."""
         return MAX_WEIGHT + 1 if self.emergency else self.weight
 
+    def opening(self, stage: StageSpec | None = None) -> Opening:
+        """What holds for a stage: its own words, else the plan's."""
+        return Opening(*(_own(stage, name, getattr(self, name)) for name in Opening._fields))
+
     @model_validator(mode="after")
     def _adds_up(self) -> Self:
         check_stages(self.stages)
@@ -270,6 +283,11 @@ class RolloutSpec(_Plan):
             raise ValueError(f"end_at {self.end_at.isoformat()}: is not after start_at {self.start_at.isoformat()}")
         if self.end_at - self.start_at > MAX_TERM:
             raise ValueError(f"end_at {self.end_at.isoformat()}: more than {MAX_TERM.days} days after start_at")
+
+
+def _own(stage: StageSpec | None, name: str, planned: Any) -> Any:  # noqa: ANN401 - a field's
+    own = getattr(stage, name, None)
+    return planned if own is None else own
 
 
 _NEVER = {FailureClass.SILENT: "fell silent", FailureClass.DECLINED: "declined"}

@@ -127,8 +127,7 @@ def _gaps(spec: RolloutSpec) -> Iterator[str]:
     halts = min([spec.halt_ratio, *ratios])
     alike: dict[float, list[str]] = {}
     for stage in spec.stages:
-        success = spec.success_ratio if stage.success_ratio is None else stage.success_ratio
-        alike.setdefault(success, []).append(stage.name)
+        alike.setdefault(spec.opening(stage).success_ratio, []).append(stage.name)
     for success, names in alike.items():
         passes = 1 - success
         if halts - passes > 1e-9:
@@ -141,15 +140,14 @@ def _gaps(spec: RolloutSpec) -> Iterator[str]:
 
 def _samples(spec: RolloutSpec, sizes: Sequence[int]) -> Iterator[str]:
     for stage, size in zip(spec.stages, sizes, strict=True):
-        wanted = spec.min_sample if stage.min_sample is None else stage.min_sample
-        for name, sample in (("min_sample", wanted), ("halt_min_sample", spec.halt_min_sample)):
+        for name, sample in (("min_sample", spec.opening(stage).min_sample), ("halt_min_sample", spec.halt_min_sample)):
             if sample > size:
                 yield f"stage {stage.name}: {name} {sample} is more than its {size} members; all of them count"
 
 
 def _skipped(spec: RolloutSpec) -> Iterator[str]:
-    soaks = [stage.name for stage in spec.stages if (spec.soak_s if stage.soak_s is None else stage.soak_s)]
-    asked = [stage.name for stage in spec.stages if (spec.approval if stage.approval is None else stage.approval)]
+    soaks = [stage.name for stage in spec.stages if spec.opening(stage).soak_s]
+    asked = [stage.name for stage in spec.stages if spec.opening(stage).approval]
     for what, names in (("soak", soaks), ("approval", asked)):
         if names:
             yield f"emergency: skips the {what} of {len(names)} stages ({', '.join(names[:3])})"

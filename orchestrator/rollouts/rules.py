@@ -120,9 +120,7 @@ def success_rule(counts: StageCounts, spec: RolloutSpec, stage: StageSpec | None
 
     A stage in which nothing can finish proves nothing and does not pass, unless a person acknowledged what did.
     """
-    own = (stage.success_ratio, stage.min_sample) if stage else (None, None)
-    limit = spec.success_ratio if own[0] is None else own[0]
-    wanted = spec.min_sample if own[1] is None else own[1]
+    limit, wanted, *_ = spec.opening(stage)
     floor = 0 if counts.acknowledged else 1
     sample = max(floor, min(wanted, counts.can_finish))
     ratio = counts.succeeded / counts.finished if counts.finished else 1.0

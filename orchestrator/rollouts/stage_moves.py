@@ -51,14 +51,12 @@ def broken_rules(facts: Facts) -> tuple[RuleFigure, ...]:
 
 def soak_s(spec: RolloutSpec, stage: StageSpec) -> float:
     """How long a stage's success must hold; an emergency does not wait."""
-    if spec.emergency:
-        return 0.0
-    return spec.soak_s if stage.soak_s is None else stage.soak_s
+    return 0.0 if spec.emergency else spec.opening(stage).soak_s
 
 
 def wants_approval(spec: RolloutSpec, stage: StageSpec) -> bool:
     """Whether a person opens what comes after a stage."""
-    return not spec.emergency and (spec.approval if stage.approval is None else stage.approval)
+    return not spec.emergency and spec.opening(stage).approval
 
 
 def move_stages(facts: Facts, now: datetime) -> tuple[tuple[Stage, ...], list[Happening]]:
