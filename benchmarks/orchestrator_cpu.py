@@ -27,7 +27,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # for what stands beside this file
 
-from benchmarks._devices import Drivers, enrol
+from benchmarks._devices import Driver, Drivers, enrol
 from benchmarks._machine import cpu_s, machine, signature_us
 from benchmarks._real_agent import count_real_agent
 from orchestrator.cli.client import ApiClient
@@ -151,14 +151,14 @@ async def validate() -> dict[str, int]:
         return await count_real_agent(fleet.place, fleet.home, PRODUCT, HARDWARE, version)
 
 
-async def start_drivers(fleet: Fleet, devices: int, spread_s: float = 0.0) -> Drivers:
-    """Enrol and connect devices."""
+async def start_drivers(fleet: Fleet, devices: int, spread_s: float = 0.0, kind: type[Driver] = Driver) -> Drivers:
+    """Enrol and connect devices of a kind."""
     names = [f"d{number:03}" for number in range(devices)]
     folder = fleet.place / "devices"
     folder.mkdir()
     if names:
         await asyncio.to_thread(enrol, fleet.home, folder, names, PRODUCT, HARDWARE)
-    drivers = Drivers([folder / name for name in names])
+    drivers = Drivers([folder / name for name in names], kind)
     await drivers.start(PRODUCT, HARDWARE)
     for device in drivers.devices:
         device.spread_s = spread_s

@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks._devices import Driver, Drivers, enrol
+from benchmarks._devices import Driver, Drivers
 from benchmarks.delivery import goosebit
 from benchmarks.delivery.raw_clients import windows
 from benchmarks.delivery.releases import Published, publish_random
 from benchmarks.delivery.results import samples
 from benchmarks.delivery.servers import named, tree_cpu_s
-from benchmarks.orchestrator_cpu import HARDWARE, PRODUCT, SETTLE_S, Fleet, one_round, running_fleet
+from benchmarks.orchestrator_cpu import SETTLE_S, Fleet, one_round, running_fleet, start_drivers
 from device_client.config import DownloadSection
 from protocol.directives import Grant, Offer
 from protocol.mqtt.connection import Message
@@ -70,7 +70,7 @@ async def measure(rounds: int, devices: int = 50, size_mb: int = 10) -> dict[str
     theirs: list[float] = []
     with tempfile.TemporaryDirectory(prefix="fs-goosebit-") as name:
         async with running_fleet() as fleet:
-            drivers = await _drivers(fleet, devices)
+            drivers = await start_drivers(fleet, devices, kind=FetchingDriver)
             try:
                 before = drivers.counted()
                 for number in range(rounds + 1):
@@ -97,16 +97,6 @@ async def measure(rounds: int, devices: int = 50, size_mb: int = 10) -> dict[str
         "parts_ms": {part: samples(values, 2) for part, values in parts.items()},
         "of_goosebit": samples([a / b for a, b in zip(ours, theirs, strict=True)]),
     }
-
-
-async def _drivers(fleet: Fleet, devices: int) -> Drivers:
-    names = [f"d{number:03}" for number in range(devices)]
-    folder = fleet.place / "devices"
-    folder.mkdir()
-    await asyncio.to_thread(enrol, fleet.home, folder, names, PRODUCT, HARDWARE)
-    drivers = Drivers([folder / name for name in names], FetchingDriver)
-    await drivers.start(PRODUCT, HARDWARE)
-    return drivers
 
 
 async def _ours(fleet: Fleet, drivers: Drivers, published: Published, rollout: str) -> dict[str, float]:

@@ -20,9 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks._devices import Driver, Drivers, enrol
+from benchmarks._devices import Driver, Drivers
 from benchmarks._machine import machine
-from benchmarks.orchestrator_cpu import HARDWARE, PRODUCT, Fleet, running_fleet
+from benchmarks.orchestrator_cpu import PRODUCT, running_fleet, start_drivers
 from device_client.agent.journal import Update
 from orchestrator.cli.client import ApiClient
 from orchestrator.config import Home
@@ -94,7 +94,7 @@ async def _measure(devices: int, rounds: int) -> dict[str, dict[str, float]]:
     async with running_fleet() as fleet:
         version, package, _ = await asyncio.to_thread(fleet.create, 200)
         await fleet.publish(package)
-        drivers = await _connected(fleet, devices)
+        drivers = await start_drivers(fleet, devices, kind=Holder)
         try:
             client = ApiClient(fleet.home)
             spec = {"release": f"{PRODUCT}/{version}", "stages": [{"name": "all", "percent": 100}]}
@@ -111,16 +111,6 @@ async def _measure(devices: int, rounds: int) -> dict[str, dict[str, float]]:
             }
         finally:
             await drivers.stop()
-
-
-async def _connected(fleet: Fleet, devices: int) -> Drivers:
-    names = [f"d{number:04}" for number in range(devices)]
-    folder = fleet.place / "devices"
-    folder.mkdir()
-    await asyncio.to_thread(enrol, fleet.home, folder, names, PRODUCT, HARDWARE)
-    drivers = Drivers([folder / name for name in names], Holder)
-    await drivers.start(PRODUCT, HARDWARE)
-    return drivers
 
 
 async def _rounds(
