@@ -135,7 +135,7 @@ class Assignment:
         """The scopes in which it counts as unavailable now: granted to activate, or at it, or left inconsistent."""
         if not self.scopes:
             return ()
-        granted = self.grant == "activate" and not self.is_terminal
+        granted = self.grant_until is not None or (self.grant == "activate" and not self.is_terminal)
         waits = self.phase == Phase.ACTIVATE and self.grant != "activate"
         at_it = self.is_changing and not waits
         return tuple(self.scopes) if granted or at_it or self.state == State.INCONSISTENT else ()
@@ -207,7 +207,6 @@ def exclude(row: Assignment, why: str, now: datetime) -> Assignment:
         reasons=[],
         grant="none" if row.offered_at is None else "closed",
         grant_nonce=None,
-        grant_until=None,
         close_reason=why[:MAX_CLOSE_REASON_CHARS],
         detail=why,
         settled=True,

@@ -16,8 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.config import Settings
 from orchestrator.errors import ConflictError, LostLeadError, NotFoundError, OperationError, UsageError
-from orchestrator.model.audit import AuditKind
 from orchestrator.model.assignment import PENDING
+from orchestrator.model.audit import AuditKind
 from orchestrator.model.rollout import Rollout, RolloutState
 from orchestrator.rollouts import creating
 from orchestrator.rollouts.carrying_out import Change, Terms, carry_out, spent
@@ -262,10 +262,8 @@ async def _mark(
 ) -> None:
     """Topics that show what changed, of this rollout and of those that gave way to it."""
     # Of who waits for its turn and goes on waiting, nothing that an offer says has changed.
-    waits = [before.state == after.state == PENDING for before, after in changes]
-    offers = [
-        dirty.offer_key(after.device, after.rollout) for (_, after), same in zip(changes, waits, strict=True) if not same
-    ]
+    told = [after for before, after in changes if not before.state == after.state == PENDING]
+    offers = [dirty.offer_key(after.device, after.rollout) for after in told]
     marks = {
         Kind.OFFER: offers,
         Kind.STATUS_DEVICE: {after.device for _, after in changes},

@@ -106,6 +106,8 @@ def _end(rollout: Rollout, facts: Facts, now: datetime) -> tuple[Rollout, list[H
     members = sum(stage.members for stage in facts.stages)
     done = sum(_terminal(facts.counts.get(s.position, {})) for s in facts.stages)
     open_ended = rollout.spec.members.dynamic and not _is_over(rollout, now)  # more members may come
+    if facts.next_grant_end is not None:  # somebody may still begin: until then nothing is over
+        return rollout, []
     if done < members or (open_ended and rollout.state is not RolloutState.ABORTED):
         return rollout, []
     match rollout.state:

@@ -14,6 +14,7 @@ from orchestrator.model.assignment import (
     OFFERED,
     PENDING,
     Assignment,
+    Work,
     let_go,
     moved,
 )
@@ -102,7 +103,8 @@ def hear_only(row: Assignment) -> Assignment:
 
 def end_grant(row: Assignment, now: datetime) -> Assignment:
     """The device did not begin while the grant lasted: it asks again, and its permits are free."""
-    return moved(row, now, grant="download", grant_nonce=None, grant_until=None)
+    grant = "download" if row.grant == "activate" else row.grant
+    return moved(row, now, grant=grant, grant_nonce=None, grant_until=None)
 
 
 def renew(row: Assignment, now: datetime, lease: timedelta) -> Assignment:
@@ -157,10 +159,10 @@ def preempt(row: Assignment, by: str, now: datetime, *, for_good: bool) -> Assig
 
 
 def _closed(reason: str) -> dict[str, Any]:
+    # An activate grant that is out may still be used until it ends: so long its permits stay taken.
     return {
         "grant": "closed",
         "grant_nonce": None,
-        "grant_until": None,
         "close_reason": reason[:MAX_CLOSE_REASON_CHARS],
     }
 
@@ -204,10 +206,10 @@ def _retry_of(row: Assignment, spec: RolloutSpec) -> tuple[str, Retry | None]:
 
 
 def time_out(row: Assignment, now: datetime) -> Assignment:
-    """It took too long. Before installing the offer is closed; later only its own outcome ends it."""
+    """It took too long. Until it is being changed the offer is closed; from then on only its own outcome ends it."""
     if row.grant_until is not None and row.grant_until > now and row.work_since is not None:
         return replace(row, work_since=now)  # it may begin at any moment: not before its grant has ended
-    if row.is_changing:
+    if row.is_changing and row.work != Work.QUEUED:
         return replace(row, verdict=FailureClass.TIMED_OUT.value)
     words = (
         f"took too long: {row.work} since {row.work_since:%Y-%m-%d %H:%M:%SZ}" if row.work_since else "took too long"

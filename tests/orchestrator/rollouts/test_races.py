@@ -10,10 +10,12 @@ from orchestrator.model.plan import HaltRule, StageSpec
 from orchestrator.rollouts import creating, placing
 from orchestrator.storage.exclusions import exclude_device
 from protocol.errors import ErrorCode
-from protocol.states import State
+from protocol.states import Phase, State
 from tests.orchestrator.rollouts.yard import ALL, NOW, Yard, plan
 
 OTHER = "gateway/1.2.0"
+GRANT_S = 961
+"""An activate grant, the skew of clocks, and a second."""
 
 
 @pytest.mark.parametrize(("verb", "state"), [("abort", "aborted"), ("start", "running")])
@@ -180,3 +182,69 @@ async def test_a_device_that_was_just_granted_is_not_late(yard: Yard) -> None:
     await yard.look()
     granted, other = [await yard.row(rollout, device) for device in ("d1", "d2")]
     assert (granted.grant, granted.state, other.grant) == ("activate", "fetched", "closed")
+
+
+async def test_a_permit_stays_taken_while_a_closed_grant_may_still_be_used(yard: Yard) -> None:
+    """A device may begin until the grant that it has ends, whether or not its offer was closed meanwhile."""
+    await yard.add_devices(["d1", "d2"], labels={"site": "a"})
+    await yard.add_release(name=OTHER, component="os")
+    lighter = await yard.run(plan(weight=1, max_unavailable=[{"label": "site", "count": 1}]))
+    await yard.look()
+    for device in ("d1", "d2"):
+        await yard.ready(lighter, device)
+    await yard.look()
+    await yard.report(lighter, "d1", State.FETCHED)
+    await yard.look()
+    await yard.run(plan(release=OTHER, members={"devices": ["d1"]}))
+    await yard.look()
+    await yard.ready("r-2", "d1")
+    await yard.look()
+    await yard.report(lighter, "d2", State.FETCHED)
+    await yard.look()
+    assert [(await yard.row(lighter, device)).grant for device in ("d1", "d2")] == ["closed", "download"]
+    yard.clock.advance(GRANT_S)
+    while await yard.look() == 0:
+        pass
+    assert [(await yard.row(lighter, device)).grant for device in ("d1", "d2")] == ["closed", "activate"]
+
+
+async def test_a_rollout_does_not_end_while_a_grant_may_still_be_used(yard: Yard) -> None:
+    """Its permit would stay taken for ever: nobody looks at a rollout that has ended."""
+    await yard.add_devices(["d1"], labels={"site": "a"})
+    rollout = await yard.run(plan(max_unavailable=[{"label": "site", "count": 1}]))
+    await yard.look()
+    await yard.ready(rollout, "d1")
+    await yard.look()
+    await yard.report(rollout, "d1", State.FETCHED)
+    await yard.look()
+    await yard.order(rollout, "abort")
+    async with yard.db.begin() as conn:
+        await exclude_device(conn, "d1", "retired", yard.clock.now())
+    await yard.look()
+    assert (await yard.rollout(rollout)).ended_at is None
+    yard.clock.advance(GRANT_S)
+    while await yard.look() == 0:
+        pass
+    assert (await yard.rollout(rollout)).ended_at is not None
+    assert (await yard.row(rollout, "d1")).permits == ()
+
+
+async def test_a_device_that_waited_too_long_to_activate_is_let_go(yard: Yard) -> None:
+    """It holds nothing up afterwards: neither its rollout nor another one."""
+    await yard.add_devices(["d1"])
+    await yard.add_release(name=OTHER)
+    rollout = await yard.run(plan(timeouts={"queued_s": 60}, halt_ratio=1.0, halt_min_sample=99, halt_count=9))
+    await yard.look()
+    await yard.ready(rollout, "d1")
+    await yard.look()
+    await yard.report(rollout, "d1", State.INSTALLED, phase=Phase.ACTIVATE)
+    yard.clock.advance(61)
+    while await yard.look() == 0:
+        pass
+    row = await yard.row(rollout, "d1")
+    assert (row.state, row.grant) == ("timed_out", "closed")
+    second = await yard.run(plan(release=OTHER))
+    await yard.look()
+    await yard.ready(second, "d1")
+    await yard.look()
+    assert (await yard.row(second, "d1")).state == "offered"
