@@ -280,7 +280,7 @@ async def _save_rollout(conn: AsyncConnection, before: Rollout, after: Rollout, 
         after = replace(after, halts=before.halts + 1)
     names: Sequence[str] = (
         "state", "reason", "started_at", "ended_at", "announcement_expires", "offers_made", "pace_credit", "pace_at",
-        "halts", "wants_revert",
+        "halts", "wants_revert", "acknowledged",
     )  # fmt: skip
     changed = {name: getattr(after, name) for name in names if getattr(after, name) != getattr(before, name)}
     if changed or stages:

@@ -15,7 +15,7 @@ from orchestrator.model.rollout import BEGUN, Rollout, RolloutState, Stage
 from orchestrator.rollouts import pace
 from orchestrator.rollouts.facts import OFFER_BATCH, Counts, Decisions, Facts, Happening
 from orchestrator.rollouts.pace import Bucket
-from orchestrator.rollouts.rules import is_terminal_count, provisional
+from orchestrator.rollouts.rules import is_terminal_count, provisional, still_acknowledged
 from orchestrator.rollouts.stage_moves import broken_rules, move_stages, soak_ends
 from protocol.clock import rfc3339
 from protocol.states import State
@@ -46,7 +46,11 @@ def reconcile(facts: Facts, now: datetime, lease: timedelta) -> Decisions:
         return Decisions(rollout=rollout, settle=True, wake_at=now)
     if rollout.ended_at is not None:
         return Decisions(rollout=rollout)
-    return _advance(facts, now, lease)
+    seen = still_acknowledged(rollout.acknowledged, facts.counts)
+    if seen == rollout.acknowledged:
+        return _advance(facts, now, lease)
+    less = replace(facts, rollout=replace(rollout, acknowledged=seen))
+    return replace(_advance(less, now, lease), forget=True)
 
 
 def _advance(facts: Facts, now: datetime, lease: timedelta) -> Decisions:

@@ -74,6 +74,7 @@ class Decisions:
         end_grants: Activate grants that have run out unused are taken back.
         close_pending: What members that were never reached come to; None: they stay.
         repace: The clock was set back: the pace is counted from now on.
+        forget: Less has failed than a person acknowledged: a device that was given up has spoken.
         revert: Devices that were updated are still to go back: a rule halted, and the plan wants it. Done beside the
             engine, and by itself nothing to write.
         wake_at: When facts may lead to something else by the clock alone.
@@ -94,6 +95,7 @@ class Decisions:
     end_grants: bool = False
     close_pending: State | None = None
     repace: bool = False
+    forget: bool = False
     revert: bool = False
     happenings: tuple[Happening, ...] = ()
     figures: tuple[RuleFigure, ...] = ()
@@ -116,5 +118,6 @@ class Decisions:
             or self.end_grants
             or self.close_pending
             or self.repace
+            or self.forget
             or self.happenings
         )

@@ -34,6 +34,8 @@ def cause_of(decisions: Decisions) -> str:
         done.append("offers that run out are renewed")
     if decisions.announce:
         done.append("the announcement is signed anew")
+    if decisions.forget:
+        done.append("what was acknowledged and is no failure any more is forgotten")
     return "; ".join(done) or "the engine decided"
 
 

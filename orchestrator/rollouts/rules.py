@@ -73,6 +73,20 @@ def judged_keys(counts: Mapping[str, int]) -> dict[str, int]:
     return {key: n for key, n in counts.items() if n and (key.startswith(KEY) or key in _JUDGED)}
 
 
+def still_acknowledged(
+    seen: Mapping[int, Mapping[str, int]], counts: Mapping[int, Mapping[str, int]]
+) -> dict[int, dict[str, int]]:
+    """What was acknowledged and is still so, by stage.
+
+    A failure that was only presumed is gone once the device speaks. What it then says was acknowledged by nobody: a
+    failure counts, and the place that it leaves must not swallow another device's.
+    """
+    return {
+        stage: {key: min(n, counts.get(stage, {}).get(key, 0)) for key, n in keys.items()}
+        for stage, keys in seen.items()
+    }
+
+
 def stage_counts(
     name: str, members: int, counts: Mapping[str, int], acknowledged: Mapping[str, int] | None = None
 ) -> StageCounts:

@@ -13,7 +13,6 @@ from orchestrator.model.rollout import Rollout, RolloutState
 from orchestrator.rollouts import creating
 from orchestrator.storage import rollouts
 from orchestrator.storage.releases import IMPORTING, WITHDRAWN
-from protocol.states import State
 from protocol.topics import Kind
 from tests.orchestrator.rollouts import ordering
 from tests.orchestrator.rollouts.yard import NOW, Yard, plan
@@ -253,50 +252,6 @@ async def test_a_reason_is_bounded(yard: Yard) -> None:
     rollout = await yard.run()
     with pytest.raises(UsageError, match="--reason: at most 500 characters, found 501"):
         await ordering.pause(yard.db, yard.clock, rollout, "x" * 501)
-
-
-async def _fail(yard: Yard, rollout: str, *ids: str, state: State = State.ROLLED_BACK) -> None:
-    for device in ids:
-        await yard.ready(rollout, device)
-    await yard.look()
-    for device in ids:
-        await yard.report(rollout, device, state)
-    await yard.look()
-
-
-async def test_what_was_acknowledged_does_not_halt_again(yard: Yard) -> None:
-    """After a resume the rules look at what came since: two old failures are forgiven, two new ones are not."""
-    ids = await yard.add_devices([f"d{number}" for number in range(8)])
-    rollout = await yard.run(plan(halt_ratio=0.5, halt_min_sample=2, halt_count=2))
-    await _fail(yard, rollout, *ids[:2])
-    assert (await yard.rollout(rollout)).state is S.HALTED
-    await act(yard, "resume", rollout)
-    assert (await yard.rollout(rollout)).acknowledged == {0: {"failed:rolled_back:rolled_back": 2}}
-    await yard.look()
-    assert (await yard.rollout(rollout)).state is S.RUNNING
-    await _fail(yard, rollout, ids[2])
-    assert (await yard.rollout(rollout)).state is S.RUNNING
-    await _fail(yard, rollout, ids[3])
-    assert (await yard.rollout(rollout)).state is S.HALTED
-    await act(yard, "resume", rollout)
-    assert (await yard.rollout(rollout)).acknowledged == {0: {"failed:rolled_back:rolled_back": 4}}
-    await _fail(yard, rollout, ids[4])
-    await act(yard, "pause", rollout)
-    await ordering.resume(yard.db, yard.clock, rollout)
-    assert (await yard.rollout(rollout)).acknowledged == {
-        0: {"failed:rolled_back:rolled_back": 4}
-    }  # a pause acknowledges nothing
-
-
-async def test_a_rollout_whose_last_devices_failed_can_be_ended_by_resuming(yard: Yard) -> None:
-    """All are done and the rule halted it: the person who resumes has it completed."""
-    ids = await yard.add_devices(["d1", "d2"])
-    rollout = await yard.run()
-    await _fail(yard, rollout, *ids)
-    assert (await yard.rollout(rollout)).state is S.HALTED
-    await act(yard, "resume", rollout)
-    await yard.look()
-    assert (await yard.rollout(rollout)).state is S.COMPLETED
 
 
 _STAGE: dict[str, Any] = {"name": "all", "percent": 100}
