@@ -45,6 +45,7 @@ class Rows(Protocol):
     async def site_offers(self, sites: Collection[str], since: datetime) -> Mapping[str, tuple[int, datetime]]: ...  # noqa: D102
     async def note_offers(self, offers: Mapping[str, int], now: datetime, keep: timedelta) -> None: ...  # noqa: D102
     async def permits(self, scopes: Collection[str]) -> Counter[str]: ...  # noqa: D102
+    async def left_inconsistent(self, ids: Collection[str]) -> Mapping[str, Collection[str]]: ...  # noqa: D102
     async def waiting_scopes(self) -> Mapping[str, int]: ...  # noqa: D102
 
 
@@ -190,14 +191,19 @@ class _Work:
         if not granting:
             await self.save([(row, steps.hear_only(row)) for row in asks])
             return
-        held = await self.rows.permits({scope for row in asks for scope in row.scopes})
+        scopes = {scope for row in asks for scope in row.scopes}
+        held = await self.rows.permits(scopes)
+        own: Mapping[str, Collection[str]] = {}  # a device is away once, by however many rollouts
+        if any(held[scope] >= limit_of(self.spec, scope) for scope in scopes):
+            own = await self.rows.left_inconsistent([row.device for row in asks])
         changes: list[Change] = []
         for row in asks:
-            full = next((s for s in row.scopes if s not in row.permits and held[s] >= limit_of(self.spec, s)), None)
+            others = {s: held[s] - (s in own.get(row.device, ())) for s in row.scopes if s not in row.permits}
+            full = next((scope for scope, taken in others.items() if taken >= limit_of(self.spec, scope)), None)
             if full is not None:
                 changes.append((row, steps.hold_for_scope(row, full, self.now)))
                 continue
-            held.update(scope for scope in row.scopes if scope not in row.permits)
+            held.update(others.keys())
             changes.append((row, steps.grant(row, self.now, self.terms.lease, self.terms.grant_life)))
         await self.save(changes)
 

@@ -22,6 +22,7 @@ from orchestrator.storage.assignments import Change
 from orchestrator.storage.conditions import ASKS, AT_WORK, FAILED, GRANTED, HELD, NEXT, UNSETTLED, UNTOUCHED
 from orchestrator.storage.engine_tables import scope_counts, site_offers
 from orchestrator.storage.tables import assignments, devices
+from protocol.states import State
 
 _BATCH = 400
 MAX_SCOPES = 10_000
@@ -189,6 +190,14 @@ class EngineRows:
             found.update(dict(rows.all()))
         return found
 
+    async def left_inconsistent(self, ids: Collection[str]) -> dict[str, set[str]]:
+        """Scopes in which these devices count as unavailable for what another rollout left behind."""
+        found: dict[str, set[str]] = {}
+        for row in await left_inconsistent(self.conn, ids):
+            if row.rollout != self.rollout:
+                found.setdefault(row.device, set()).update(row.permits)
+        return found
+
     async def waiting_scopes(self) -> dict[str, int]:
         """Scopes in which devices of this rollout wait for a permit, with the permits that are held there."""
         found = await self.conn.execute(_WAITING_SCOPES, {"the_rollout": self.rollout})
@@ -242,6 +251,17 @@ async def held_for(conn: AsyncConnection, pairs: Collection[tuple[str, str]]) ->
             for row in map(Assignment.from_row, (await conn.execute(query)).mappings())
             if (row.device, row.held_by.removeprefix(BY_ROLLOUT)) in done
         ]
+    return found
+
+
+async def left_inconsistent(conn: AsyncConnection, ids: Collection[str]) -> list[Assignment]:
+    """Where these devices were left inconsistent, and hold a permit for it."""
+    found: list[Assignment] = []
+    wanted = sorted(ids)
+    for start in range(0, len(wanted), _BATCH):
+        batch = _C.device.in_(wanted[start : start + _BATCH])
+        query = select(assignments).where(batch, _C.state == State.INCONSISTENT)
+        found += [row for row in map(Assignment.from_row, (await conn.execute(query)).mappings()) if row.permits]
     return found
 
 

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from orchestrator.model.plan import RolloutSpec
 from orchestrator.model.rollout import Rollout, RolloutState, Stage
 from orchestrator.storage.conditions import UNSETTLED
-from orchestrator.storage.tables import assignments, rollouts, stages
+from orchestrator.storage.tables import assignments, releases, rollouts, stages
 from protocol.states import OUTCOMES
 
 NOT_BEGUN = [RolloutState.DRAFT, RolloutState.AWAITING_APPROVAL]
@@ -102,6 +102,12 @@ async def next_id(conn: AsyncConnection) -> str:
     while await get(conn, f"r-{number}") is not None:
         number += 1
     return f"r-{number}"
+
+
+async def components(conn: AsyncConnection, ids: Collection[str]) -> dict[str, str]:
+    """Which component each of these rollouts brings; a few ids."""
+    query = select(rollouts.c.id, releases.c.component).join(releases, releases.c.id == rollouts.c.release)
+    return dict((await conn.execute(query.where(rollouts.c.id.in_(ids)))).all())
 
 
 async def save(

@@ -6,6 +6,7 @@ one rollout's part of it. Its methods are ``async`` because ``Rows`` is; they ne
 
 from collections import Counter
 from collections.abc import Collection, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from heapq import nsmallest
 from typing import Any, TypeVar
@@ -29,6 +30,7 @@ from orchestrator.rollouts.carrying_out import Change, has_free_permit
 from orchestrator.rollouts.engine import time_limits
 from orchestrator.rollouts.facts import Facts
 from orchestrator.rollouts.simulation.indexes import Indexes
+from protocol.states import State
 
 T = TypeVar("T")
 
@@ -85,7 +87,22 @@ class MemoryFleet:
                     change = (row, let_go(row))
                     part.write([change])
                     freed.append(change)
-        return freed
+        return freed + self._mended(changes)
+
+    def left_inconsistent(self, ids: Iterable[str]) -> list[Assignment]:
+        """Where these devices were left inconsistent, and hold a permit for it."""
+        rows = (part.rows.get(name) for part in self.parts.values() for name in ids)
+        return [row for row in rows if row is not None and row.state == State.INCONSISTENT and row.permits]
+
+    def _mended(self, changes: Iterable[Change]) -> list[Change]:
+        by = {a.device: a.rollout for b, a in changes if b.state != a.state == State.SUCCEEDED}
+        found: list[Change] = []
+        for row in self.left_inconsistent(by):
+            part, other = self.parts[row.rollout], self.parts[by[row.device]]
+            if part is not other and part.component == other.component:
+                found.append((row, replace(row, scopes=[])))
+                part.write(found[-1:])
+        return found
 
 
 class MemoryRows:
@@ -248,6 +265,14 @@ class MemoryRows:
     async def permits(self, scopes: Collection[str]) -> Counter[str]:
         """Permits that are held by scope, over all rollouts."""
         return Counter({scope: self.fleet.held[scope] for scope in scopes})
+
+    async def left_inconsistent(self, ids: Collection[str]) -> dict[str, set[str]]:
+        """Scopes in which these devices count as unavailable for what another rollout left behind."""
+        found: dict[str, set[str]] = {}
+        for row in self.fleet.left_inconsistent(ids):
+            if row.rollout != self.rollout.id:
+                found.setdefault(row.device, set()).update(row.permits)
+        return found
 
     async def waiting_scopes(self) -> dict[str, int]:
         """Scopes in which devices of this rollout wait for a permit, with the permits that are held there."""

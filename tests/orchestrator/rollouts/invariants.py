@@ -21,7 +21,7 @@ from orchestrator.rollouts.facts import Decisions, Facts
 from orchestrator.rollouts.pace import BURST_S
 from orchestrator.rollouts.rules import StageCounts, halt_figures, stage_counts, success_rule
 from orchestrator.rollouts.stage_moves import soak_s
-from protocol.states import FINISHED, OUTCOMES
+from protocol.states import FINISHED, OUTCOMES, State
 
 HOUR = timedelta(hours=1)
 _S = RolloutState
@@ -51,11 +51,10 @@ class World:
         return [row for row in self.rows.values() if row.rollout == rollout]
 
     def held(self) -> Counter[str]:
-        """Permits that are held, by scope."""
-        found: Counter[str] = Counter()
-        for row in self.rows.values():
-            found.update({scope: held for scope, (held, _) in scope_figures(row).items()})
-        return found
+        """Devices that are away, by scope; each once, by however many rollouts."""
+        return Counter(
+            scope for scope, _ in {(scope, row.device) for row in self.rows.values() for scope in row.permits}
+        )
 
     def scopes(self) -> dict[tuple[str, str], tuple[int, int]]:
         """(held, waiting) by (scope, rollout), zeros left out."""
@@ -309,7 +308,9 @@ def _live_once(after: World) -> None:
 def _row(was: Assignment, row: Assignment, by: By, verb: str, rollout: Rollout) -> None:
     """I8 and I15, of one device's place."""
     name = f"{row.rollout}/{row.device}"
-    _must((was.stage, was.place, was.scopes) == (row.stage, row.place, row.scopes), "I5", f"{name}: its place changed")
+    _must((was.stage, was.place) == (row.stage, row.place), "I5", f"{name}: its place changed")
+    mended = was.state == State.INCONSISTENT and by is By.REPORT and not row.scopes
+    _must(was.scopes == row.scopes or mended, "I5", f"{name}: its scopes changed")
     _must(row.attempt >= was.attempt, "I15", f"{name}: attempt {row.attempt} after {was.attempt}")
     if by is By.REPORT:
         _must(row.attempt == was.attempt and row.offered_at == was.offered_at, "I6", f"{name}: offered by a report")

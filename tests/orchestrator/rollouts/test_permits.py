@@ -135,3 +135,26 @@ async def test_every_end_frees_the_permit_but_one(yard: Yard, state: State) -> N
     await yard.report(rollout, "d2" if holder == "d1" else "d1", State.INCONSISTENT)
     left = await yard.row(rollout, "d2" if holder == "d1" else "d1")
     assert left.permits == ("site=lab",)
+
+
+@pytest.mark.parametrize("component", ["app", "other"])
+async def test_a_device_does_not_wait_for_the_permit_that_it_holds_itself(yard: Yard, component: str) -> None:
+    """What brings it back is another rollout; once its component works again it is there for its site."""
+    first = await fetched(yard, ["d1", "d2"])
+    (broken,) = await granted(yard, first)
+    well = "d2" if broken == "d1" else "d1"
+    await yard.report(first, broken, State.INCONSISTENT)
+    await yard.add_release(name="gateway/1.2.0", component=component)
+    second = await yard.run(plan(release="gateway/1.2.0", max_unavailable=ONE_PER_SITE, members={"devices": [broken]}))
+    await yard.look()
+    await yard.ready(second, broken)
+    await yard.look()
+    await yard.report(second, broken, State.FETCHED)
+    while await yard.look() == 0:
+        pass
+    assert (await yard.row(second, broken)).grant == "activate"
+    assert await granted(yard, first) == []
+    await yard.report(second, broken, State.SUCCEEDED)
+    while await yard.look() == 0:
+        pass
+    assert await granted(yard, first) == ([well] if component == "app" else [])
