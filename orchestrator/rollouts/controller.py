@@ -134,7 +134,7 @@ class Controller:
         if self.steadiness.see(self._clock.now(), self._clock.monotonic()):
             log.warning("clock leapt; what takes long is counted from now", now=self._clock.now().isoformat())
         are_more = bool(await self._db.look(partial(newcomers.some, limit=1))) and await self._db.write(
-            partial(take_in, now=self._clock.now())
+            partial(take_in, now=self._clock.now(), starting=frozenset(self._db.starting))
         )
         active = await self._db.look(partial(load_active, steadiness=self.steadiness))
         wakes = [await self._look_at(facts) for facts in active]

@@ -5,6 +5,7 @@ what comes last, the flip of the rollout's state, is one transaction with a chec
 """
 
 from dataclasses import replace
+from datetime import timedelta
 from random import Random
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -18,12 +19,16 @@ from orchestrator.rollouts.operations import Order
 from orchestrator.rollouts.plans import Plan
 from orchestrator.storage import assignments, dirty, events, rollouts
 from orchestrator.storage.database import Database
+from orchestrator.storage.exclusions import exclude_gone
 from protocol.clock import Clock, rfc3339
 from protocol.topics import Kind
 from protocol.versions import compare
 
 MAX_PLAN_BYTES = 3 * 2**19
 """With defaults: every decision of the engine is logged with it."""
+
+_LEAP = timedelta(minutes=10)
+"""The clock may have been set back while members were placed."""
 
 
 async def create(
@@ -94,12 +99,14 @@ async def start(
     if rollout_id in db.starting:
         raise ConflictError(f"rollout {rollout_id}: is being started already; look again in a moment")
     db.starting.add(rollout_id)
+    since = clock.now() - _LEAP
     try:
         plan = await _choose(db, clock, rollout.spec, rollout_id)
         await placing.place(db, rollout_id, plan)
 
         async def note(conn: AsyncConnection) -> None:
             await _check_placed(conn, rollout_id, len(plan))
+            await exclude_gone(conn, since, clock.now())
             await _note_sizes(conn, rollout_id, plan)
 
         return await operations.order(db, clock, rollout_id, replace(given, version=rollout.version), also=note)

@@ -110,13 +110,13 @@ async def place(db: Database, rollout_id: str, plan: Plan) -> list[int]:
 
 
 async def newcomers(conn: AsyncConnection, rollout: Rollout, ids: Collection[str], compare: Compare) -> list[Place]:
-    """Places in the last stage that has begun, for those of these devices that fit the plan and have none yet.
+    """Places in the last stage that has begun, or the first, for those devices that fit the plan and have none yet.
 
     For devices that enrolled or changed after the start. Their place is by chance, and so among those still waiting.
     """
     spec, fresh = rollout.spec, set(ids) - await parts.placed(conn, rollout.id, ids)
     begun = [stage.position for stage in await rollouts.load_stages(conn, rollout.id) if stage.state in BEGUN]
-    if not fresh or not begun:
+    if not fresh:
         return []
     release = await releases.get(conn, spec.release)
     if release is None or release.state != PUBLISHED:
@@ -125,7 +125,7 @@ async def newcomers(conn: AsyncConnection, rollout: Rollout, ids: Collection[str
     judge, random = Judge(spec.members, facts), Random(randbits(128))
     scopes = ScopeReader(spec.max_unavailable, facts.groups)
     return [
-        Place(device.id, max(begun), random.random(), device.site, scopes.read(device))
+        Place(device.id, max(begun, default=0), random.random(), device.site, scopes.read(device))
         for device in await devices.candidates(conn, fresh)
         if judge.exclude(device) is None
     ]

@@ -1,6 +1,7 @@
 """Late joiners of dynamic rollouts: devices that came or changed enter the last open stage, under the same pace."""
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime
 from json import dumps
@@ -18,8 +19,14 @@ BATCH = 500
 _TAKES = frozenset({RolloutState.RUNNING, RolloutState.PAUSED, RolloutState.HALTED})
 
 
-async def take_in(conn: AsyncConnection, now: datetime) -> bool:
-    """Look at the next devices for every dynamic rollout; returns whether there may be more of them."""
+async def take_in(conn: AsyncConnection, now: datetime, *, starting: Collection[str] = ()) -> bool:
+    """Look at the next devices for every dynamic rollout; returns whether there may be more of them.
+
+    Args:
+        starting: Rollouts whose members are being placed just now: who comes meanwhile may be theirs, and waits.
+    """
+    if starting:
+        return False
     ids = await newcomers.some(conn, BATCH)
     if not ids:
         return False

@@ -3,12 +3,26 @@
 from dataclasses import replace
 from datetime import datetime
 
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.model.assignment import exclude
 from orchestrator.storage import assignments, dirty
+from orchestrator.storage.tables import devices
 from protocol.states import State
 from protocol.topics import Kind
+
+DUPLICATE = "two live devices speak under this id"
+
+
+async def exclude_gone(conn: AsyncConnection, since: datetime, now: datetime) -> None:
+    """Take out every device that was revoked, retired or found twice since then: it may have been placed after that."""
+    gone = select(devices.c.id, devices.c.state, devices.c.closed_reason)
+    for row in (await conn.execute(gone.where(devices.c.closed_at >= since))).all():
+        await exclude_device(conn, row.id, f"device {row.state}: {row.closed_reason}", now)
+    twice = select(devices.c.id).where(devices.c.state == "enrolled", devices.c.duplicate_since >= since)
+    for device in await conn.scalars(twice):
+        await exclude_device(conn, device, DUPLICATE, now)
 
 
 async def exclude_device(conn: AsyncConnection, device: str, why: str, now: datetime) -> list[str]:

@@ -17,7 +17,7 @@ from orchestrator.model.assignment import Assignment, deciding_keys
 from orchestrator.model.duplicates import Instance, Instances, heard
 from orchestrator.model.reporting import apply_progress, apply_readiness, apply_state
 from orchestrator.storage import assignments, dirty, newcomers, releases
-from orchestrator.storage.exclusions import exclude_device
+from orchestrator.storage.exclusions import DUPLICATE, exclude_device
 from orchestrator.storage.letting_go import let_go_of
 from orchestrator.storage.tables import devices, events
 from protocol.clock import rfc3339
@@ -33,7 +33,6 @@ _UPDATE, _UPDATE_SAID = (
     for names in (_MOVED, (*_MOVED, *_SAID))
 )
 _BATCH = 500
-DUPLICATE = "two live devices speak under this id"
 
 
 @dataclass(frozen=True, slots=True)

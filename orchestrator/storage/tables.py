@@ -84,6 +84,7 @@ devices = Table(
     Index("devices_silent", "id", sqlite_where=text("state = 'enrolled' AND silent = 1")),
     Index("devices_stale", "id", sqlite_where=text("state = 'enrolled' AND stale_since IS NOT NULL")),
     Index("devices_duplicate", "id", sqlite_where=text("state = 'enrolled' AND duplicate_since IS NOT NULL")),
+    Index("devices_closed", "closed_at", sqlite_where=text("closed_at IS NOT NULL")),
     Index("devices_to_expel", "closed_at", sqlite_where=text("state <> 'enrolled' AND session_ended_at IS NULL")),
     CheckConstraint(
         "length(id) BETWEEN 1 AND 64 AND id NOT LIKE '%/%' AND id NOT LIKE '%+%' AND id NOT LIKE '%#%'",

@@ -1,10 +1,12 @@
 """What a person orders while the engine is at something else, and what a device does before it hears of an order."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from orchestrator.errors import ConflictError, UsageError
+from orchestrator.fleet.closing import retire
 from orchestrator.model.device import DeviceState
 from orchestrator.model.plan import HaltRule, StageSpec
 from orchestrator.rollouts import creating, placing
@@ -63,6 +65,25 @@ async def test_rows_that_another_process_took_away_are_missed(yard: Yard, monkey
     with pytest.raises(ConflictError, match="0 of 2 members are placed"):
         await creating.start(yard.db, yard.clock, rollout.id)
     assert (await yard.rollout(rollout.id)).state.value == "draft"
+
+
+async def test_who_is_retired_while_members_are_placed_is_no_member(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chosen before, placed after: the rollout would wait for a device that is offered nothing."""
+    await yard.add_devices(["d1", "d2"])
+    rollout = await creating.create(yard.db, yard.clock, plan())
+    place = placing.place
+
+    async def meanwhile(*words: Any) -> list[int]:
+        await retire(yard.db, yard.clock, "d1", "sold")
+        return await place(*words)
+
+    monkeypatch.setattr(placing, "place", meanwhile)
+    await creating.start(yard.db, yard.clock, rollout.id)
+    await yard.look()
+    row = await yard.row(rollout.id, "d1")
+    assert (row.state, row.detail) == ("excluded", "device retired: sold")
 
 
 async def test_a_plan_too_large_for_the_log_is_refused(yard: Yard) -> None:

@@ -3,8 +3,11 @@
 from datetime import timedelta
 from typing import Any
 
+import pytest
+
 from orchestrator.model.plan import Members, RolloutSpec, StageSpec
 from orchestrator.model.rollout import RolloutState
+from orchestrator.rollouts import placing
 from orchestrator.storage import groups
 from orchestrator.storage.reports import Incoming, apply_batch
 from protocol.reports import Inventory
@@ -111,3 +114,35 @@ async def test_it_completes_at_its_end_and_not_before(yard: Yard) -> None:
     await yard.add_devices(["late"])
     await yard.look()
     assert len(await yard.rows(rollout)) == 2
+
+
+async def test_who_enrols_before_the_first_stage_opens_joins_it(yard: Yard) -> None:
+    """Looked at once, and not lost between the start and the first look."""
+    await yard.add_devices(["d1", "d2"])
+    rollout = await yard.run(dynamic())
+    await yard.add_devices(["late"])
+    await yard.look()
+    assert (await yard.row(rollout, "late")).stage == 0
+
+
+async def test_who_enrols_while_a_rollout_starts_is_looked_at_after_it(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The snapshot of its members was taken before; another dynamic rollout that runs must not use the news up."""
+    await yard.add_devices(["d1", "d2"])
+    running = await yard.run(dynamic())
+    await yard.look()
+    await yard.add_release(name="gateway/1.2.0")
+    place = placing.place
+
+    async def meanwhile(*words: Any) -> list[int]:
+        monkeypatch.setattr(placing, "place", place)
+        await yard.add_devices(["late"])
+        await yard.look()
+        return await place(*words)
+
+    monkeypatch.setattr(placing, "place", meanwhile)
+    starting = await yard.run(dynamic(release="gateway/1.2.0"))
+    await yard.look()
+    for rollout in (running, starting):
+        assert {row.device for row in await yard.rows(rollout)} == {"d1", "d2", "late"}
