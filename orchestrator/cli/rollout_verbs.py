@@ -59,12 +59,13 @@ def reject(
 
 def start(
     rollout: RolloutArgument,
+    reason: ReasonOption = "",
     if_version: VersionOption = None,
     output: FormatOption = Format.TABLE,
     home: HomeOption = HERE,
 ) -> None:
     """Announce the rollout and open its first stage."""
-    _order(home, rollout, "start", output, version=if_version)
+    _order(home, rollout, "start", output, reason=reason, version=if_version)
 
 
 def pause(

@@ -214,7 +214,7 @@ class RolloutSpec(_Plan):
         halt_count: Failures in the whole rollout that halt.
         pace_per_minute: Offers per minute; None is as fast as devices are ready.
         site_bytes_per_hour: Image bytes offered within any hour to devices with one value of the label ``site``.
-        max_unavailable: On activation, over all rollouts.
+        max_unavailable: On activation, over all rollouts that name the label value or group.
         at_end: With ``end_at``. ``stop``: no new offers, devices that have one go on, the others expire.
         retries: By failure class.
         weight: Of two rollouts for one device the heavier goes first; it preempts what has not begun to install.

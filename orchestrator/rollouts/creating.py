@@ -81,7 +81,13 @@ async def create(
 
 
 async def start(
-    db: Database, clock: Clock, rollout_id: str, *, actor: str = "operator", version: int | None = None
+    db: Database,
+    clock: Clock,
+    rollout_id: str,
+    *,
+    actor: str = "operator",
+    version: int | None = None,
+    reason: str = "",
 ) -> Rollout:
     """Choose members anew, give each its place, announce the rollout; its first stage opens with the next look.
 
@@ -92,7 +98,8 @@ async def start(
         ConflictError: Its state does not allow it, its release was withdrawn, or the plan fits no more: the sentence
             says how.
     """
-    given = Order(verb="start", actor=actor, version=version)
+    given = Order(verb="start", actor=actor, version=version, reason=reason)
+    operations.check_reason(reason)
     async with db.read() as conn:
         rollout = await operations.get(conn, rollout_id)
     operations.check_order(rollout, given)

@@ -5,6 +5,7 @@ the counter rose on the device when it committed, and only offline keys lower it
 """
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import structlog
@@ -21,6 +22,7 @@ from orchestrator.storage.releases import PUBLISHED
 from protocol.clock import Clock
 
 log = structlog.get_logger()
+_Named = Mapping[str, list[str]]
 
 
 @dataclass(slots=True)
@@ -59,9 +61,11 @@ async def revert(
         if rollout.started_at is None:
             raise ConflictError(f"rollout {rollout_id}: is {rollout.state} and never began; there is nothing to revert")
         found = await _ways_back(conn, rollout, unhealthy=unhealthy)
+    back = {f"{rollout.release.partition('/')[0]}/{version}": ids for version, ids in sorted(found.go.items())}
+    if back:
+        await _log_order(db, clock, rollout, back, found.stay, actor)
     made = Reverted(stay=found.stay)
-    for version, devices in sorted(found.go.items()):
-        release = f"{rollout.release.partition('/')[0]}/{version}"
+    for release, devices in back.items():
         try:
             new = await create(db, clock, _plan(rollout, release, unhealthy=unhealthy), actor=actor)
         except ConflictError as error:
@@ -79,6 +83,23 @@ async def revert(
         text += f"; {stays} devices cannot go back" if stays else ""
         await events.add(conn, "rollout_reverted", text, clock.now(), actor=actor, rollout=rollout_id)
     return made
+
+
+async def _log_order(
+    db: Database,
+    clock: Clock,
+    rollout: Rollout,
+    back: Mapping[str, list[str]],
+    stay: Mapping[str, list[str]],
+    actor: str,
+) -> None:
+    counts = {release: len(ids) for release, ids in back.items()}
+    stays = sum(map(len, stay.values()))
+    text = "revert: " + ", ".join(f"{n} devices to {release}" for release, n in counts.items())
+    async with db.begin() as conn:
+        given = operations.Order(verb="revert", actor=actor)
+        figures = {"back": counts, "stay": stays}
+        await operations.log_order(conn, rollout.id, given, clock.now(), text, rollout.state, **figures)
 
 
 async def revert_after_halt(db: Database, clock: Clock, rollout_id: str, actor: str) -> bool:

@@ -259,7 +259,7 @@ class _Work:
                 effect = apply_readiness(row, content, self.now)
             case StateReport():
                 effect = apply_state(row, content, item.digest, self.now)
-                if content.is_outcome and effect.after.outcome_digest != row.outcome_digest:
+                if content.is_outcome and effect.after.outcome_digest and row.outcome_digest is None:
                     self._outcome(content)
             case Progress():
                 self.after[key] = apply_progress(row, content, self.now)

@@ -113,7 +113,7 @@ def rollout_routes(services: Services) -> APIRouter:
         ``brokers_cut`` names those that did not answer in time and were cut off: what they had received, they have.
         """
         if verb is Verb.START:
-            await creating.start(db, clock, rollout, actor=actor, version=body.version)
+            await creating.start(db, clock, rollout, actor=actor, version=body.version, reason=body.reason or "")
             wake()
             return {**await shown(rollout), "brokers_cut": []}
         given = operations.Order(

@@ -69,7 +69,7 @@ MEANINGS = {
     "pace_growth.max_per_minute": "Up to this.",
     "site_bytes_per_hour": "Image bytes offered within any hour to devices with one value of the label `site`; at "
     "least one image.",
-    "max_unavailable": "Limits on devices between activation and proof, over all rollouts.",
+    "max_unavailable": "Limits on devices between activation and proof, over all rollouts that name the label.",
     "max_unavailable[].label": "For each value of this label by itself; devices without it count together.",
     "max_unavailable[].group": "For this group. Exactly one of the two.",
     "max_unavailable[].count": "At most so many devices.",

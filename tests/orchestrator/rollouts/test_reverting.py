@@ -5,9 +5,11 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import ConflictError
+from orchestrator.model.audit import AuditKind
 from orchestrator.model.plan import OnHalt, RolloutSpec, StageSpec
 from orchestrator.model.rollout import RolloutState
 from orchestrator.rollouts import creating, reverting
+from orchestrator.storage import audit
 from orchestrator.storage.releases import WITHDRAWN
 from protocol.states import State
 from tests.orchestrator.rollouts.yard import Yard, plan
@@ -78,6 +80,19 @@ async def test_only_the_unhealthy(yard: Yard) -> None:
     await yard.look()
     made = await reverting.revert(yard.db, yard.clock, second, unhealthy=True, begin=True)
     assert {row.device for row in await yard.rows(made.rollouts[OLD])} == {"d2"}
+
+
+async def test_the_order_stands_in_the_audit_log_before_what_it_leads_to(yard: Yard) -> None:
+    """With who gave it, and how many devices go back to what."""
+    await yard.add_release(name=OLD)
+    rollout = await updated(yard, {"d1": "1.0.0", "d2": None})
+    await reverting.revert(yard.db, yard.clock, rollout, actor="ada")
+    async with yard.db.read() as conn:
+        entries = await audit.page(conn, limit=1000)
+    orders = [entry for entry in entries if entry.kind == AuditKind.ORDER][-2:]
+    assert [(entry.actor, entry.figures()["verb"]) for entry in orders] == [("ada", "revert"), ("ada", "create")]
+    assert orders[0].rollout == rollout
+    assert (orders[0].figures()["back"], orders[0].figures()["stay"]) == ({OLD: 1}, 1)
 
 
 async def test_what_never_began_has_nothing_to_revert(yard: Yard) -> None:

@@ -122,11 +122,12 @@ async def test_who_is_not_enrolled_is_not_heard(db: Database) -> None:
     assert row.state == "offered"
 
 
-async def test_an_outcome_is_heard_shown_and_told_once(db: Database) -> None:
-    """The offer is signed again each time that it is repeated; the event stands once."""
+@pytest.mark.parametrize("then", [State.SUCCEEDED, State.FAILED])
+async def test_an_outcome_is_heard_shown_and_told_once(db: Database, then: State) -> None:
+    """The offer is signed again each time that it is repeated; the event stands once, also if it contradicts itself."""
     await fill(db)
-    for seq in (1, 2):
-        applied = await take(db, state("d1", 1, seq, State.SUCCEEDED))
+    for seq, said in ((1, State.SUCCEEDED), (2, then), (3, State.SUCCEEDED)):
+        applied = await take(db, state("d1", 1, seq, said))
         assert applied.for_delivery
         assert (Kind.OFFER, "d1/r-1") in await marks(db)
     async with db.read() as conn:

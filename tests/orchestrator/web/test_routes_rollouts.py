@@ -48,7 +48,7 @@ async def test_the_verbs(api: Api) -> None:
     await make(api)
     woken = api.seen.woken
     for verb, reason, state in (
-        ("start", "", "running"),
+        ("start", "the line is free", "running"),
         ("pause", "", "paused"),
         ("resume", "", "running"),
         ("halt", "smoke", "halted"),
@@ -59,7 +59,9 @@ async def test_the_verbs(api: Api) -> None:
         assert (status, body["state"]) == (200, state)
         assert api.seen.woken > woken
         woken = api.seen.woken
-    kinds = [event["kind"] for event in (await api.http.get("/api/v1/events?rollout=r-1")).json()["items"]]
+    told = (await api.http.get("/api/v1/events?rollout=r-1")).json()["items"]
+    assert "started: the line is free" in [event["text"] for event in told]
+    kinds = [event["kind"] for event in told]
     assert kinds == [
         "rollout_created", "rollout_started", "rollout_paused", "rollout_resumed", "rollout_halted",
         "rollout_resumed", "rollout_aborted",
