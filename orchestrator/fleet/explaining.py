@@ -164,7 +164,9 @@ def _why_not_offered(row: Assignment, place: Place, stage: Stage | None, named: 
         what = f"{row.code} {row.detail}".strip() if row.code else row.detail
         return f"in {named}, failed ({what or row.close_reason}) and will be offered again at {_at(row.not_before)}"
     if stage is not None and stage.state not in BEGUN:
-        return f"waits for {named}, which waits for {_under_way(place)}"
+        before = next((s for s in place.stages if s.state is not StageState.PASSED), stage)
+        why = "the next to open" if before is stage else f"which waits for {_under_way(place)}"
+        return f"waits for {named}, {why}"
     if row.held_by.startswith(BY_ROLLOUT):
         other = row.held_by.removeprefix(BY_ROLLOUT)
         return f"in {named}, ready, and waits until rollout {other} is done with it"

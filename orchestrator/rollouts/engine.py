@@ -116,7 +116,7 @@ def _end(rollout: Rollout, facts: Facts, now: datetime) -> tuple[Rollout, list[H
         return rollout, []
     match rollout.state:
         case RolloutState.RUNNING | RolloutState.PAUSED:
-            over = replace(rollout, state=RolloutState.COMPLETED, ended_at=now)
+            over = replace(rollout, state=RolloutState.COMPLETED, ended_at=now, reason="")
             out = sum(excluded(facts.counts.get(stage.position, {})) for stage in facts.stages)
             words = (
                 f"all {members} members are done" if not out else f"{members - out} members are done, {out} excluded"

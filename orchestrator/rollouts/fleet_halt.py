@@ -49,7 +49,7 @@ async def halt_all(
         text = f"the fleet was halted: {latch.reason}"
         await events.add(conn, "fleet_halted", text, now, actor=actor, data={"rollouts": len(held)})
     await barrier()
-    return HeldFleet(latch, tuple(rollout.id for rollout in held))
+    return HeldFleet(latch, _under_way(held))
 
 
 async def lift_halt(db: Database, clock: Clock, reason: str, *, actor: str = "operator") -> HeldFleet:
@@ -70,11 +70,12 @@ async def lift_halt(db: Database, clock: Clock, reason: str, *, actor: str = "op
         held = await _announced(conn, now)
         await _log(conn, "lift-halt", reason, held, actor, now)
         for rollout in held:
-            await rollouts.save(conn, rollout.id, reason=reason, timed_from=now)
+            if rollout.ended_at is None:
+                await rollouts.save(conn, rollout.id, reason=reason, timed_from=now)
         await _tell(conn, held, now)
         text = f"the halt of the fleet was lifted: {reason}"
         await events.add(conn, "fleet_halt_lifted", text, now, actor=actor, data={"rollouts": len(held)})
-    return HeldFleet(latch, tuple(rollout.id for rollout in held))
+    return HeldFleet(latch, _under_way(held))
 
 
 async def _announced(conn: AsyncConnection, now: datetime) -> list[Rollout]:
@@ -84,6 +85,11 @@ async def _announced(conn: AsyncConnection, now: datetime) -> list[Rollout]:
         for rollout in await rollouts.in_states(conn, _ANNOUNCED)
         if rollout.ended_at is None or (rollout.announcement_expires is not None and rollout.announcement_expires > now)
     ]
+
+
+def _under_way(held: list[Rollout]) -> tuple[str, ...]:
+    """Those that had something left to do; what has ended only says that it holds, to whoever still reads it."""
+    return tuple(rollout.id for rollout in held if rollout.ended_at is None)
 
 
 async def _log(conn: AsyncConnection, verb: str, reason: str, held: list[Rollout], actor: str, now: datetime) -> None:

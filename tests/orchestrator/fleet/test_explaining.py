@@ -38,7 +38,7 @@ def said(found: Place, device: Device = DEVICE) -> str:
 @pytest.mark.parametrize(
     ("state", "stage", "changes", "words"),
     [
-        (RolloutState.RUNNING, StageState.PENDING, {}, "waits for stage canary, which waits for stage canary"),
+        (RolloutState.RUNNING, StageState.PENDING, {}, "waits for stage canary, the next to open"),
         (RolloutState.RUNNING, StageState.OPEN, {}, "has not said yet that it is ready"),
         (RolloutState.RUNNING, StageState.OPEN, {"ready": True}, "waits for its turn by the rollout's pace"),
         (RolloutState.RUNNING, StageState.OPEN, {"reasons": [LOW]}, "not ready: power (battery_low): battery at 31 %"),

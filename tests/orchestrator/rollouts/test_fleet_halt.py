@@ -79,6 +79,26 @@ async def test_it_goes_on_with_a_reason(yard: Yard) -> None:
         await fleet_halt.lift_halt(yard.db, yard.clock, "again")
 
 
+async def test_what_is_over_is_held_for_readers_and_not_named(yard: Yard) -> None:
+    """Its announcement may still be read; nobody waits for it, and the reason to go on is not its own."""
+    await yard.add_devices(["d1"])
+    rollout = await yard.run()
+    await yard.look()
+    await halt(yard)
+    await fleet_halt.lift_halt(yard.db, yard.clock, "it was a kettle")
+    await yard.ready(rollout, "d1")
+    await yard.look()
+    await yard.report(rollout, "d1", State.SUCCEEDED)
+    await yard.look()
+    over = await yard.rollout(rollout)
+    assert (over.state, over.reason) == (RolloutState.COMPLETED, "")
+    await yard.marks(Kind.ANNOUNCE)
+    assert await halt(yard) == ()
+    assert await yard.marks(Kind.ANNOUNCE) == {rollout}
+    assert (await fleet_halt.lift_halt(yard.db, yard.clock, "another kettle")).rollouts == ()
+    assert (await yard.rollout(rollout)).reason == ""
+
+
 async def test_a_second_halt_replaces_the_first(yard: Yard) -> None:
     """The newest reason stands; nothing else happens."""
     await yard.add_devices(["d1"])
