@@ -82,6 +82,31 @@ async def test_only_the_unhealthy(yard: Yard) -> None:
     assert {row.device for row in await yard.rows(made.rollouts[OLD])} == {"d2"}
 
 
+async def test_who_succeeded_after_a_revert_goes_back_with_another_one(yard: Yard) -> None:
+    """It was installing when the rule halted; the others are back already and are left alone."""
+    await yard.add_release(name=OLD)
+    await yard.add_devices(["d1", "d2"])
+    rollout = await yard.run(plan())
+    await yard.look()
+    for device in ("d1", "d2"):
+        await yard.ready(rollout, device)
+    await yard.look()
+    await yard.report(rollout, "d2", State.INSTALLING)
+    await yard.report(rollout, "d1", State.SUCCEEDED, from_version="1.0.0", running_version="1.1.0")
+    await yard.runs("d1", "1.1.0")
+    first = (await reverting.revert(yard.db, yard.clock, rollout, begin=True)).rollouts[OLD]
+    await yard.look()
+    await yard.ready(first, "d1")
+    await yard.look()
+    await yard.report(first, "d1", State.SUCCEEDED, from_version="1.1.0", running_version="1.0.0")
+    await yard.runs("d1", "1.0.0")
+    await yard.report(rollout, "d2", State.SUCCEEDED, from_version="1.0.0", running_version="1.1.0")
+    await yard.runs("d2", "1.1.0")
+    await yard.look()
+    second = (await reverting.revert(yard.db, yard.clock, rollout, begin=True)).rollouts[OLD]
+    assert {row.device for row in await yard.rows(second)} == {"d2"}
+
+
 async def test_the_order_stands_in_the_audit_log_before_what_it_leads_to(yard: Yard) -> None:
     """With who gave it, and how many devices go back to what."""
     await yard.add_release(name=OLD)
