@@ -12,20 +12,25 @@ import structlog
 
 from device_client.agent.journal import Update
 from device_client.config import InstallerSection
-from device_client.installers.installer import Installer, Running
+from device_client.installers.installer import Installer, InstallError, Next, Running
 from device_client.last_update import LastUpdate
+from device_client.programs import run_program
 from device_client.transfer import Fetcher
 from device_client.verification.files import check_tree
 from device_client.verification.release import Verifier
 from device_client.verification.running import HealthResult, run_health
 from protocol.directives import ReleaseRef
 from protocol.errors import ContentError, ErrorCode, FlagshipError
+from protocol.executables import ExecutableList
+from protocol.manifest import Artifact
 from protocol.trust.trusted import ReleaseTarget
 
 log = structlog.get_logger(__name__)
 
 RETRY_S = 1.0
 ROLL_BACK_TRIES = 3
+REBOOT_ORDER_S = 60.0
+"""How long the program that orders a reboot may take."""
 
 
 class Changes:
@@ -66,8 +71,8 @@ class Changes:
         """
         try:
             if self._installer.status().pending is not None:
-                running = self._installer.rollback()
-                log.error("trial without a journal given up", running=running.version if running else None)
+                after = self._installer.rollback()
+                log.error("trial without a journal given up", running=self.running_version(), then=after.value)
             self._fetcher.clear()
         except (FlagshipError, OSError) as error:
             log.error("leftovers of an update without a journal stay", why=str(error)[:500])
@@ -82,7 +87,7 @@ class Changes:
         await asyncio.to_thread(self._verifier.check, update.offer.release, update.offer.attempt)
         # Before it: a loop of releases that roll back is held off by the same interval.
         await asyncio.to_thread(self._last_update.note, self._verifier.now())
-        await asyncio.to_thread(self._installer.activate)
+        await self._reboot_for(await asyncio.to_thread(self._installer.activate))
 
     async def prove(self, update: Update, target: ReleaseTarget) -> HealthResult:
         """The running version, its files, then the maker's own check.
@@ -94,8 +99,8 @@ class Changes:
         return await run_health(
             self._settings.health,
             self._settings.health_timeout_s,
-            {"FLAGSHIP_RELEASE": str(running.path), "FLAGSHIP_VERSION": update.version},
-            running.path if running.path.is_dir() else running.path.parent,
+            {"FLAGSHIP_RELEASE": str(running.path or ""), "FLAGSHIP_VERSION": update.version},
+            _folder(running),
         )
 
     async def commit(self, update: Update) -> None:
@@ -125,21 +130,40 @@ class Changes:
 
     def _install(self, update: Update, target: ReleaseTarget) -> None:
         artifact, stream = self._fetcher.staged(update, target)
-        tree = self._installer.install(stream, artifact, target.info.version, target.sha256)
-        check_tree(tree, artifact, self._verifier.executables(artifact, target))
+        place = self._installer.install(stream, artifact, target.info.version, target.sha256)
+        self._compare(place, artifact, self._verifier.executables(artifact, target))
 
     def _proven_files(self, update: Update, target: ReleaseTarget) -> Running:
         running = self._installer.running()
         if running is None or running.digest != update.offer.release.sha256:
             raise ContentError(ErrorCode.POSTINSTALL, f"{update.version} is not what runs")
         artifact, _ = self._fetcher.staged(update, target)
-        check_tree(Path(running.path), artifact)
+        self._compare(running.path, artifact)
         return running
+
+    def _compare(self, place: Path | None, artifact: Artifact, listed: ExecutableList | None = None) -> None:
+        """What lies there with the manifest; what no file system shows, the installer compares itself."""
+        if place is not None:
+            check_tree(place, artifact, listed)
+        elif fault := self._installer.fault():
+            raise ContentError(ErrorCode.POSTINSTALL, fault)
+
+    async def _reboot_for(self, after: Next) -> None:
+        """Reboot where the change needs it. This process ends with the reboot; the journal knows where to go on."""
+        if after is Next.NOTHING:
+            return
+        reboot = self._settings.reboot
+        log.warning("rebooting", program=reboot[0])
+        ended = await run_program(reboot, REBOOT_ORDER_S, {}, what="reboot")
+        if not ended.ok:
+            raise InstallError(ended.detail, ended.log)
+        await asyncio.sleep(self._settings.reboot_timeout_s)
+        raise InstallError(f"the device did not reboot within {self._settings.reboot_timeout_s:g} s of {reboot[0]}")
 
     async def _roll_back(self) -> None:
         for left in reversed(range(ROLL_BACK_TRIES)):
             try:
-                await asyncio.to_thread(self._installer.rollback)
+                await self._reboot_for(await asyncio.to_thread(self._installer.rollback))
                 return
             except (FlagshipError, OSError) as error:
                 if not left:
@@ -153,6 +177,12 @@ class Changes:
 
     def _note_failure(self, update: Update) -> None:
         self._verifier.set_aside(update.offer.release.sha256, update.offer.attempt)
+
+
+def _folder(running: Running) -> Path | None:
+    if running.path is None:
+        return None
+    return running.path if running.path.is_dir() else running.path.parent
 
 
 async def _until_noted(note: Callable[[Update], None], update: Update) -> None:

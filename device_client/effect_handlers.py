@@ -241,7 +241,7 @@ class EffectHandlers:
             log.warning("effect failed", code=error.code.value, why=error.detail)
             if code:
                 self._tell(update, error)
-                await self._failed(update, error.code, error.detail)
+                await self._failed(update, error.code, error.detail, getattr(error, "log", ""))
         except (FlagshipError, OSError) as error:
             log.warning("effect failed", why=str(error)[:500])
             if code:

@@ -3,15 +3,37 @@
     install -> activate -> commit            each is safe to repeat, and safe to be cut off at any instant
                         -> rollback
 
-All methods block; call them in a thread.
+Some systems change over only by a reboot: then ``activate`` or ``rollback`` answers ``REBOOT``, the device is rebooted,
+and the same method is called again after it. All methods block; call them in a thread.
 """
 
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
 from device_client.installed_stream import InstalledStream
+from protocol.errors import ContentError, ErrorCode
 from protocol.manifest import Artifact
+
+
+class InstallError(ContentError):
+    """What an installer's program failed with.
+
+    Attributes:
+        log: The end of what it wrote; goes with the report.
+    """
+
+    def __init__(self, detail: str, log: str = "", code: ErrorCode = ErrorCode.INSTALL) -> None:
+        super().__init__(code, detail)
+        self.log = log
+
+
+class Next(Enum):
+    """What must happen after a change."""
+
+    NOTHING = "nothing"
+    REBOOT = "reboot"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,12 +42,12 @@ class Running:
 
     Attributes:
         digest: sha256 hex of the release's sealed manifest, or of the tree where the factory installed it.
-        path: The directory or file.
+        path: The directory or file; None where it is no place in this file system.
     """
 
     version: str
     digest: str
-    path: Path
+    path: Path | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,18 +70,25 @@ class Status:
 class Installer(Protocol):
     """Puts one component's artifact in place."""
 
-    def install(self, stream: Path, artifact: Artifact, version: str, digest: str) -> Path:
+    def install(self, stream: Path, artifact: Artifact, version: str, digest: str) -> Path | None:
         """Write the release beside the running one; durable when it returns.
 
         Returns:
-            Where it lies, for verification.
+            Where it lies, for verification; None where no file system shows it, and ``fault`` verifies it.
 
         Raises:
-            ContentError: E_SPACE or E_INSTALL.
+            ContentError: E_SPACE or E_INSTALL; ``InstallError`` with what a program wrote.
         """
         ...
 
-    def activate(self) -> None:
+    def fault(self) -> str:
+        """How what was put in place last differs from what was written, in one clause; empty where it does not.
+
+        That is what runs, or is on trial; before its activation what was installed.
+        """
+        ...
+
+    def activate(self) -> Next:
         """Make what was installed last the running version."""
         ...
 
@@ -67,8 +96,8 @@ class Installer(Protocol):
         """Keep the running version; older ones than the former are removed."""
         ...
 
-    def rollback(self) -> Running | None:
-        """Return to the version before the activation, drop what was installed, and name what runs."""
+    def rollback(self) -> Next:
+        """Return to the version before the activation and drop what was installed."""
         ...
 
     def running(self) -> Running | None:

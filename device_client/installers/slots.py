@@ -22,7 +22,7 @@ from device_client.errors import ConflictError, DeviceError, StorageError
 from device_client.installed_stream import InstalledStream
 from device_client.installers import chunk_index, slots_state
 from device_client.installers.chunk_index import ChunkIndex, index_artifact, index_tree, stream_of
-from device_client.installers.installer import Running, Status
+from device_client.installers.installer import Next, Running, Status
 from device_client.installers.records import (
     DIRECTORY,
     Record,
@@ -113,8 +113,8 @@ class SlotInstaller(ABC):
         self._switch(name)
         return self._describe(name)
 
-    def activate(self) -> None:
-        """Make what was installed last the running version; repeated, it changes nothing.
+    def activate(self) -> Next:
+        """Make what was installed last the running version, at once; repeated, it changes nothing.
 
         Raises:
             ConflictError: Nothing was installed.
@@ -131,6 +131,7 @@ class SlotInstaller(ABC):
         if not os.path.lexists(self._releases / state.pending):
             raise StorageError(f"{self._releases / state.pending}: is gone; it cannot be activated")
         self._switch(state.pending)
+        return Next.NOTHING
 
     def commit(self) -> None:
         """Keep the running version and the one before it; repeated, it changes nothing.
@@ -146,8 +147,8 @@ class SlotInstaller(ABC):
             self._save(state)
         self._clean(state)
 
-    def rollback(self) -> Running | None:
-        """Return to the version before the activation; repeated, it changes nothing.
+    def rollback(self) -> Next:
+        """Return to the version before the activation, at once; repeated, it changes nothing.
 
         Raises:
             StorageError: That version is gone, or the link cannot be switched.
@@ -166,7 +167,7 @@ class SlotInstaller(ABC):
         state = SlotsState(former=state.former)
         self._save(state)
         self._clean(state)
-        return self.running()
+        return Next.NOTHING
 
     def running(self) -> Running | None:
         """What ``current`` points at."""
@@ -190,6 +191,13 @@ class SlotInstaller(ABC):
         state = self._load()
         name = state.pending_from if state.pending else self._link()
         return name is not None and is_intact(self._releases, name)
+
+    def fault(self) -> str:
+        """How what was installed last, or runs, differs from its record; hashes all of it."""
+        name = self._load().installed or self._link()
+        if name is None or is_intact(self._releases, name):
+            return ""
+        return f"{self._releases / name}: is not as it was written"
 
     def streams(self) -> tuple[InstalledStream, ...]:
         """What can be copied from: the running version, then the one before it."""

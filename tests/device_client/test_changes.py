@@ -10,6 +10,7 @@ from device_client.agent.journal import Update
 from device_client.changes import Changes
 from device_client.config import InstallerSection
 from device_client.errors import DeviceError
+from device_client.installers.installer import InstallError, Next
 from device_client.last_update import LastUpdate
 from protocol.errors import ContentError, ErrorCode, ProtocolError
 from protocol.states import State
@@ -135,6 +136,39 @@ async def test_a_former_version_that_is_another(bench: Bench) -> None:
     with pytest.raises(ContentError, match=r"1\.0\.0 runs, expected 0\.9\.0") as error:
         await bench.changes.return_to_former(bench.update.model_copy(update={"from_version": "0.9.0"}))
     assert error.value.code is ErrorCode.INSTALL
+
+
+class NeedsReboot:
+    """The directory installer on a system that changes over by a reboot only."""
+
+    def __init__(self, installer: Any) -> None:
+        self._installer = installer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._installer, name)
+
+    def activate(self) -> Next:
+        """As it is, and a reboot."""
+        self._installer.activate()
+        return Next.REBOOT
+
+
+@pytest.mark.parametrize(
+    ("program", "says"),
+    [
+        ("echo going down", r"did not reboot within 0\.05 s of sh"),
+        ("echo no right >&2; exit 1", "reboot sh ended with code 1"),
+    ],
+)
+async def test_a_reboot_that_does_not_come(tmp_path: Path, program: str, says: str) -> None:
+    """The program is run, and who is still there some time after it says so."""
+    bench = Bench(tmp_path / "home", reboot=["sh", "-c", f"touch {tmp_path}/asked; {program}"], reboot_timeout_s=0.05)
+    bench.changes._installer = NeedsReboot(bench.lab.installer)  # type: ignore[assignment]
+    with pytest.raises(InstallError, match=says) as error:
+        await bench.activated()
+    assert (tmp_path / "asked").exists()
+    assert error.value.code is ErrorCode.INSTALL
+    assert error.value.log == ("no right\n" if "right" in program else "")
 
 
 async def test_an_idle_device_gives_up_a_trial(bench: Bench) -> None:

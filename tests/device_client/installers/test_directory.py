@@ -12,6 +12,7 @@ import pytest
 
 from device_client.errors import ConflictError, DeviceError, NotFoundError, StorageError
 from device_client.installers.directory import DirectoryInstaller
+from device_client.installers.installer import Next, Running
 from device_client.trees import read_tree
 from device_client.verification.files import check_tree
 from protocol.errors import ContentError, ErrorCode
@@ -89,7 +90,7 @@ def test_the_way_there(home: Path, release: tuple[Artifact, str]) -> None:
     assert status.pending is None
     assert status.installed is None
     assert status.former is not None
-    assert status.former.path.is_dir()
+    assert _path(status.former).is_dir()
     assert _runs(home) == "1.1.0"
 
 
@@ -98,7 +99,8 @@ def test_the_way_back(home: Path, release: tuple[Artifact, str]) -> None:
     before = read_tree((home / "current").resolve())
     place = _install(home, release)
     _open(home).activate()
-    running = _open(home).rollback()
+    assert _open(home).rollback() is Next.NOTHING
+    running = _open(home).running()
     assert running is not None
     assert running.version == "1.0.0"
     assert read_tree((home / "current").resolve()) == before
@@ -109,7 +111,7 @@ def test_the_way_back(home: Path, release: tuple[Artifact, str]) -> None:
 def test_rollback_before_activation_drops_what_was_installed(home: Path, release: tuple[Artifact, str]) -> None:
     """What was installed and never activated is removed, and cannot be activated later."""
     place = _install(home, release)
-    assert _open(home).rollback() == _open(home).running()
+    assert _open(home).rollback() is Next.NOTHING
     assert not place.exists()
     with pytest.raises(ConflictError, match="nothing was installed"):
         _open(home).activate()
@@ -347,10 +349,10 @@ def test_cut_off_anywhere(
         running = _open(copy).running()
         assert running is not None
         if running.version == "1.0.0":
-            assert read_tree(running.path) == old
+            assert read_tree(_path(running)) == old
         else:
             assert step not in ("install", "rollback installed")
-            check_tree(running.path, release[0])
+            check_tree(_path(running), release[0])
         if step != "commit":
             assert (copy / "releases" / _name(copy, "1.0.0")).is_dir(), "the way back is kept"
         _repeat(step, copy, release)
@@ -383,7 +385,7 @@ def _repeat(step: str, home: Path, release: tuple[Artifact, str]) -> None:
     match step:
         case "install":
             assert status.installed is not None
-            check_tree(status.installed.path, release[0])
+            check_tree(_path(status.installed), release[0])
         case "activate":
             assert status.pending is not None
             assert status.pending == status.running
@@ -414,9 +416,26 @@ def test_factory_install_cut_off_anywhere(tmp_path: Path, dies_at: DiesAt) -> No
         (home / "state").mkdir(parents=True)
         cut = dies_at(number, home, lambda home=home: _open(home).install_factory(source, "1.0.0"))  # type: ignore[misc]
         running = _open(home).running()
-        assert running is None or read_tree(running.path) == expected
-        assert read_tree(_open(home).install_factory(source, "1.0.0").path) == expected
+        assert running is None or read_tree(_path(running)) == expected
+        assert read_tree(_path(_open(home).install_factory(source, "1.0.0"))) == expected
         assert _open(home).way_back()
         if not cut:
             return
     pytest.fail("the factory install never ended")
+
+
+def _path(version: Running) -> Path:
+    assert version.path is not None
+    return version.path
+
+
+def test_a_damaged_version_is_a_fault(home: Path, release: tuple[Artifact, str]) -> None:
+    """Before its activation what was installed is judged, afterwards what runs."""
+    place = _install(home, release)
+    assert _open(home).fault() == ""
+    (place / "bin" / "app").write_bytes(b"changed")
+    assert _open(home).fault() == f"{place}: is not as it was written"
+    _open(home).rollback()
+    assert _open(home).fault() == ""
+    (home / "current" / "bin" / "app").write_bytes(b"changed")
+    assert "is not as it was written" in _open(home).fault()

@@ -64,6 +64,7 @@ def test_factory_file_loses_special_bits(home: Path) -> None:
     """A setuid bit of the factory's file is not carried over."""
     running = _open(home).running()
     assert running is not None
+    assert running.path is not None
     assert stat.S_IMODE(running.path.stat().st_mode) == 0o755
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from device_client.verification.running import LOG_BYTES, clean, run_health
+from device_client.programs import LOG_BYTES, clean
+from device_client.verification.running import run_health
 
 
 def _python(code: str) -> list[str]:
