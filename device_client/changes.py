@@ -11,7 +11,7 @@ from pathlib import Path
 import structlog
 
 from device_client.agent.journal import Update
-from device_client.config import InstallerSection
+from device_client.config_installers import InstallerSection
 from device_client.installers.installer import Installer, InstallError, Next, Running
 from device_client.last_update import LastUpdate
 from device_client.programs import run_program

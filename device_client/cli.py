@@ -22,10 +22,11 @@ from device_client.cli_status import show_status
 from device_client.config import DeviceHome, DeviceSettings, load, settings_from, write
 from device_client.durable import write_durably
 from device_client.errors import ConflictError, NotFoundError, UsageError
+from device_client.installers.making import make_installer
 from device_client.local_socket import request
 from device_client.logs import log_to_stderr
 from device_client.memory import use_one_heap
-from device_client.service import Agent, make_installer, run_agents
+from device_client.service import Agent, run_agents
 from protocol.clock import SystemClock
 from protocol.errors import FlagshipError
 from protocol.identifiers import check_version

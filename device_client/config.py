@@ -19,8 +19,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, ValidationError
 
-from device_client.config_network import MediaSection, NetworkSection, Section, Sources
-from device_client.config_windows import WindowSection, ZoneName
+from device_client.config_gates import GatesSection
+from device_client.config_installers import InstallerSection
+from device_client.config_network import MediaSection, NetworkSection, Seconds, Section, Sources
+from device_client.config_windows import ZoneName
 from device_client.durable import make_directory, read_capped, switch_link, write_durably
 from device_client.errors import NotFoundError, UsageError
 from protocol.chunks import MAX_CIPHERTEXT_BYTES, MAX_WINDOW
@@ -28,7 +30,6 @@ from protocol.identifiers import IdText, SerialText
 from protocol.manifest import Policy
 
 MAX_SETTINGS_BYTES = 65_536
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class DeviceSection(Section):
@@ -115,43 +116,6 @@ class DownloadSection(Section):
     slow_window_s: Seconds = 60
     return_after_s: Seconds = 60
     sources: Sources = ()
-
-
-class GatesSection(Section):
-    """What this device's owner demands before it acts; an announcement can only ask for more.
-
-    Attributes:
-        allow_offline: Orders on a medium may let this device install, activate and commit without being asked.
-        windows: Installing and activating wait for one of them; none means at any time. Those that a release or a
-            rollout names are waited for as well.
-    """
-
-    power_supply_root: Path = Path("/sys/class/power_supply")
-    min_battery_percent: Annotated[int, Field(ge=0, le=100)] = 40
-    require_approval: bool = False
-    allow_in_use: bool = False
-    require_way_back: bool = False
-    allow_offline: bool = False
-    disk_reserve_bytes: Annotated[int, Field(ge=0)] = 16 * 2**20
-    windows: Annotated[tuple[WindowSection, ...], Field(max_length=32)] = ()
-
-
-class InstallerSection(Section):
-    """How a release is put in place and proven.
-
-    Attributes:
-        health: Program and arguments that end with 0 when the new version works; empty: no check.
-        min_interval_s: Least seconds between two updates.
-        reboot: Program and arguments that reboot the device, for installers whose changes need it.
-        reboot_timeout_s: How long the device may take to go down after that.
-    """
-
-    kind: Literal["directory", "file"] = "directory"
-    health: list[str] = []
-    health_timeout_s: Seconds = 60
-    min_interval_s: Annotated[int, Field(ge=0)] = 0
-    reboot: Annotated[list[str], Field(min_length=1)] = ["systemctl", "reboot"]
-    reboot_timeout_s: Seconds = 300
 
 
 class DeviceSettings(Section):

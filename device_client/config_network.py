@@ -10,6 +10,7 @@ from protocol.enrolment import HttpsUrl
 MAX_SOURCES = 16
 InterfaceName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:@-]{0,15}$")]
 InterfacePattern = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:@*?-]{1,32}$")]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Section(BaseModel):

@@ -16,7 +16,6 @@ from device_client.approval import ApprovalBook
 from device_client.availability import Availability
 from device_client.changes import Changes
 from device_client.chunk_sources import ChunkSources
-from device_client.clock import FlooredClock
 from device_client.config import DeviceHome, DeviceSettings
 from device_client.download.medium_source import MediumSource
 from device_client.download.mqtt_source import MqttSource
@@ -25,21 +24,11 @@ from device_client.enrolling import Returning
 from device_client.floors_file import DeviceFloors
 from device_client.freshness import Freshness
 from device_client.gate_keeper import GateKeeper
-from device_client.gates.approval import ApprovalGate
-from device_client.gates.disk import DiskGate
-from device_client.gates.gate import Gate
-from device_client.gates.in_use import InUseGate
-from device_client.gates.interval import IntervalGate
-from device_client.gates.network import NetworkGate
-from device_client.gates.power import PowerGate
-from device_client.gates.way_back import WayBackGate
-from device_client.gates.window import WindowGate
+from device_client.gate_list import make_gates
 from device_client.heartbeat import Heartbeat
 from device_client.home_lock import alone
 from device_client.inbox import Inbox
-from device_client.installers.directory import DirectoryInstaller
-from device_client.installers.file import FileInstaller
-from device_client.installers.slots import SlotInstaller
+from device_client.installers.making import make_installer
 from device_client.last_update import LastUpdate
 from device_client.local_verbs import LocalVerbs
 from device_client.media_watch import MediaWatch
@@ -48,7 +37,6 @@ from device_client.refusals import Refusals
 from device_client.renewal import Renewal
 from device_client.reporter import Reporter
 from device_client.self_report import SelfReport
-from device_client.time_zone import time_zone
 from device_client.transfer import Fetcher
 from device_client.upkeep import Upkeep
 from device_client.uplink import Uplink
@@ -63,12 +51,6 @@ from protocol.trust.workflow import TrustStore
 log = structlog.get_logger(__name__)
 
 TICK_S = 0.25
-
-
-def make_installer(home: DeviceHome, settings: DeviceSettings) -> SlotInstaller:
-    """The installer that ``device.toml`` names."""
-    kind = DirectoryInstaller if settings.installer.kind == "directory" else FileInstaller
-    return kind(home.releases, home.current, home.installer)
 
 
 class Agent:
@@ -93,7 +75,16 @@ class Agent:
         self._source = MqttSource(self._topics, qos=settings.download.qos)
         self._last_update = LastUpdate(home.state / "last-update")
         book = ApprovalBook(home.state / "approvals.json", home.approvals)
-        self._keeper = GateKeeper(self._gates(book, believed), settings, self._verifier, self.runner.announcements)
+        gates = make_gates(
+            home,
+            settings,
+            book,
+            believed,
+            way_back=self._installer.way_back,
+            last_update=self._last_update,
+            barred=lambda: self._sources.barred(),  # noqa: PLW0108 - made later
+        )
+        self._keeper = GateKeeper(gates, settings, self._verifier, self.runner.announcements)
         self._refusals = Refusals(clock)
         self.inbox = Inbox(
             self._topics,
@@ -261,18 +252,6 @@ class Agent:
         if doubt and not self._doubted:
             self._refusals.add("", ProtocolError(ErrorCode.CLOCK, doubt))
         self._doubted = bool(doubt)
-
-    def _gates(self, book: ApprovalBook, clock: FlooredClock) -> Sequence[Gate]:
-        return (
-            PowerGate(self.settings.gates.power_supply_root),
-            DiskGate(self.home.path, self.settings.gates.disk_reserve_bytes),
-            InUseGate(self.home.inhibitors, clock),
-            ApprovalGate(book, clock),
-            WayBackGate(self._installer.way_back),
-            IntervalGate(self._last_update, clock),
-            WindowGate(self.settings.gates.windows, lambda: time_zone(self.settings.device.timezone), clock),
-            NetworkGate(lambda: self._sources.barred(), self.settings.timing.gate_interval_s),  # noqa: PLW0108 - made later
-        )
 
     def _leave_broker(self, why: str) -> bool:
         return self._uplink.leave(why)

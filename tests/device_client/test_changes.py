@@ -8,7 +8,7 @@ import pytest
 
 from device_client.agent.journal import Update
 from device_client.changes import Changes
-from device_client.config import InstallerSection
+from device_client.config_installers import InstallerSection
 from device_client.errors import DeviceError
 from device_client.installers.installer import InstallError, Next
 from device_client.last_update import LastUpdate
@@ -163,7 +163,7 @@ class NeedsReboot:
 async def test_a_reboot_that_does_not_come(tmp_path: Path, program: str, says: str) -> None:
     """The program is run, and who is still there some time after it says so."""
     bench = Bench(tmp_path / "home", reboot=["sh", "-c", f"touch {tmp_path}/asked; {program}"], reboot_timeout_s=0.05)
-    bench.changes._installer = NeedsReboot(bench.lab.installer)  # type: ignore[assignment]
+    bench.changes._installer = NeedsReboot(bench.lab.installer)
     with pytest.raises(InstallError, match=says) as error:
         await bench.activated()
     assert (tmp_path / "asked").exists()

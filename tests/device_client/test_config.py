@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from device_client.config import DeviceHome, DeviceSection, DeviceSettings, GatesSection, InstallerSection, load, write
+from device_client.config import DeviceHome, DeviceSection, DeviceSettings, load, write
+from device_client.config_gates import GatesSection
+from device_client.config_installers import InstallerSection
 from device_client.errors import DeviceError, NotFoundError, UsageError
 from protocol.manifest import Policy
 

@@ -4,7 +4,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from device_client.config import DeviceSection, DeviceSettings, InstallerSection
+from device_client.config import DeviceSection, DeviceSettings
+from device_client.config_installers import InstallerSection
 from device_client.inventory import agent_version, describe
 from protocol.identifiers import check_version
 

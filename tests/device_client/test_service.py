@@ -16,7 +16,8 @@ from device_client.agent.journal import Journal, Update
 from device_client.config import DeviceHome, DeviceSettings
 from device_client.errors import ConflictError
 from device_client.identity_files import IdentityFiles
-from device_client.service import Agent, make_installer, run_agents
+from device_client.installers.making import make_installer
+from device_client.service import Agent, run_agents
 from protocol.clock import SystemClock
 from protocol.directives import Grant, Offer, ReleaseRef
 from protocol.enrolment import BrokerAddress

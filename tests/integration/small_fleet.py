@@ -15,7 +15,8 @@ from typing import Any
 from device_client import identity
 from device_client.config import DeviceHome, DeviceSettings, load, write
 from device_client.config import settings_from as device_settings
-from device_client.service import Agent, make_installer
+from device_client.installers.making import make_installer
+from device_client.service import Agent
 from orchestrator.cli.client import ApiClient
 from orchestrator.cli.init import HomePlan, initialise
 from orchestrator.config import Home, Settings
