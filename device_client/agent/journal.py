@@ -31,6 +31,7 @@ class Update(BaseModel):
         stores: How often this was saved since installing began; bounded.
         installs: Attempts at installing.
         resumes: Restarts and reconnects of the transfer.
+        restarts: Of the agent, in the place that it stands in; bounded where each could bring on the next.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -57,6 +58,7 @@ class Update(BaseModel):
     stores: int = 0
     installs: int = 0
     resumes: int = 0
+    restarts: int = 0
     boot_id: str = ""
 
     @property
