@@ -13,8 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import structlog
-
 from device_client.errors import ConflictError
 from device_client.installed_stream import InstalledStream
 from device_client.installers import copies_state
@@ -22,8 +20,6 @@ from device_client.installers.copies_state import CopiesState, Note, Stage, Tria
 from device_client.installers.installer import InstallError, Next, Running, Status
 from protocol.identifiers import check_version
 from protocol.manifest import Artifact
-
-log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +37,7 @@ class CopiesInstaller(ABC):
         """Keep what is known in the file ``state``; ``boot_id`` answers another text after each reboot."""
         self._state_file = state
         self._boot_id = boot_id
-        self._seen: tuple[str, str] | None = None
+        self._seen: tuple[str, str, str] | None = None
 
     @abstractmethod
     def _look(self) -> Copies:
@@ -53,7 +49,7 @@ class CopiesInstaller(ABC):
 
     @abstractmethod
     def _settle(self) -> None:
-        """Wait until nothing writes a copy any more, with a deadline."""
+        """Wait until nothing writes a copy any more, however that ends, with a deadline."""
 
     @abstractmethod
     def _start_next(self, copy: str) -> None:
@@ -83,13 +79,16 @@ class CopiesInstaller(ABC):
         """Write the release over the copy that does not run; see ``Installer.install``."""
         if artifact.kind != "file":
             raise InstallError("artifact: expected a single file that holds the system, found a directory")
-        state, copies = self._load(), self._look()
+        state = self._load()
         trial = state.trial
+        repeated = trial is not None and (trial.version, trial.digest) == (version, digest)
+        if repeated:
+            self._settle()
+        copies = self._look()
         if trial is not None and (trial.activated or trial.copy_name == copies.running):
             raise InstallError(
                 f"{trial.version} in {trial.copy_name} is on trial; writing {copies.other} would leave no way back"
             )
-        repeated = trial is not None and (trial.version, trial.digest) == (version, digest)
         if trial is not None and repeated and trial.stage is Stage.WRITTEN and not self.fault():
             return
         if trial is None or not repeated or trial.stage is Stage.WRITTEN:
@@ -100,6 +99,7 @@ class CopiesInstaller(ABC):
                 version=version,
                 digest=digest,
                 before=self._mark(copies.other),
+                boot=self._boot_id(),
             )
             state = CopiesState(notes=state.with_note(copies.other, None), trial=trial)
             self._save(state)
@@ -139,13 +139,13 @@ class CopiesInstaller(ABC):
         if trial is None or trial.stage in (Stage.WRITING, Stage.RETURNING, Stage.RETURNED):
             raise InstallError("nothing was installed that could be activated")
         boot = self._boot_id()
-        copies = self._look()
-        if copies.running == trial.copy_name:
+        running = self._running_copy()
+        if running == trial.copy_name:
             self._save_stage(state, trial, Stage.ACTIVATED, boot)
             return Next.NOTHING
         if trial.stage is Stage.ACTIVATED and trial.boot != boot:
             raise InstallError(
-                f"the boot loader fell back: {trial.copy_name} ({trial.version}) was to start, {copies.running} runs"
+                f"the boot loader fell back: {trial.copy_name} ({trial.version}) was to start, {running} runs"
             )
         self._save_stage(state, trial, Stage.ACTIVATING, boot)
         self._start_next(trial.copy_name)
@@ -162,7 +162,7 @@ class CopiesInstaller(ABC):
         trial = state.trial
         if trial is None:
             return
-        if self._look().running != trial.copy_name:
+        if self._running_copy() != trial.copy_name:
             raise InstallError(f"{trial.copy_name} with {trial.version} does not run; it cannot be committed")
         self._keep(trial.copy_name)
         self._save(CopiesState(notes=state.notes))
@@ -178,8 +178,8 @@ class CopiesInstaller(ABC):
         if trial is None:
             return Next.NOTHING
         self._settle()
-        copies, boot = self._look(), self._boot_id()
-        if copies.running == trial.copy_name:
+        boot = self._boot_id()
+        if self._running_copy() == trial.copy_name:
             if trial.stage is Stage.RETURNED and trial.boot != boot:
                 raise InstallError(
                     f"the boot loader did not go back: {trial.came_from} was to start, {trial.copy_name} runs"
@@ -194,11 +194,13 @@ class CopiesInstaller(ABC):
 
     def running(self) -> Running | None:
         """What the running copy holds; None where nobody noted it, or others have written it since."""
-        return self._describe(self._load(), self._running_copy())
+        state = self._load()
+        return self._describe(state, self._see(state)[0])
 
     def status(self) -> Status:
         """What is where."""
-        state, running = self._load(), self._running_copy()
+        state = self._load()
+        running, _ = self._see(state)
         trial = state.trial
         tried = None if trial is None else Running(trial.version, trial.digest, None)
         # Also one that runs unasked: some programs tell the boot loader by themselves.
@@ -221,11 +223,11 @@ class CopiesInstaller(ABC):
     def fault(self) -> str:
         """How what was installed last, or runs, differs from what was written."""
         trial = self._load().trial
-        return self._fault(self._look().running if trial is None else trial.copy_name)
+        return self._fault(self._running_copy() if trial is None else trial.copy_name)
 
     def way_back(self) -> bool:
         """Whether the boot loader would start the copy that a rollback returns to, and its content is known."""
-        state, running = self._load(), self._look().running
+        state, running = self._load(), self._running_copy()
         trial = state.trial
         copy = trial.came_from if trial is not None and trial.activated else running
         return (copy == running or copy in state.notes) and self._can_start(copy)
@@ -236,25 +238,34 @@ class CopiesInstaller(ABC):
         self._give_up(trial.copy_name)
 
     def _running_copy(self) -> str:
-        """As ``_look``; in one boot it does not change, so what was seen holds while the program does not answer."""
+        return self._see(self._load())[0]
+
+    def _see(self, state: CopiesState) -> tuple[str, str]:
+        """The running copy and its mark. Neither changes before the next boot, so the program is asked once in a boot.
+
+        What it was asked, the state may know: some programs answer nothing while they write a copy.
+        """
         boot = self._boot_id()
-        try:
-            self._seen = (boot, self._look().running)
-        except InstallError:
-            if self._seen is None or self._seen[0] != boot:
-                raise
-            log.warning("running copy not asked for, its program does not answer", copy=self._seen[1])
-        return self._seen[1]
+        if self._seen is None or self._seen[0] != boot:
+            try:
+                name = self._look().running
+                self._seen = boot, name, self._mark(name)
+            except InstallError:
+                trial = state.trial
+                if trial is None or trial.activated or trial.boot != boot:
+                    raise
+                note = state.notes.get(trial.came_from)
+                return trial.came_from, "" if note is None else note.mark
+        return self._seen[1:]
 
     def _describe(self, state: CopiesState, copy: str) -> Running | None:
         note = state.notes.get(copy)
         if note is None:
             return None
-        try:
-            mark = self._mark(copy)
-        except InstallError:
-            mark = note.mark
-        return Running(note.version, note.digest, None) if mark == note.mark else None
+        running, mark = self._see(state)
+        if copy == running and mark != note.mark:
+            return None
+        return Running(note.version, note.digest, None)
 
     def _save_stage(self, state: CopiesState, trial: Trial, stage: Stage, boot: str) -> None:
         trial = trial.model_copy(update={"stage": stage, "boot": boot})

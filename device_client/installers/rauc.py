@@ -38,14 +38,12 @@ class RaucInstaller(CopiesInstaller):
         bundle = bundle.resolve()
         until = time.monotonic() + self._settings.timeout_s
         with self._bus() as bus:
-            if not repeated and bus.installing():
-                raise InstallError("RAUC installs something else right now; it is not ours, so it is left alone")
-            if repeated and (bus.attach(until) or _count(bus, trial.copy_name) != trial.before):
-                # Whoever asked for it: the same bundle has the same version, and RAUC has written it as a whole.
-                slot = _slot(bus, trial.copy_name)
-                if slot.status == "ok" and slot.bundle_version == bus.bundle_version(bundle):
-                    self._leave_inactive(bus, trial)
-                    return
+            slot = _slot(bus, trial.copy_name)
+            written = repeated and _mark_of(slot) != trial.before and slot.status == "ok"
+            # Whoever asked for it: RAUC has written it as a whole, and of this version there is one bundle.
+            if written and slot.bundle_version == bus.bundle_version(bundle):
+                self._leave_inactive(bus, trial)
+                return
             bus.install(bundle, until)
             slot = _slot(bus, trial.copy_name)
             if slot.status != "ok" or _mark_of(slot) == trial.before:

@@ -26,6 +26,8 @@ CONNECT_S = 5.0
 MAX_LINES = 200
 MAX_DETAIL = 400
 _READ_BYTES = 65_536
+_BUSY = "already processing a different method"
+"""It answers only for its properties meanwhile (1.8)."""
 _MAX_MESSAGE_BYTES = 2**20
 
 
@@ -237,6 +239,8 @@ class RaucBus:
         if reply.header.message_type == self._dbus.MessageType.error:
             name = reply.header.fields.get(self._dbus.HeaderFields.error_name, "error")
             said = clean(str(reply.body[0] if reply.body else name).encode())[:MAX_DETAIL]
+            if _BUSY in said:
+                raise InstallError(f"RAUC: {what}: refused while an installation is under way; wait for its end")
             raise InstallError(
                 f"RAUC: {what}: {said}; is rauc.service running, and its configuration right?", self._log()
             )

@@ -12,7 +12,8 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import structlog
@@ -62,7 +63,7 @@ class SwupdateInstaller(CopiesInstaller):
         until = time.monotonic() + self._settings.timeout_s
         with self._alone(until) as lock, self._folder() as folder, _streamed(bundle) as stream:
             with ProgressReader(folder) as progress:
-                ended = asyncio.run(self._install(trial.copy_name, folder, stream.read_end, lock, until))
+                ended = _ended(self._install(trial.copy_name, folder, stream.read_end, lock, until))
             text = clean(f"{progress.text}\n{ended.log}".encode())
         if not ended.ok:
             # SWUpdate says the reason first, and then what follows from it.
@@ -119,7 +120,7 @@ class SwupdateInstaller(CopiesInstaller):
         )
 
     def _run(self, argv: Sequence[str], what: str) -> Ended:
-        ended = asyncio.run(run_program(argv, PROGRAM_S, {}, what=f"[installer.swupdate] {what}", apart=True))
+        ended = _ended(run_program(argv, PROGRAM_S, {}, what=f"[installer.swupdate] {what}", apart=True))
         if not ended.ok:
             raise InstallError(ended.detail, ended.log)
         return ended
@@ -154,6 +155,12 @@ class SwupdateInstaller(CopiesInstaller):
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _ended(work: Coroutine[None, None, Ended]) -> Ended:
+    """From any thread, also from one with an event loop: what runs is asked for there, once in a boot."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, work).result()
 
 
 class _Stream:

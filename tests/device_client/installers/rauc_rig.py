@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 from device_client.config_installers import RaucSection
 from device_client.installers.rauc import RaucInstaller
@@ -49,13 +50,11 @@ def missing() -> list[str]:
 
 def make_key(folder: Path) -> None:
     """A key and a certificate that bundles are signed under, and verified by."""
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
-        + ["-keyout", folder / "key.pem", "-out", folder / "ca.pem", "-days", "30", "-subj", "/CN=test"]
-        + ["-addext", "basicConstraints=critical,CA:TRUE"],
-        check=True,
-        capture_output=True,
-    )
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    command += ["-days", "30", "-subj", "/CN=test"]
+    command += ["-keyout", f"{folder}/key.pem", "-out", f"{folder}/ca.pem"]
+    command += ["-addext", "basicConstraints=critical,CA:TRUE"]
+    subprocess.run(command, check=True, capture_output=True)
 
 
 def make_bundle(folder: Path, version: str, compatible: str = "acme", *, root: bool = True) -> Path:
@@ -67,7 +66,7 @@ def make_bundle(folder: Path, version: str, compatible: str = "acme", *, root: b
         (content / f"{slot_class}.img").write_bytes(image(slot_class, version))
         manifest += f"[image.{slot_class}]\nfilename={slot_class}.img\n"
     (content / "manifest.raucm").write_text(manifest)
-    bundle = content.with_suffix(".raucb")
+    bundle = folder / f"{content.name}.raucb"
     key = [f"--cert={folder}/ca.pem", f"--key={folder}/key.pem", f"--keyring={folder}/ca.pem"]
     subprocess.run(["rauc", "bundle", *key, content, bundle], check=True, capture_output=True)
     return bundle
@@ -78,9 +77,9 @@ def image(slot_class: str, version: str) -> bytes:
     return f"{slot_class} {version}\n".encode().ljust(SLOT_BYTES // 2, b".")
 
 
-def artifact(kind: str = "file") -> Artifact:
+def artifact(kind: Literal["file", "directory"] = "file") -> Artifact:
     """What the manifest says of a bundle; the installer only asks for its kind."""
-    return Artifact.model_construct(component="app", kind=kind)
+    return Artifact.model_construct(component="app", kind=kind, length=0, sha256="", chunks=[])
 
 
 @contextmanager
@@ -148,7 +147,7 @@ class RaucDevice:
             "DBUS_STARTER_BUS_TYPE": "session",
             "DBUS_SESSION_BUS_ADDRESS": self.address,
         }
-        command = ["rauc", "--conf", self.root / "system.conf", "service", f"--override-boot-slot={self.running}"]
+        command = ["rauc", "--conf", f"{self.root}/system.conf", "service", f"--override-boot-slot={self.running}"]
         with (self.root / "service.log").open("ab") as log:
             self._service = subprocess.Popen(command, env=env, stdout=log, stderr=log)
         ask = ["dbus-send", f"--bus={self.address}", "--print-reply", "--dest=de.pengutronix.rauc", "/"]
@@ -161,6 +160,9 @@ class RaucDevice:
             self._service.kill()
             self._service.wait()
             self._service = None
+        # One that is killed in mid-install leaves the bundle mounted.
+        while (mount := self.root / "mnt" / "bundle").is_mount():
+            subprocess.run(["umount", "-l", mount], check=True)
 
     def reboot(self, *, starts: bool = True) -> None:
         """Start the primary slot; one that does not start makes the boot loader take the other."""
