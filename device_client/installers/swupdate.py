@@ -32,6 +32,7 @@ log = structlog.get_logger(__name__)
 COPIES = ("1", "2")
 PROGRAM_S = 60.0
 """How long the maker's programs may take."""
+BEGIN_S = 2.0
 MAX_SOCKET_PATH = 107
 _LONGEST_SOCKET = "sockinstctrl"
 _FOLDER = "swu-"
@@ -61,8 +62,8 @@ class SwupdateInstaller(CopiesInstaller):
         """From the start each time: SWUpdate tells nobody afterwards whether it ended."""
         del repeated
         until = time.monotonic() + self._settings.timeout_s
-        with self._alone(until) as lock, self._folder() as folder, _streamed(bundle) as stream:
-            with ProgressReader(folder) as progress:
+        with self._alone(until) as lock, self._folder() as folder, ProgressReader(folder) as progress:
+            with _streamed(bundle, progress.connected) as stream:
                 ended = _ended(self._install(trial.copy_name, folder, stream.read_end, lock, until))
             text = clean(f"{progress.text}\n{ended.log}".encode())
         if not ended.ok:
@@ -166,8 +167,10 @@ def _ended(work: Coroutine[None, None, Ended]) -> Ended:
 class _Stream:
     """A file that goes into a pipe. Not the file itself: with this agent the pipe ends, and SWUpdate with it."""
 
-    def __init__(self, file: int) -> None:
+    def __init__(self, file: int, begin: threading.Event) -> None:
+        """Stream once ``begin`` is set, or after a moment: it only serves to see the progress from its beginning."""
         self._file = file
+        self._begin = begin
         self.read_end, self._write_end = os.pipe()
         self.error: OSError | None = None
         self._thread = threading.Thread(target=self._feed, name="swupdate-stream", daemon=True)
@@ -175,11 +178,13 @@ class _Stream:
 
     def close(self) -> None:
         """End; a thread that still writes is told so by the closed pipe."""
+        self._begin.set()
         os.close(self.read_end)
         self._thread.join()
 
     def _feed(self) -> None:
         try:
+            self._begin.wait(BEGIN_S)
             while block := os.read(self._file, _BLOCK_BYTES):
                 view = memoryview(block)
                 while view:
@@ -193,11 +198,11 @@ class _Stream:
 
 
 @contextlib.contextmanager
-def _streamed(bundle: Path) -> Iterator[_Stream]:
+def _streamed(bundle: Path, begin: threading.Event) -> Iterator[_Stream]:
     with _as_install_error(bundle, "read"):
         file = os.open(bundle, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        stream = _Stream(file)
+        stream = _Stream(file, begin)
         try:
             yield stream
         finally:

@@ -88,6 +88,7 @@ class ProgressReader:
     def __init__(self, folder: Path) -> None:
         """Read from the socket that SWUpdate will make in ``folder``."""
         self._path = str(folder / SOCKET)
+        self.connected = threading.Event()
         self._over = threading.Event()
         self._lines: deque[str] = deque(maxlen=MAX_LINES)
         self._thread = threading.Thread(target=self._read, name="swupdate-progress", daemon=True)
@@ -115,6 +116,7 @@ class ProgressReader:
             while not self._connected(line):
                 if self._over.wait(_RETRY_S):
                     return
+            self.connected.set()
             parser = StepParser()
             while not parser.lost:
                 try:

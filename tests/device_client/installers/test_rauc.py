@@ -97,6 +97,7 @@ def test_installed_activated_kept(device: RaucDevice, bundle: Path) -> None:
     assert running(device) == "2.0.0" and after.rollback() is Next.NOTHING and running(device) == "2.0.0"
 
 
+@pytest.mark.slow
 def test_next_release_takes_the_former_slot(device: RaucDevice, bundle: Path, keys: Path) -> None:
     """Two updates in a row end where they began, with the versions in between as the way back."""
     install(device, bundle).activate()
@@ -141,6 +142,7 @@ def test_rolled_back_after_the_reboot(device: RaucDevice, bundle: Path) -> None:
     assert device.installer().status().pending is None
 
 
+@pytest.mark.slow
 def test_boot_loader_that_does_not_return(device: RaucDevice, bundle: Path) -> None:
     """One that starts the new version although it was told not to is an error, and no reason to reboot for ever."""
     install(device, bundle).activate()
@@ -264,6 +266,7 @@ def test_too_slow(device: RaucDevice, bundle: Path) -> None:
     assert install(device, bundle).fault() == ""
 
 
+@pytest.mark.slow
 def test_written_by_others(device: RaucDevice, bundle: Path) -> None:
     """What a person installed by hand has no version that the fleet knows."""
     install(device, bundle).activate()
@@ -293,6 +296,7 @@ def test_repeated_after_it_was_damaged(device: RaucDevice, bundle: Path) -> None
         installer.fault()
 
 
+@pytest.mark.slow
 def test_on_trial_nothing_is_written(device: RaucDevice, bundle: Path) -> None:
     """While a version is on trial the other slot is the way back."""
     install(device, bundle).activate()
@@ -302,6 +306,7 @@ def test_on_trial_nothing_is_written(device: RaucDevice, bundle: Path) -> None:
     assert device.slot("rootfs", "A").read_bytes().startswith(image("rootfs", "1.0.0"))
 
 
+@pytest.mark.slow
 def test_way_back(device: RaucDevice, bundle: Path) -> None:
     """There is none where the boot loader calls the slot bad."""
     (device.root / "state").write_text("STATE_A=bad\nSTATE_B=bad\nPRIMARY=A\n")
@@ -314,6 +319,7 @@ def test_way_back(device: RaucDevice, bundle: Path) -> None:
     assert not device.installer().way_back()
 
 
+@pytest.mark.slow
 def test_activated_by_rauc_itself(tmp_path: Path, address: str, keys: Path, bundle: Path) -> None:
     """With activate-installed the boot loader is told back; a reboot in between is seen, and returned from."""
     device = RaucDevice(tmp_path, address, keys / "ca.pem", activate_installed=True)
@@ -355,6 +361,7 @@ def test_no_bus(device: RaucDevice, monkeypatch: pytest.MonkeyPatch) -> None:
         device.installer().running()
 
 
+@pytest.mark.slow
 def test_cut_off_at_every_change(device: RaucDevice, bundle: Path, dies_at: DiesAt) -> None:
     """Dead before any change of the disk, in every step of an update and of a way back: repeated, it ends the same."""
     for step in ("install", "activate", "commit"):
