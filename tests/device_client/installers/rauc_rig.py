@@ -23,7 +23,8 @@ get() { sed -n "s/^$1=//p" "$S"; }
 put() { grep -v "^$1=" "$S" > "$S.new"; echo "$1=$2" >> "$S.new"; mv "$S.new" "$S"; }
 case "$1" in
   get-state) get "STATE_$2" ;;
-  set-state) echo "$2" >> "$S.set"; put "STATE_$2" "$3"; while [ -e "$S.hold" ]; do sleep 0.02; done ;;
+  set-state) echo "$2" >> "$S.set"; put "STATE_$2" "$3"
+    n=0; while [ -e "$S.hold" ] && [ $n -lt 1000 ]; do sleep 0.02; n=$((n + 1)); done ;;
   get-primary) get PRIMARY ;;
   set-primary) put "STATE_$2" good; put PRIMARY "$2" ;;
   *) exit 1 ;;

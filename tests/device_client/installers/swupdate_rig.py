@@ -27,7 +27,7 @@ _COPY = """copy{n}: {{
 _HOLD = """#!/bin/sh
 [ "$1" = preinst ] || exit 0
 echo "$$" >> {root}/started
-while [ -e {root}/hold ]; do sleep 0.02; done
+n=0; while [ -e {root}/hold ] && [ $n -lt 1000 ]; do sleep 0.02; n=$((n + 1)); done
 """
 
 
