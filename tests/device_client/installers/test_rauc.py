@@ -257,6 +257,7 @@ def test_others_install(device: RaucDevice, bundle: Path) -> None:
     assert running(device) == "1.0.0"
 
 
+@pytest.mark.slow
 def test_too_slow(device: RaucDevice, bundle: Path) -> None:
     """The deadline ends the wait; RAUC is not stopped, and is joined by the next call."""
     device.hold()
