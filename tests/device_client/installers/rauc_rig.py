@@ -1,5 +1,6 @@
 """A real RAUC with plain files as slots, a boot loader that is a shell script, and a bus of its own."""
 
+import os
 import shutil
 import subprocess
 import time
@@ -45,8 +46,13 @@ bootloader-custom-backend={root}/backend.sh
 
 
 def missing() -> list[str]:
-    """Programs that are not on this machine."""
-    return [name for name in NEEDED if shutil.which(name) is None]
+    """Programs, and what RAUC mounts a bundle with, that are not on this machine."""
+    absent = [name for name in NEEDED if shutil.which(name) is None]
+    if os.geteuid() != 0:
+        absent.append("root's rights")
+    if not Path("/dev/loop-control").exists():
+        absent.append("/dev/loop-control")
+    return absent
 
 
 def make_key(folder: Path) -> None:
