@@ -113,11 +113,3 @@ class Journal:
             sync_directory(self._path.parent)
         else:
             write_durably(self._path, update.model_dump_json().encode())
-
-
-def boot_id() -> str:
-    """The kernel's id of this boot; changes with every reboot."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return "unknown"

@@ -13,11 +13,12 @@ import structlog
 
 from device_client.agent import events as ev
 from device_client.agent.effects import Effect
-from device_client.agent.journal import Journal, Update, boot_id
+from device_client.agent.journal import Journal, Update
 from device_client.agent.machine import IllegalEvent, Step, advance, begin
 from device_client.agent.orders import Orders
 from device_client.agent.recovery import recover
 from device_client.agent.untold import Untold
+from device_client.boot import boot_id
 from device_client.config import TimingSection
 from device_client.errors import DeviceError
 from protocol.clock import Clock
