@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from device_client import cli_medium, identity, inhibitors
+from device_client.agent.journal import boot_id
 from device_client.cli_claim import add_claim_options, enrol_under_claim, read_label
 from device_client.cli_status import show_status
 from device_client.config import DeviceHome, DeviceSettings, load, settings_from, write
@@ -140,7 +141,7 @@ def _enrol(options: argparse.Namespace) -> None:
         _check_installed(options)
         said = enrol_under_claim(home, options)
         if options.installed:
-            make_installer(home, load(home.config)[1]).install_factory(options.installed, options.version)
+            make_installer(home, load(home.config)[1], boot_id).install_factory(options.installed, options.version)
         print(said)
         return
     settings = _settings(home, options)
@@ -151,7 +152,7 @@ def _enrol(options: argparse.Namespace) -> None:
         if not home.config.exists():
             write(home, settings)
         if options.installed:
-            make_installer(home, settings).install_factory(options.installed, options.version)
+            make_installer(home, settings, boot_id).install_factory(options.installed, options.version)
         text = identity.make_request(home, settings).model_dump_json(indent=1)
         write_durably(request_file, text.encode() + b"\n", 0o644)
     print(f"{request_file}: carry it to 'flagship device enrol', then 'flagship-device enrol --accept FILE'")

@@ -9,7 +9,7 @@ from random import Random, SystemRandom
 import structlog
 
 from device_client import identity, local_socket
-from device_client.agent.journal import Journal
+from device_client.agent.journal import Journal, boot_id
 from device_client.agent.runner import Runner
 from device_client.announcement_answers import AnnouncementAnswers
 from device_client.approval import ApprovalBook
@@ -64,7 +64,7 @@ class Agent:
         me, timing = settings.device, settings.timing
         self._enrolment = identity.load_enrolment(home)
         self._topics = Topics(self._enrolment.fleet)
-        self._installer = make_installer(home, settings)
+        self._installer = make_installer(home, settings, boot_id)
         self._verifier = Verifier(
             TrustStore(home.trust, identity.load_root(home)), DeviceFloors(home.state), self._receiver, clock
         )

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from device_client import identity, local_socket
-from device_client.agent.journal import Journal, Update
+from device_client.agent.journal import Journal, Update, boot_id
 from device_client.config import DeviceHome, DeviceSettings
 from device_client.errors import ConflictError
 from device_client.identity_files import IdentityFiles
@@ -52,7 +52,7 @@ def make_device(place: Path, name: str = "d1", **sections: Any) -> tuple[DeviceH
     factory = place / f"factory-{name}"
     factory.mkdir()
     (factory / "app").write_text("1.0.0")
-    make_installer(home, settings).install_factory(factory, "1.0.0")
+    make_installer(home, settings, boot_id).install_factory(factory, "1.0.0")
     return home, settings
 
 

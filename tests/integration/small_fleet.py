@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from device_client import identity
+from device_client.agent.journal import boot_id
 from device_client.config import DeviceHome, DeviceSettings, load, write
 from device_client.config import settings_from as device_settings
 from device_client.installers.making import make_installer
@@ -114,7 +115,7 @@ def make_device(place: Path, name: str, factory: Path, **sections: dict[str, Any
     settings = device_settings(values | sections, "test")
     identity.make_keys(home)
     write(home, settings)
-    make_installer(home, settings).install_factory(factory, "1.0.0")
+    make_installer(home, settings, boot_id).install_factory(factory, "1.0.0")
     return home, settings
 
 
