@@ -8,8 +8,8 @@ from pydantic import Field, StringConstraints, model_validator
 from device_client.config_network import Seconds, Section
 from device_client.programs import PATH
 
-ModuleName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}\Z")]
-HeaderText = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._+-]{1,64}\Z")]
+ModuleName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$")]
+HeaderText = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._+-]{1,64}$")]
 
 
 class MenderSection(Section):
@@ -29,7 +29,7 @@ class MenderSection(Section):
     timeout_s: Annotated[Seconds, Field(le=86_400)] = 14_400
     artifact_name: HeaderText | None = None
     device_type: HeaderText | None = None
-    search_path: Annotated[str, StringConstraints(pattern=r"^(/[^:\0]*)(:/[^:\0]*)*\Z", max_length=1024)] = PATH
+    search_path: Annotated[str, StringConstraints(pattern=r"^(/[^:\x00]*)(:/[^:\x00]*)*$", max_length=1024)] = PATH
 
 
 class InstallerSection(Section):

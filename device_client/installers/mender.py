@@ -97,8 +97,7 @@ class MenderInstaller:
             update = update.model_copy(update={"payloads": [payload.sha256 for payload in payloads]})
             update = self._runs.download(update, stream, payloads)
             can_roll_back = self._can_roll_back(self._runs.ask(update, ModuleState.SUPPORTS_ROLLBACK))
-            update = self._runs.note(self._runs.open_update(), can_roll_back=can_roll_back)
-            update = self._runs.run(update, ModuleState.INSTALL, is_touched=True)
+            update = self._runs.run(update, ModuleState.INSTALL, is_touched=True, can_roll_back=can_roll_back)
             self._ask_for_reboot(update)
 
     def fault(self) -> str:
@@ -233,7 +232,7 @@ class MenderInstaller:
             raise InstallError(
                 f"module {self._name}: NeedsArtifactReboot: expected Yes, No or Automatic, found {answer[:40]!r}"
             )
-        self._runs.note(self._runs.open_update(), reboot=Reboot(answer))
+        self._runs.note(update, reboot=Reboot(answer))
 
     def _can_roll_back(self, answer: str) -> bool:
         if answer not in ("Yes", "No", ""):

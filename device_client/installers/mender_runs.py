@@ -4,6 +4,7 @@ What is decided, and in which order, is ``MenderInstaller``'s.
 """
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -53,7 +54,7 @@ class ModuleRuns:
     def resume(self) -> MenderState:
         """What was noted last; afterwards no earlier run of the module is under way."""
         state = self.load()
-        if state.update is not None and not state.update.ended:
+        if state.update is not None:
             end_leftovers(self._tree)
         return state
 
@@ -101,15 +102,8 @@ class ModuleRuns:
             return self.open_update()
 
     def ask(self, update: ModuleUpdate, query: ModuleState) -> str:
-        """What the module answers; raises as ``run``."""
-        update = self._begin(update, query)
-        try:
-            answer = self._module.ask(query, self._tree, self._environment(update))
-        except InstallError:
-            self.note(update, ended="failed")
-            raise
-        self.note(update, ended="ok")
-        return answer
+        """What the module answers; raises as ``run``. It changes nothing, so nothing is noted."""
+        return self._module.ask(query, self._tree, self._environment(update.model_copy(update={"at": query})))
 
     def ask_beforehand(self, query: ModuleState) -> str:
         """What the module answers while nothing is open, in a tree for that alone.
@@ -123,7 +117,7 @@ class ModuleRuns:
                 make_tree(tree, self._header("", self.load().running))
                 return self._module.ask(query, tree, {MARK: "1", "OTA_DEVICE_ID": self._device.id})
             finally:
-                drop_tree(tree)
+                shutil.rmtree(tree, ignore_errors=True)
 
     def download(self, update: ModuleUpdate, stream: Path, payloads: tuple[Payload, ...]) -> ModuleUpdate:
         """Make a fresh tree and give the module the payloads, as streams or as files.
@@ -136,7 +130,7 @@ class ModuleRuns:
             make_tree(self._tree, self._header(update.version, self.load().running))
             with_sizes = self.ask(update, ModuleState.PAYLOAD_SIZES) == "Yes"
             state = ModuleState.DOWNLOAD_WITH_SIZES if with_sizes else ModuleState.DOWNLOAD
-            update = self._begin(self.open_update(), state)
+            update = self._begin(update, state)
             source = os.open(stream, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
                 environment = self._environment(update)
@@ -170,7 +164,7 @@ class ModuleRuns:
             drop_tree(self._tree)
             for left in self._place.glob(f"{ASKED}*"):
                 if not left.name.startswith(f"{ASKED}{os.getpid()}-"):  # of a process that was killed
-                    drop_tree(left)
+                    shutil.rmtree(left)
         except (DeviceError, OSError) as error:
             log.warning("update module's tree not removed", why=str(error)[:500])
 

@@ -13,7 +13,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from device_client.durable import make_directory, sync_directory, sync_tree
+from device_client.durable import make_directory, sync_directory
 from device_client.installers.installer import InstallError
 from device_client.installers.mender_state import MAX_PAYLOADS
 from device_client.installers.writing import copy_slice
@@ -79,7 +79,7 @@ def payloads_of(artifact: Artifact) -> tuple[Payload, ...]:
 
 
 def make_tree(tree: Path, header: Header) -> None:
-    """Write the tree without its payloads, in place of any former one; durable when it returns.
+    """Write the tree without its payloads, in place of any former one; whoever needs it durable syncs it.
 
     Raises:
         OSError: It cannot be written.
@@ -113,12 +113,10 @@ def make_tree(tree: Path, header: Header) -> None:
     }
     for place, text in content.items():
         _write(tree / place, text.encode())
-    sync_tree(tree)
-    sync_directory(tree.parent)
 
 
 def store_payloads(tree: Path, source: int, payloads: tuple[Payload, ...]) -> None:
-    """Write the payloads to ``files/``, where an earlier try left nothing; durable when it returns.
+    """Write the payloads to ``files/``, where an earlier try left nothing; whoever needs them durable syncs them.
 
     Args:
         source: The release's stream, an open file.
@@ -131,7 +129,6 @@ def store_payloads(tree: Path, source: int, payloads: tuple[Payload, ...]) -> No
     folder.mkdir(mode=FOLDER_MODE)
     for payload in payloads:
         copy_slice(source, payload.offset, payload.length, folder / payload.name, FILE_MODE)
-    sync_tree(tree)
 
 
 def drop_tree(tree: Path) -> None:
@@ -141,8 +138,8 @@ def drop_tree(tree: Path) -> None:
         shutil.rmtree(going)
     if os.path.lexists(tree):
         tree.rename(going)
-        shutil.rmtree(going)
         sync_directory(tree.parent)
+        shutil.rmtree(going)
 
 
 def _write(path: Path, data: bytes) -> None:
