@@ -10,8 +10,10 @@ import pwd
 import signal
 import stat
 import time
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, TypeVar
 
 from device_client.config_installers import MenderSection
 from device_client.installers.installer import InstallError
@@ -19,6 +21,8 @@ from device_client.installers.mender_state import ModuleState
 from device_client.installers.mender_streams import NEXT, STREAMS, Feeder, Taken
 from device_client.installers.mender_tree import Payload
 from device_client.programs import Ended, run_program
+
+T = TypeVar("T")
 
 MARK = "OTA_CONTRACT"
 _GONE_S = 5.0
@@ -41,11 +45,11 @@ class Module:
         Raises:
             InstallError: It may not be run, failed, or did not end in time.
         """
-        self._check(state, asyncio.run(self._start(state, tree, env)))
+        self._check(state, _to_its_end(self._start(state, tree, env)))
 
     def ask(self, query: ModuleState, tree: Path, env: Mapping[str, str]) -> str:
         """What it answers; empty where it does not know the query. Blocks; raises as ``run``."""
-        ended = asyncio.run(self._start(query, tree, env, apart=True))
+        ended = _to_its_end(self._start(query, tree, env, apart=True))
         self._check(query, ended)
         return ended.out.strip()
 
@@ -61,7 +65,8 @@ class Module:
             InstallError: As ``run``; or it ended well without having taken all that it began with.
             OSError: A pipe cannot be made, or the stream cannot be read.
         """
-        return asyncio.run(self._download(tree, env, Feeder(tree, source, payloads, with_sizes=with_sizes), with_sizes))
+        feeder = Feeder(tree, source, payloads, with_sizes=with_sizes)
+        return _to_its_end(self._download(tree, env, feeder, with_sizes))
 
     async def _download(self, tree: Path, env: Mapping[str, str], feeder: Feeder, with_sizes: bool) -> bool:
         state = ModuleState.DOWNLOAD_WITH_SIZES if with_sizes else ModuleState.DOWNLOAD
@@ -90,7 +95,7 @@ class Module:
             raise InstallError(f"module {self.name}: {state}: {ended.detail}", ended.log)
 
     def _file(self) -> Path:
-        """The module's file, after every link; what others could change is not run."""
+        """The module by its name, so that it finds itself under it; what others could change is not run."""
         folder, what = self._settings.modules, f"module {self.name}"
         try:
             root = folder.resolve(strict=True)
@@ -106,7 +111,7 @@ class Module:
         for path, at in found:
             if at.st_uid not in (0, os.geteuid()) or at.st_mode & _OTHERS_MAY_WRITE:
                 raise InstallError(f"{what}: others than root and the agent may change {path}; mend its owner and mode")
-        return file
+        return root / self.name
 
 
 def end_leftovers(tree: Path) -> None:
@@ -134,6 +139,12 @@ def drop_pipes(tree: Path) -> None:
         for pipe in (tree / STREAMS).iterdir():
             pipe.unlink()
         (tree / STREAMS).rmdir()
+
+
+def _to_its_end(work: Coroutine[Any, Any, T]) -> T:
+    """In a thread of its own: an event loop may be running in this one."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, work).result()
 
 
 def _runs_in(tree: Path) -> list[int]:

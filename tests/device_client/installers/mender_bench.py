@@ -60,7 +60,11 @@ class Bench:
 
     def make(self, module: str = MODULE) -> "Bench":
         """A device that runs ``old``, from the factory."""
-        for folder in (self.home / "state", self.device, *(self.modules / name for name in ("says", "fail", "its-parent"))):
+        for folder in (
+            self.home / "state",
+            self.device,
+            *(self.modules / name for name in ("says", "fail", "its-parent")),
+        ):
             folder.mkdir(parents=True)
             folder.chmod(0o755)
         self.modules.chmod(0o755)

@@ -143,7 +143,7 @@ def test_module_fails_to_reboot(tmp_path: Path, new: Made, state: str) -> None:
 
 @pytest.mark.parametrize("back", [False, True])
 @pytest.mark.parametrize("whole", [False, True])
-def test_killed_while_the_module_reboots(tmp_path: Path, new: Made, back: bool, whole: bool) -> None:  # noqa: FBT001
+def test_killed_while_the_module_reboots(tmp_path: Path, new: Made, back: bool, whole: bool) -> None:
     """It may have rebooted the whole device: then it is not asked again; an agent that only died asks again."""
     bench = _installed(tmp_path, new, "Yes")
     state = "ArtifactRollbackReboot" if back else "ArtifactReboot"
@@ -167,7 +167,7 @@ def test_rollback_reboots_have_an_end(tmp_path: Path, new: Made, kind: str) -> N
     bench.reboot()
     bench.installer.activate()
     bench.disturb("ArtifactVerifyRollbackReboot", "fail", "before")
-    with pytest.raises(InstallError, match="ArtifactVerifyRollbackReboot.*nobody knows what runs"):
+    with pytest.raises(InstallError, match=r"ArtifactVerifyRollbackReboot.*nobody knows what runs"):
         bench.go_back()
     assert bench.trace.count("ArtifactVerifyRollbackReboot") == 3
     assert bench.version is None

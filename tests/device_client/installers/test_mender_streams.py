@@ -50,7 +50,9 @@ def test_streams(bench: Bench, new: tuple[Artifact, bytes], sizes: str) -> None:
     bench.install(new)
     for name, content in FILES.items():
         assert (bench.device / name).read_bytes() == content
-    expected = [f"streams/{name} {len(content)}" if sizes == "Yes" else f"streams/{name}" for name, content in FILES.items()]
+    expected = [
+        f"streams/{name} {len(content)}" if sizes == "Yes" else f"streams/{name}" for name, content in FILES.items()
+    ]
     assert (bench.device / "lines").read_text().splitlines() == expected
     assert sorted(path.name for path in bench.tree.iterdir()) == [
         "current_artifact_group",
@@ -90,7 +92,7 @@ def test_no_payload(bench: Bench, directory_artifact: MakeArtifact) -> None:
     ("body", "match"),
     [
         ('f="$(cat stream-next)"; head -c 1000 "$f" > /dev/null', "had not read all payloads"),
-        ('cat stream-next > /dev/null', "had not read all payloads"),
+        ("cat stream-next > /dev/null", "had not read all payloads"),
         ('f="$(cat stream-next)"; cat "$f" > /dev/null', "had not read all payloads"),
         ('f="$(cat stream-next)"; head -c 1000 "$f" > /dev/null; echo full >&2; exit 9', "ended with code 9"),
         ("rm stream-next; sleep 0.05; exit 9", "ended with code 9"),
@@ -121,7 +123,7 @@ def test_a_module_that_hangs(bench: Bench, new: tuple[Artifact, bytes], body: st
     bench.settings = bench.settings.model_copy(update={"timeout_s": 0.6})
     bench.write_module(f'#!/bin/sh\ncase "$1" in Download) echo $$ > "${{0%/*}}/pid"; {body} ;; esac\n')
     begun = time.monotonic()
-    with pytest.raises(InstallError, match="Download: .* did not end within 0.6 s"):
+    with pytest.raises(InstallError, match=r"Download: .* did not end within 0\.6 s"):
         bench.install(new)
     assert time.monotonic() - begun < 10
     group = int((bench.modules / "pid").read_text())
@@ -134,7 +136,7 @@ def test_a_module_that_hangs(bench: Bench, new: tuple[Artifact, bytes], body: st
 def test_a_stream_that_is_too_short(bench: Bench, new: tuple[Artifact, bytes]) -> None:
     """It is a failure of ours, and the module does not outlive it."""
     artifact, stream = new
-    with pytest.raises(InstallError, match="ends .* B too early"):
+    with pytest.raises(InstallError, match=r"ends .* B too early"):
         bench.install((artifact, stream[:100_000]))
     bench.write_module("#!/bin/sh\nexit 0\n")
     with pytest.raises(ContentError, match="too early"):
