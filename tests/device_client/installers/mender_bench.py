@@ -145,9 +145,12 @@ class Bench:
 
     def install(self, made: tuple[Artifact, bytes], version: str = "1.1.0", digest: str = DIGEST) -> None:
         """As the agent does it."""
-        artifact, stream = made
-        (self.path / "stream").write_bytes(stream)
-        self.installer.install(self.path / "stream", artifact, version, digest)
+        self.write_stream(made)
+        self.installer.install(self.path / "stream", made[0], version, digest)
+
+    def write_stream(self, made: tuple[Artifact, bytes]) -> None:
+        """What a download leaves."""
+        (self.path / "stream").write_bytes(made[1])
 
     def go_back(self) -> None:
         """As the agent does it, with the reboots that are asked for."""
