@@ -97,7 +97,10 @@ class MenderInstaller:
             update = update.model_copy(update={"payloads": [payload.sha256 for payload in payloads]})
             update = self._runs.download(update, stream, payloads)
             can_roll_back = self._can_roll_back(self._runs.ask(update, ModuleState.SUPPORTS_ROLLBACK))
-            update = self._runs.run(update, ModuleState.INSTALL, is_touched=True, can_roll_back=can_roll_back)
+            boot = self._runs.boot_id()
+            update = self._runs.run(
+                update, ModuleState.INSTALL, is_touched=True, installed_in=boot, can_roll_back=can_roll_back
+            )
             self._ask_for_reboot(update)
 
     def fault(self) -> str:
@@ -128,7 +131,7 @@ class MenderInstaller:
             if update.reboot is Reboot.NO or update.proven_in:
                 return Next.NOTHING
             if update.reboot is Reboot.AUTOMATIC:
-                if boot == update.activated_in:
+                if boot == update.installed_in:  # whoever rebooted it since, that was the reboot
                     return Next.REBOOT
             elif update.at is not ModuleState.VERIFY_REBOOT and not self._rebooted(update, ModuleState.REBOOT):
                 update = self._runs.run(update, ModuleState.REBOOT)

@@ -68,6 +68,7 @@ class ModuleUpdate(Version):
         runs: How often each state was begun.
         can_roll_back: What was answered to ``SupportsRollback``; None before it was asked.
         is_touched: ``ArtifactInstall`` was begun: the device may hold some of the release.
+        installed_in: The boot in which that was.
         reboot: What was answered to ``NeedsArtifactReboot``, after installing; None before that.
         is_activated: Its activation was begun.
         activated_in: The boot in which that was.
@@ -87,6 +88,7 @@ class ModuleUpdate(Version):
     runs: dict[ModuleState, int] = {}
     can_roll_back: bool | None = None
     is_touched: bool = False
+    installed_in: str = ""
     reboot: Reboot | None = None
     is_activated: bool = False
     activated_in: str = ""

@@ -43,21 +43,39 @@ class WayBack:
         return Next.NOTHING
 
     def _roll_back(self, update: ModuleUpdate) -> ModuleUpdate:
-        """Only what was booted needs a reboot to be left."""
-        left = update.reboot is Reboot.YES or self._runs.boot_id() != update.activated_in
-        must = update.is_activated and update.reboot is not Reboot.NO and left
+        must = self._has_left(update)
         try:
-            update = self._runs.run(update, ModuleState.ROLLBACK, must_reboot_back=must)
+            update = self._runs.run(update, ModuleState.ROLLBACK)
         except InstallError as error:
             update = self._runs.open_update()
             if update.runs[ModuleState.ROLLBACK] >= ROLLBACK_TRIES:
                 raise self._give_up(update, error.detail, error.log) from error
             raise
-        return self._runs.note(update, is_rolled_back=True)
+        if must and not update.is_activated:
+            # A power cut before the activation: it may have booted what was installed, or not.
+            try:
+                update = self._runs.run(update, ModuleState.VERIFY_ROLLBACK_REBOOT)
+                must = False
+            except InstallError:
+                update = self._runs.open_update()
+        return self._runs.note(update, is_rolled_back=True, must_reboot_back=must)
+
+    def _has_left(self, update: ModuleUpdate) -> bool:
+        """Whether there was a reboot that may have led away from the former version."""
+        if update.reboot is Reboot.YES:
+            return update.is_activated
+        if self._runs.boot_id() == update.installed_in:
+            return False
+        if update.reboot is None:  # cut off before it was asked
+            try:
+                return self._runs.ask(update, ModuleState.NEEDS_REBOOT) == Reboot.AUTOMATIC
+            except InstallError:
+                return False
+        return update.reboot is Reboot.AUTOMATIC
 
     def _reboot_back(self, update: ModuleUpdate) -> Next:
         boot = self._runs.boot_id()
-        if update.reboot is Reboot.AUTOMATIC:
+        if update.reboot is not Reboot.YES:
             if update.back_asked_in in ("", boot):
                 self._runs.note(update, back_asked_in=boot)
                 return Next.REBOOT

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from device_client.errors import ConflictError
 from device_client.installers.installer import InstallError, Next
 from protocol.manifest import Artifact
 from tests.device_client.installers.mender_bench import MODULE, Bench, MakeArtifact, in_another_process
@@ -65,7 +66,7 @@ def test_device_reboots_back(tmp_path: Path, new: Made) -> None:
     assert bench.installer.rollback() is Next.REBOOT
     assert bench.trace.count("ArtifactRollback") == 1
     assert (bench.software, bench.version) == ("old", "1.0.0")
-    with pytest.raises(Exception, match="needs a reboot first"):
+    with pytest.raises(ConflictError, match="needs a reboot first"):
         bench.install(new)
     bench.reboot()
     assert bench.installer.rollback() is Next.NOTHING
@@ -79,6 +80,50 @@ def test_what_was_never_booted_needs_no_reboot_back(tmp_path: Path, new: Made) -
     bench.installer.activate()
     assert bench.installer.rollback() is Next.NOTHING
     assert (bench.booted, bench.software, bench.version) == ("old", "old", "1.0.0")
+
+
+@pytest.mark.parametrize("kind", ["Yes", "Automatic"])
+def test_what_was_only_installed_needs_no_reboot_back(tmp_path: Path, new: Made, kind: str) -> None:
+    """Nothing led away from the former version."""
+    bench = _installed(tmp_path, new, kind)
+    assert bench.installer.rollback() is Next.NOTHING
+    assert bench.trace[-3:] == ["ArtifactRollback", "ArtifactFailure", "Cleanup"]
+    assert (bench.booted, bench.software, bench.version) == ("old", "old", "1.0.0")
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_power_cut_before_the_activation(tmp_path: Path, new: Made, back: bool) -> None:
+    """It booted what was installed: that was the reboot, or it is undone by one."""
+    bench = _installed(tmp_path, new, "Automatic")
+    bench.reboot()
+    if back:
+        assert bench.installer.rollback() is Next.REBOOT
+        bench.reboot()
+        assert bench.installer.rollback() is Next.NOTHING
+        assert (bench.booted, bench.software, bench.version) == ("old", "old", "1.0.0")
+    else:
+        assert bench.installer.activate() is Next.NOTHING
+        assert (bench.booted, bench.version) == ("new", "1.1.0")
+
+
+@pytest.mark.parametrize("booted", ["old", "new"])
+def test_power_cut_while_installing(tmp_path: Path, new: Made, booted: str) -> None:
+    """What was booted then is left by a reboot; where it is the former version, installing goes on without one."""
+    bench = Bench(tmp_path).make()
+    bench.say("NeedsArtifactReboot", "Automatic")
+    bench.disturb("ArtifactInstall", "its-parent", "after")
+    assert in_another_process(lambda: bench.install(new)) == -9
+    bench.reboot(booted)
+    if booted == "new":
+        with pytest.raises(ConflictError, match="needs a reboot first"):
+            bench.install(new)
+        bench.go_back()
+        assert (bench.booted, bench.software, bench.version) == ("old", "old", "1.0.0")
+    bench.install(new)
+    assert bench.installer.activate() is Next.REBOOT
+    bench.reboot()
+    assert bench.installer.activate() is Next.NOTHING
+    assert (bench.booted, bench.version) == ("new", "1.1.0")
 
 
 def test_boot_loader_goes_back_at_once(tmp_path: Path, new: Made) -> None:
