@@ -87,7 +87,7 @@ def test_and_back(bench: Bench, new: Made) -> None:
         ("ArtifactCommit", WENT_BACK),
     ],
 )
-@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("when", [pytest.param("before", marks=pytest.mark.slow), "after"])
 def test_a_state_fails(bench: Bench, new: Made, state: str, then: list[str], when: str) -> None:
     """What it wrote goes with the report, and the former version runs: Mender's table of failures."""
     bench.disturb(state, "fail", when)
@@ -243,7 +243,7 @@ def _whole_way(bench: Bench, new: Made, end: str) -> None:
     getattr(bench.installer, end)()
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("when", ["before", pytest.param("after", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("state", "end"),
     [

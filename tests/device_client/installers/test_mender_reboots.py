@@ -219,7 +219,7 @@ def test_rollback_reboots_have_an_end(tmp_path: Path, new: Made, kind: str) -> N
 
 
 @pytest.mark.parametrize("step", ["ArtifactVerifyReboot", "ArtifactVerifyRollbackReboot", "ArtifactRollback"])
-@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("when", ["before", pytest.param("after", marks=pytest.mark.slow)])
 def test_killed_around_a_reboot(tmp_path: Path, new: Made, step: str, when: str) -> None:
     """Repeated after the power came back, each ends as if it had not been cut off."""
     bench = _installed(tmp_path, new, "Automatic")

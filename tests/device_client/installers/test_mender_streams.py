@@ -114,16 +114,16 @@ def test_a_module_that_stops_reading(bench: Bench, new: tuple[Artifact, bytes], 
     [
         "sleep 600 & sleep 600",
         'f="$(cat stream-next)"; exec 3< "$f"; head -c 10 <&3; sleep 600',
-        "cat stream-next; cat stream-next",
+        pytest.param("cat stream-next; cat stream-next", marks=pytest.mark.slow),
     ],
     ids=["before it reads", "in a payload", "waits for another name"],
 )
 def test_a_module_that_hangs(bench: Bench, new: tuple[Artifact, bytes], body: str) -> None:
     """It is killed at its deadline, with all that it started."""
-    bench.settings = bench.settings.model_copy(update={"timeout_s": 0.6})
+    bench.settings = bench.settings.model_copy(update={"timeout_s": 1})
     bench.write_module(f'#!/bin/sh\ncase "$1" in Download) echo $$ > "${{0%/*}}/pid"; {body} ;; esac\n')
     begun = time.monotonic()
-    with pytest.raises(InstallError, match=r"Download: .* did not end within 0\.6 s"):
+    with pytest.raises(InstallError, match=r"Download: .* did not end within 1 s"):
         bench.install(new)
     assert time.monotonic() - begun < 10
     group = int((bench.modules / "pid").read_text())
