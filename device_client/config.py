@@ -9,6 +9,7 @@ trust/                     verified TUF metadata
 state/                     journal.json, floors-a.json, floors-b.json, session, installer.json, lock
 staging/                   what is being fetched
 releases/<version>-<digest12>/     current -> releases/...
+mender/                    what an update module is given; there while an update is open
 run/                       agent.sock, inhibit.d/           approvals/    drop files
 """
 
@@ -161,6 +162,7 @@ class DeviceHome:
         self.staging = path / "staging"
         self.releases = path / "releases"
         self.current = path / "current"
+        self.mender = path / "mender"
         self.run = path / "run"
         self.socket = self.run / "agent.sock"
         self.inhibitors = self.run / "inhibit.d"

@@ -6,6 +6,31 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from device_client.config_network import Seconds, Section
+from device_client.programs import PATH
+
+ModuleName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$")]
+HeaderText = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._+-]{1,64}$")]
+
+
+class MenderSection(Section):
+    """Which of Mender's update modules puts a release in place; ``[installer.mender]``.
+
+    Attributes:
+        module: Its file name in ``modules``.
+        modules: The folder that modules lie in; it and they belong to root or to the agent's user.
+        timeout_s: How long the module may take for one state.
+        artifact_name: What the module is told as the artifact's name, before ``-VERSION``; none: the version alone.
+        device_type: What the module is told as the device's type; none: the device's hardware.
+        search_path: Its ``PATH``.
+    """
+
+    module: ModuleName
+    modules: Path = Path("/usr/share/mender/modules/v3")
+    timeout_s: Annotated[Seconds, Field(le=86_400)] = 14_400
+    artifact_name: HeaderText | None = None
+    device_type: HeaderText | None = None
+    search_path: Annotated[str, StringConstraints(pattern=r"^(/[^:\x00]*)(:/[^:\x00]*)*$", max_length=1024)] = PATH
+
 
 Argument = Annotated[str, StringConstraints(max_length=4096)]
 Program = Annotated[tuple[Argument, ...], Field(min_length=1, max_length=64)]
@@ -58,19 +83,23 @@ class InstallerSection(Section):
         min_interval_s: Least seconds between two updates.
         reboot: Program and arguments that reboot the device, for installers whose changes need it.
         reboot_timeout_s: How long the device may take to go down after that.
+        mender: The update module, for the kind ``mender``.
     """
 
-    kind: Literal["directory", "file", "rauc", "swupdate"] = "directory"
+    kind: Literal["directory", "file", "mender", "rauc", "swupdate"] = "directory"
     health: list[str] = []
     health_timeout_s: Seconds = 60
     min_interval_s: Annotated[int, Field(ge=0)] = 0
     reboot: Annotated[list[str], Field(min_length=1)] = ["systemctl", "reboot"]
     reboot_timeout_s: Seconds = 300
+    mender: MenderSection | None = None
     rauc: RaucSection = RaucSection()
     swupdate: SwupdateSection | None = None
 
     @model_validator(mode="after")
     def _has_its_table(self) -> Self:
+        if self.kind == "mender" and self.mender is None:
+            raise ValueError("kind 'mender' needs a table [installer.mender] that names a module")
         if self.kind == "swupdate" and self.swupdate is None:
             raise ValueError('kind = "swupdate" needs a table [installer.swupdate]')
         return self

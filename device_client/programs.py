@@ -18,7 +18,7 @@ MAX_INPUT_BYTES = 16_384
 """Fits in a pipe: it is there before the program is."""
 _READ_BYTES = 65_536
 _DRAIN_S = 1.0
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ async def run_program(
                 stdin=stack.enter_context(_input(given)) if stdin is None else stdin,
                 stdout=(out if apart else log).write_end,
                 stderr=log.write_end,
-                env={"PATH": _PATH, "LANG": "C.UTF-8", **env},
+                env={"PATH": PATH, "LANG": "C.UTF-8", **env},
                 cwd=cwd,
                 start_new_session=True,
                 pass_fds=tuple(inherited),

@@ -70,6 +70,16 @@ class Status:
 class Installer(Protocol):
     """Puts one component's artifact in place."""
 
+    def install_factory(self, source: Path, version: str) -> Running:
+        """Take what the device left the factory with as the version that runs.
+
+        Raises:
+            NotFoundError: ``source`` does not exist.
+            ConflictError: Another version runs already.
+            StorageError: It cannot be read or noted.
+        """
+        ...
+
     def install(self, stream: Path, artifact: Artifact, version: str, digest: str) -> Path | None:
         """Write the release beside the running one; durable when it returns.
 
