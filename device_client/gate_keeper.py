@@ -53,6 +53,7 @@ class GateKeeper:
             policy=strictest(own, manifest, asked),
             manifest_digest=release.sha256,
             window_sets=window_sets(release=manifest, rollout=asked),
+            version=target.info.version,
         )
         offline = offer if offer is not None and offer.offline_until is not None else None
         order = _OrderGate(announcement, self._verifier, less, offline, allowed=self._settings.gates.allow_offline)

@@ -8,10 +8,14 @@ from device_client.config import DeviceHome, DeviceSettings
 from device_client.gates.approval import ApprovalBook, ApprovalGate
 from device_client.gates.disk import DiskGate
 from device_client.gates.gate import Gate
+from device_client.gates.hooks import HookGate
 from device_client.gates.in_use import InUseGate
 from device_client.gates.interval import IntervalGate
+from device_client.gates.load import LoadGate
+from device_client.gates.memory import MemoryGate, MemoryLimits
 from device_client.gates.network import NetworkGate
 from device_client.gates.power import PowerGate
+from device_client.gates.temperature import TemperatureGate
 from device_client.gates.way_back import WayBackGate
 from device_client.gates.window import WindowGate
 from device_client.time_zone import time_zone
@@ -37,13 +41,18 @@ def make_gates(
         barred: For each source of chunks why it may not be used; empty where it may.
     """
     gates, timing = settings.gates, settings.timing
+    waits = gates.unknown == "wait"
     return (
         PowerGate(gates.power_supply_root),
         DiskGate(home.path, gates.disk_reserve_bytes),
+        MemoryGate(gates.proc, MemoryLimits.of(gates), waits=waits),
+        LoadGate(gates.proc, gates.max_load_per_core, waits=waits),
+        TemperatureGate(gates.thermal_root, gates.max_celsius, waits=waits),
         InUseGate(home.inhibitors, clock),
         ApprovalGate(book, clock),
         WayBackGate(way_back),
         IntervalGate(last_update, clock),
         WindowGate(gates.windows, lambda: time_zone(settings.device.timezone), clock),
         NetworkGate(barred, timing.gate_interval_s),
+        HookGate(gates.hooks, gates.hook_timeout_s, clock),
     )
