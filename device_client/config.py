@@ -9,7 +9,7 @@ trust/                     verified TUF metadata
 state/                     journal.json, floors-a.json, floors-b.json, session, installer.json, lock
 staging/                   what is being fetched
 releases/<version>-<digest12>/     current -> releases/...
-run/                       agent.sock, inhibit.d/           approvals/    drop files
+run/                       agent.sock, inhibit.sock, inhibit.d/           approvals/    drop files
 """
 
 import json
@@ -163,6 +163,7 @@ class DeviceHome:
         self.current = path / "current"
         self.run = path / "run"
         self.socket = self.run / "agent.sock"
+        self.inhibit_socket = self.run / "inhibit.sock"
         self.inhibitors = self.run / "inhibit.d"
         self.approvals = path / "approvals"
 
