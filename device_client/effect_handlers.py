@@ -25,6 +25,8 @@ from protocol.trust.trusted import ReleaseTarget
 log = structlog.get_logger(__name__)
 
 Work = Callable[[Update], Awaitable[None]]
+FRESH_S = 1.0
+"""A judgement that is older is made once more, right before what it allows."""
 _NOT_YET = frozenset({ErrorCode.WITHHELD, ErrorCode.FREEZE})
 
 
@@ -61,6 +63,7 @@ class EffectHandlers:
         self._one_at_a_time = asyncio.Lock()
         self._fetching: asyncio.Task[None] | None = None
         self._judging = False
+        self._judged: tuple[Phase, float] | None = None
 
     def start(self, effect: Effect, update: Update) -> None:
         """Begin an effect without waiting for it."""
@@ -143,6 +146,7 @@ class EffectHandlers:
     async def _judge(self, update: Update) -> None:
         try:
             phase = update.phase or Phase.DOWNLOAD
+            self._judged = phase, self._verifier.clock.monotonic()
             judgement = await self._keeper.judge(update.offer.rollout, update.offer.release, phase, update.offer)
         except ProtocolError as error:
             if error.code in _NOT_YET:
@@ -169,11 +173,31 @@ class EffectHandlers:
         fetched = await self._fetcher.fetch(update)
         await self._post_if_current(update, ev.Fetched(fetched))
 
+    async def _is_still_open(self, update: Update, phase: Phase) -> bool:
+        """Whether the gates that were judged are open now; if not, the machine knows.
+
+        Between a judgement and what it allows there may be a disk that does not take the journal, or a slow hook. What
+        goes on after a restart was begun already, and is ended.
+        """
+        if self._judged is None or self._judged[0] is not phase:
+            return True
+        if self._verifier.clock.monotonic() - self._judged[1] <= FRESH_S:
+            return True
+        judgement = await self._keeper.judge(update.offer.rollout, update.offer.release, phase, update.offer)
+        if not judgement.ready:
+            log.info("turned away", state=update.state.value, gates=[reason.gate for reason in judgement.reasons])
+            await self._post_if_current(update, ev.TurnedAway(judgement.reasons))
+        return judgement.ready and self._is_current(update)
+
     async def _install(self, update: Update) -> None:
+        if not await self._is_still_open(update, Phase.INSTALL):
+            return
         await self._changes.install(update)
         await self._runner.post(ev.Installed())
 
     async def _activate(self, update: Update) -> None:
+        if not await self._is_still_open(update, Phase.ACTIVATE):
+            return
         await self._changes.activate(update)
         await self._runner.post(ev.Activated())
         self._spawn(self._say_inventory, update)

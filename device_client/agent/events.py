@@ -97,6 +97,13 @@ class GatesShut:
 
 
 @dataclass(frozen=True, slots=True)
+class TurnedAway:
+    """Gates that were open are shut right before what they guard: nothing of it was done."""
+
+    reasons: tuple[Reason, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Declined:
     """A person at the device said no."""
 
@@ -172,6 +179,7 @@ Event = (
     | GatesOpen
     | GatesOpenOffline
     | GatesShut
+    | TurnedAway
     | Declined
     | Fetched
     | FetchInterrupted

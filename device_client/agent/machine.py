@@ -7,6 +7,7 @@ that has no row for the present state is out of place: it raises ``IllegalEvent`
 
 - ``waiting`` has a phase, so rows name (state, phase).
 - a grant that is missing keeps open gates waiting, and is asked for (``_open``).
+- gates that shut right before what they guard lead back, and burn nothing (``_turned_away``).
 - verifying ends when it is healthy *and* heard, in either order; offline, healthy is enough (``_verified``).
 """
 
@@ -85,6 +86,8 @@ def advance(update: Update, event: ev.Event, nonce: str) -> Step:
             return _open_offline(update, nonce)
         case ev.GatesShut():
             return _shut(update, event, nonce)
+        case ev.TurnedAway():
+            return _turned_away(update, event, nonce)
         case _:
             return _by_table(update, event, nonce)
 
@@ -160,7 +163,7 @@ def _by_table(update: Update, event: ev.Event, nonce: str) -> Step:
             pass
         case (
             ev.OfferRenewed() | ev.GrantEnded() | ev.Announced() | ev.Heard()
-            | ev.GatesOpen() | ev.GatesOpenOffline() | ev.GatesShut()
+            | ev.GatesOpen() | ev.GatesOpenOffline() | ev.GatesShut() | ev.TurnedAway()
         ):  # fmt: skip
             raise RuntimeError("advance() routes these elsewhere")
         case _:
@@ -239,6 +242,21 @@ def _shut(update: Update, event: ev.GatesShut, nonce: str) -> Step:
     changed |= {"nonce": nonce, "heard": False, "granted": False}  # a grant answered the report before this one
     effect = Effect.REPORT_STATE if place == FETCHED else Effect.REPORT_READINESS
     return Step(update.model_copy(update=changed), (effect,))
+
+
+def _turned_away(update: Update, event: ev.TurnedAway, nonce: str) -> Step:
+    place = TABLE.get(((update.state, update.phase), ev.TurnedAway))
+    if place is None:
+        raise IllegalEvent(f"TurnedAway in {update.state}")
+    if update.offer.grant is Grant.CLOSED:  # it said so while there was no turning back, and says it but once
+        ends = ev.Superseded if update.offer.is_superseded else ev.Closed
+        return _go(update, TABLE[place, ends], {"detail": update.offer.reason or "closed"}, nonce)
+    state, phase = place
+    changes: dict[str, object] = {"state": state, "phase": phase, "reasons": list(event.reasons)}
+    changes |= {"nonce": nonce, "heard": False, "granted": False, "offline": False}
+    # A wait is no attempt: what arriving here has counted is given back.
+    changes |= {"stores": update.stores - 1, "installs": update.installs - (update.state is State.INSTALLING)}
+    return Step(update.model_copy(update=changes), (Effect.REPORT_READINESS,))
 
 
 def _renewed(update: Update, event: ev.OfferRenewed) -> Step:

@@ -66,6 +66,7 @@ TABLE: dict[tuple[Place, type], Place] = {
     (WAIT_INSTALL, ev.Closed): _end(State.CANCELLED),
     (WAIT_INSTALL, ev.Superseded): _end(State.SUPERSEDED),
     (INSTALLING, ev.Installed): INSTALLED,  # unless it was closed meanwhile; see machine._by_table
+    (INSTALLING, ev.TurnedAway): WAIT_INSTALL,  # unless it was closed meanwhile; see machine._turned_away
     (INSTALLING, ev.Failed): ROLLING_BACK,
     (INSTALLED, ev.GatesOpen): ACTIVATING,  # with a live grant; see machine._open
     (INSTALLED, ev.GatesOpenOffline): ACTIVATING,
@@ -84,6 +85,7 @@ TABLE: dict[tuple[Place, type], Place] = {
     (WAIT_ACTIVATE, ev.Closed): ROLLING_BACK,
     (WAIT_ACTIVATE, ev.Superseded): ROLLING_BACK,
     (ACTIVATING, ev.Activated): VERIFYING,
+    (ACTIVATING, ev.TurnedAway): WAIT_ACTIVATE,  # likewise
     (ACTIVATING, ev.Failed): ROLLING_BACK,
     (VERIFYING, ev.HealthPassed): VERIFYING,  # and heard, or offline: committing; see machine._verified
     (VERIFYING, ev.Failed): ROLLING_BACK,

@@ -3,7 +3,7 @@
 import asyncio
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -425,6 +425,60 @@ async def test_what_passed_meanwhile_says_nothing(tmp_path: Path) -> None:
         assert device.update.state is State.EVALUATING
         with pytest.raises(RuntimeError, match="forgets by itself"):
             device.handlers.start(Effect.FORGET, first)
+
+
+class SlowDisk(Journal):
+    """A journal that takes its time to note one state, in which something happens."""
+
+    def __init__(self, path: Path, state: State, meanwhile: Callable[[], None]) -> None:
+        super().__init__(path)
+        self.state, self.meanwhile = state, meanwhile
+        self.times = 1
+
+    def save(self, update: Update | None) -> None:
+        """Save."""
+        super().save(update)
+        if update and update.state is self.state and self.times:
+            self.times -= 1
+            self.meanwhile()
+
+
+@pytest.mark.parametrize(
+    ("state", "phase"), [(State.INSTALLING, Phase.INSTALL), (State.ACTIVATING, Phase.ACTIVATE)], ids=str
+)
+@pytest.mark.parametrize("gap_s", [2, 0.5], ids=["an old judgement", "a fresh one"])
+async def test_gates_are_judged_right_before_what_they_guard(
+    tmp_path: Path, state: State, phase: Phase, gap_s: float
+) -> None:
+    """A gate that shut while the disk was slow is seen before anything is changed; the update goes on when it opens."""
+    lab = _lab(tmp_path)
+    release = lab.publish(files={"app": b"new"}, counter=3)
+    lab.refresh()
+    async with running(lab) as device:
+
+        def meanwhile() -> None:
+            device.door.verdicts[phase] = Wait("surgery", "in use by a patient")
+            lab.clock.advance(gap_s)
+
+        device.runner._journal = SlowDisk(lab.home.journal, state, meanwhile)
+        await device.offered(release)
+        await device.granted(release)
+        if gap_s > 1:
+            await until(lambda: device.update.phase is phase and bool(device.update.reasons))
+            assert device.update.state is State.WAITING
+            assert device.update.reasons[0].code == "surgery"
+            assert device.version == "1.0.0"
+            assert device.update.installs == (phase is Phase.ACTIVATE)
+            await until(lambda: any(report["reasons"] for report in lab.line.reports("readiness")))
+            device.door.verdicts.clear()
+            lab.clock.advance(lab.settings.timing.gate_interval_s)
+            await until(lambda: not device.update.reasons)
+            nonce = device.update.nonce
+            await device.runner.post(
+                lab.offer(release, Grant.ACTIVATE, nonce=nonce, grant_s=900, heard=Heard(nonce=nonce))
+            )
+        await device.stands(State.VERIFYING)
+        assert device.version == "1.1.0"
 
 
 async def _directs(device: Device, release: SealedRelease) -> None:

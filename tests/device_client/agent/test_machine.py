@@ -41,6 +41,7 @@ SAMPLES: dict[type, ev.Event] = {
     ev.GatesOpen: ev.GatesOpen(),
     ev.GatesOpenOffline: ev.GatesOpenOffline(),
     ev.GatesShut: ev.GatesShut(SHUT),
+    ev.TurnedAway: ev.TurnedAway(SHUT),
     ev.Declined: ev.Declined("no"),
     ev.Fetched: ev.Fetched(7),
     ev.FetchInterrupted: ev.FetchInterrupted(),
@@ -321,6 +322,36 @@ def test_an_abort_is_no_failure_of_the_release(place: Place) -> None:
 
 
 @pytest.mark.parametrize(
+    ("place", "back"),
+    [
+        ((State.INSTALLING, None), (State.WAITING, Phase.INSTALL)),
+        ((State.ACTIVATING, None), (State.WAITING, Phase.ACTIVATE)),
+    ],
+    ids=str,
+)
+def test_turned_away_at_the_last_moment(place: Place, back: Place) -> None:
+    """Back to waiting with the reasons, asked for anew; neither an attempt nor a step is burnt, however often."""
+    waiting = _at(back, granted=True, offer=ACTIVATE_OFFER, nonce="asked-01", stores=7, installs=1)
+    inside = advance(waiting, ev.GatesOpen(), "fresh-01").update
+    assert (inside.state, inside.phase) == place
+    step = advance(inside, ev.TurnedAway(SHUT), "fresh-02")
+    after = step.update
+    assert (after.state, after.phase, after.reasons, after.nonce) == (*back, list(SHUT), "fresh-02")
+    assert (after.stores, after.installs, after.granted, after.heard) == (7, 1, False, False)
+    assert step.effects == (Effect.REPORT_READINESS,)
+
+
+@pytest.mark.parametrize(
+    ("state", "end"), [(State.INSTALLING, State.CANCELLED), (State.ACTIVATING, State.ROLLING_BACK)], ids=str
+)
+def test_turned_away_from_what_was_closed_meanwhile(state: State, end: State) -> None:
+    """A closed offer says it once, while there was no turning back: it is not waited for a grant that never comes."""
+    closed = OFFER.model_copy(update={"grant": Grant.CLOSED, "reason": "over"})
+    step = advance(_at((state, None), offer=closed), ev.TurnedAway(SHUT), "fresh-01")
+    assert (step.update.state, step.update.detail) == (end, "over")
+
+
+@pytest.mark.parametrize(
     "changes",
     [
         {"offer": OFFER},
@@ -457,6 +488,8 @@ class World:
                 self.happens(ev.FetchInterrupted())
             case Effect.FETCH:
                 self.happens(ev.Fetched(1) if choice != 2 else ev.Failed(ErrorCode.CHUNK, "x"))
+            case Effect.INSTALL | Effect.ACTIVATE if choice == 1:
+                self._turned_away(asked)
             case Effect.INSTALL:
                 self.installed = choice != 2
                 self.happens(ev.Installed() if self.installed else ev.Failed(ErrorCode.INSTALL, "x"))
@@ -496,6 +529,10 @@ class World:
             self.happens(ev.Refused(ErrorCode.UNSAFE, "x"))
         else:
             self.happens(ev.GatesOpenOffline() if asked.offer.offline_until else ev.GatesOpen())
+
+    def _turned_away(self, asked: Update) -> None:
+        if (asked.state, asked.phase) == (self.update.state, self.update.phase):
+            self.happens(ev.TurnedAway(SHUT))
 
     def _check(self, before: Update, step: Step) -> None:
         after = step.update
