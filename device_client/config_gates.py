@@ -1,9 +1,9 @@
 """The section of ``device.toml`` that says what must hold before the device acts."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from device_client.config_network import Seconds, Section
 from device_client.config_windows import WindowSection
@@ -26,6 +26,9 @@ class GatesSection(Section):
         logind: Wait for logind's inhibitors and people's sessions, and inhibit a shutdown while software is changed.
         bus: The D-Bus on which UPower, logind and NetworkManager are: ``system``, or an address.
         proc: The kernel's view of load and memory.
+        deadline_s: How long gates of this device may keep an update waiting in one phase; 0 means for ever.
+        on_deadline: What then: ``expire``: the update ends; ``force``: gates that only spare people are passed by.
+        allow_force: Without it ``force`` may not be set.
         allow_offline: Orders on a medium may let this device install, activate and commit without being asked.
         windows: Installing and activating wait for one of them; none means at any time. Those that a release or a
             rollout names are waited for as well.
@@ -47,9 +50,18 @@ class GatesSection(Section):
     upower: bool = False
     logind: bool = False
     bus: Annotated[str, Field(min_length=1, max_length=200)] = "system"
+    deadline_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0
+    on_deadline: Literal["expire", "force"] = "expire"
+    allow_force: bool = False
     require_approval: bool = False
     allow_in_use: bool = False
     require_way_back: bool = False
     allow_offline: bool = False
     disk_reserve_bytes: Annotated[int, Field(ge=0)] = 16 * 2**20
     windows: Annotated[tuple[WindowSection, ...], Field(max_length=32)] = ()
+
+    @model_validator(mode="after")
+    def _is_allowed(self) -> Self:
+        if self.on_deadline == "force" and not self.allow_force:
+            raise ValueError('on_deadline = "force" needs allow_force = true')
+        return self

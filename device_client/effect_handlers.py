@@ -15,6 +15,7 @@ from device_client.agent.journal import Update
 from device_client.agent.runner import Runner
 from device_client.changes import RETRY_S, Changes
 from device_client.gate_keeper import GateKeeper
+from device_client.judging import Judging
 from device_client.reporter import Reporter
 from device_client.transfer import Fetcher
 from device_client.verification.release import Verifier
@@ -25,8 +26,6 @@ from protocol.trust.trusted import ReleaseTarget
 log = structlog.get_logger(__name__)
 
 Work = Callable[[Update], Awaitable[None]]
-FRESH_S = 1.0
-"""A judgement that is older is made once more, right before what it allows."""
 _NOT_YET = frozenset({ErrorCode.WITHHELD, ErrorCode.FREEZE})
 
 
@@ -54,7 +53,7 @@ class EffectHandlers:
         self._runner = runner
         self._verifier = verifier
         self._changes = changes
-        self._keeper = keeper
+        self._judging = Judging(keeper, verifier.clock)
         self._fetcher = fetcher
         self._reporter = reporter
         self._inventory_changed = inventory_changed
@@ -62,15 +61,14 @@ class EffectHandlers:
         self._group = group
         self._one_at_a_time = asyncio.Lock()
         self._fetching: asyncio.Task[None] | None = None
-        self._judging = False
-        self._judged: tuple[Phase, float] | None = None
+        self._is_judging = False
 
     def start(self, effect: Effect, update: Update) -> None:
         """Begin an effect without waiting for it."""
         match effect:
             case Effect.JUDGE_GATES:
-                if not self._judging:
-                    self._judging = True
+                if not self._is_judging:
+                    self._is_judging = True
                     self._spawn(self._judge, update, ErrorCode.INSTALL)
             case Effect.FETCH:
                 self._stop_fetching()
@@ -145,27 +143,27 @@ class EffectHandlers:
 
     async def _judge(self, update: Update) -> None:
         try:
-            phase = update.phase or Phase.DOWNLOAD
-            self._judged = phase, self._verifier.clock.monotonic()
-            judgement = await self._keeper.judge(update.offer.rollout, update.offer.release, phase, update.offer)
+            judged = await self._judging.judge(update)
         except ProtocolError as error:
             if error.code in _NOT_YET:
                 return  # judged again at the next tick
             await self._refuse(update, error)
             return
         finally:
-            self._judging = False
+            self._is_judging = False
+        judgement = judged.judgement
         declined = next((r for r in judgement.refusals if r.code == "declined"), None)
         if declined:
             await self._post_if_current(update, ev.Declined(declined.detail))
         elif judgement.refusals:
             first = judgement.refusals[0]
             await self._post_if_current(update, ev.Refused(ErrorCode.UNSAFE, f"{first.gate}: {first.detail}"))
-        elif judgement.reasons:
+        elif not judged.is_open:
             await self._post_if_current(update, ev.GatesShut(judgement.reasons))
         else:
             unasked = update.offer.offline_until is not None
-            await self._post_if_current(update, ev.GatesOpenOffline() if unasked else ev.GatesOpen())
+            opened = ev.GatesOpenOffline() if unasked else ev.GatesOpen(judged.forced)
+            await self._post_if_current(update, opened)
 
     async def _fetch(self, update: Update) -> None:
         async with self._one_at_a_time:
@@ -174,20 +172,13 @@ class EffectHandlers:
         await self._post_if_current(update, ev.Fetched(fetched))
 
     async def _is_still_open(self, update: Update, phase: Phase) -> bool:
-        """Whether the gates that were judged are open now; if not, the machine knows.
-
-        Between a judgement and what it allows there may be a disk that does not take the journal, or a slow hook. What
-        goes on after a restart was begun already, and is ended.
-        """
-        if self._judged is None or self._judged[0] is not phase:
-            return True
-        if self._verifier.clock.monotonic() - self._judged[1] <= FRESH_S:
-            return True
-        judgement = await self._keeper.judge(update.offer.rollout, update.offer.release, phase, update.offer)
-        if not judgement.ready:
-            log.info("turned away", state=update.state.value, gates=[reason.gate for reason in judgement.reasons])
-            await self._post_if_current(update, ev.TurnedAway(judgement.reasons))
-        return judgement.ready and self._is_current(update)
+        """Whether the gates are open right before what they guard; if not, the machine knows."""
+        judged = await self._judging.judge_again(update, phase)
+        if judged is None or judged.is_open:
+            return judged is None or self._is_current(update)
+        log.info("turned away", state=update.state.value, gates=[reason.gate for reason in judged.judgement.reasons])
+        await self._post_if_current(update, ev.TurnedAway(judged.judgement.reasons))
+        return False
 
     async def _install(self, update: Update) -> None:
         if not await self._is_still_open(update, Phase.INSTALL):

@@ -32,6 +32,11 @@ class GateKeeper:
         self._verifier = verifier
         self._announcements = announcements
 
+    def is_overdue(self, waited_s: float) -> bool:
+        """Whether the owner lets gates be passed by after such a wait."""
+        gates = self._settings.gates
+        return gates.on_deadline == "force" and 0 < gates.deadline_s <= waited_s
+
     async def judge(self, rollout: str, release: ReleaseRef, phase: Phase, offer: Offer | None = None) -> Judgement:
         """All gates.
 

@@ -11,6 +11,7 @@ import structlog
 from device_client import identity, local_socket
 from device_client.agent.journal import Journal
 from device_client.agent.runner import Runner
+from device_client.agent.waiting import WaitingClock
 from device_client.announcement_answers import AnnouncementAnswers
 from device_client.approval import ApprovalBook
 from device_client.availability import Availability
@@ -70,7 +71,8 @@ class Agent:
             TrustStore(home.trust, identity.load_root(home)), DeviceFloors(home.state), self._receiver, clock
         )
         believed = self._verifier.clock
-        self.runner = Runner(Journal(home.journal), timing, clock, self._random)
+        waiting = WaitingClock(settings.gates.deadline_s, expires=settings.gates.on_deadline == "expire")
+        self.runner = Runner(Journal(home.journal), timing, clock, self._random, waiting)
         self._verifier.unasked_until = self._unasked_until
         self._reporter = Reporter(self._topics, me.id, identity.load_report_signer(home), believed)
         self._source = MqttSource(self._topics, qos=settings.download.qos)

@@ -17,6 +17,7 @@ from device_client.agent.journal import Journal, Update, boot_id
 from device_client.agent.machine import IllegalEvent, Step, advance, begin, recover
 from device_client.agent.orders import Orders
 from device_client.agent.untold import Untold
+from device_client.agent.waiting import WaitingClock
 from device_client.config import TimingSection
 from device_client.errors import DeviceError
 from protocol.clock import Clock
@@ -51,7 +52,14 @@ class Performer(Protocol):
 class Runner:
     """One device's open update, if any."""
 
-    def __init__(self, journal: Journal, timing: TimingSection, clock: Clock, random: Random) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        timing: TimingSection,
+        clock: Clock,
+        random: Random,
+        waiting: WaitingClock | None = None,
+    ) -> None:
         self._journal = journal
         self._timing = timing
         self._clock = clock
@@ -59,6 +67,7 @@ class Runner:
         self.loaded = asyncio.Event()
         self._queue: asyncio.Queue[ev.Event | Offer | Announcement] = asyncio.Queue(QUEUE_BOUND)
         self._performer: Performer | None = None
+        self._waiting = waiting or WaitingClock(0, expires=False)
         self._untold = Untold(journal.beside("untold.json"))
         self.update: Update | None = None
         self._orders = Orders()
@@ -132,6 +141,8 @@ class Runner:
             await self._watch_verifying(update, now)
         if update.state is State.DOWNLOADING and self._lease_ended(update):
             await self.post(ev.LeaseEnded())
+        if waited := self._waiting.see(update, now):
+            await self.post(waited)
         if update.state in _JUDGED and now >= self._judge_at:
             self._judge_at = now + self._timing.gate_interval_s
             self._perform.start(Effect.JUDGE_GATES, update)
@@ -232,7 +243,7 @@ class Runner:
     async def _apply(self, step: Step) -> None:
         """Save before acting: what is acted on twice is harmless, what is not saved is lost."""
         before = self.update
-        if step.update != before or Effect.FORGET in step.effects:
+        if _is_news(before, step.update) or Effect.FORGET in step.effects:
             forgotten = Effect.FORGET in step.effects
             await self._save(None if forgotten else step.update)
         self.update = step.update
@@ -290,6 +301,11 @@ class Runner:
         if self._performer is None:
             raise RuntimeError("attach a performer before running")
         return self._performer
+
+
+def _is_news(before: Update | None, after: Update) -> bool:
+    """Whether it must be on the disk; of gates that stay shut the figures change all the time, and wear flash."""
+    return before is None or before.model_copy(update={"reasons": after.reasons}) != after
 
 
 def _nonce() -> str:

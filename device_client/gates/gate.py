@@ -17,6 +17,9 @@ from protocol.states import Phase
 
 log = structlog.get_logger(__name__)
 DEADLINE_S = 30.0
+FORCEABLE = frozenset({"in_use", "logind", "memory", "load", "temperature", "interval", "window", "hook"})
+"""Gates that the owner may let an update pass by after a deadline. Never: order, power, disk, way back, and what a
+person must agree to or pay for."""
 MAX_REASONS = 32
 """As many fit in a report."""
 
@@ -107,6 +110,11 @@ class Judgement:
     def ready(self) -> bool:
         """Whether every gate is open."""
         return not self.reasons
+
+    @property
+    def may_be_forced(self) -> bool:
+        """Whether nothing is shut but gates that only spare people and machine, and none refuses."""
+        return not self.refusals and all(reason.gate in FORCEABLE for reason in self.reasons)
 
     @property
     def retry_after_s(self) -> float:

@@ -427,6 +427,33 @@ async def test_what_passed_meanwhile_says_nothing(tmp_path: Path) -> None:
             device.handlers.start(Effect.FORGET, first)
 
 
+@pytest.mark.parametrize(
+    ("gate", "passes"),
+    [("in_use", True), ("hook", True), ("power", False), ("approval", False), ("order", False)],
+)
+async def test_what_is_forced_after_the_deadline(tmp_path: Path, gate: str, passes: bool) -> None:
+    """Where the device's owner allows it, gates that spare people are passed by; those that keep it safe never are."""
+    lab = _lab(tmp_path, gates={"deadline_s": 60, "on_deadline": "force", "allow_force": True, "disk_reserve_bytes": 0})
+    release = lab.publish(files={"app": b"new"}, counter=3)
+    lab.refresh()
+    async with running(lab) as device:
+        device.door.name = gate
+        device.door.verdicts[Phase.INSTALL] = Wait("shut", "not now")
+        await device.offered(release)
+        await until(lambda: bool(device.runner.update and device.runner.update.reasons))
+        assert device.update.waited_s == 0
+        device.runner.update = device.update.model_copy(update={"waited_s": 60.0})
+        lab.clock.advance(lab.settings.timing.gate_interval_s)
+        if not passes:
+            await asyncio.sleep(0.1)
+            assert device.update.reasons
+            return
+        device.runner._journal = SlowDisk(lab.home.journal, State.INSTALLING, lambda: lab.clock.advance(2))
+        await device.granted(release)
+        await device.stands(State.VERIFYING)
+        assert device.version == "1.1.0"
+
+
 class SlowDisk(Journal):
     """A journal that takes its time to note one state, in which something happens."""
 

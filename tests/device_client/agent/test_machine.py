@@ -41,6 +41,8 @@ SAMPLES: dict[type, ev.Event] = {
     ev.GatesOpen: ev.GatesOpen(),
     ev.GatesOpenOffline: ev.GatesOpenOffline(),
     ev.GatesShut: ev.GatesShut(SHUT),
+    ev.Waited: ev.Waited(7.0),
+    ev.WaitedTooLong: ev.WaitedTooLong("late"),
     ev.TurnedAway: ev.TurnedAway(SHUT),
     ev.Declined: ev.Declined("no"),
     ev.Fetched: ev.Fetched(7),
@@ -53,7 +55,7 @@ SAMPLES: dict[type, ev.Event] = {
     ev.Committed: ev.Committed(),
     ev.RolledBack: ev.RolledBack(),
 }
-ANYWHERE = (ev.OfferRenewed, ev.GrantEnded, ev.Announced, ev.Heard)
+ANYWHERE = (ev.OfferRenewed, ev.GrantEnded, ev.Announced, ev.Heard, ev.Waited)
 
 
 def _at(place: Place, **changes: object) -> Update:
@@ -319,6 +321,22 @@ def test_an_abort_is_no_failure_of_the_release(place: Place) -> None:
     assert (back.state, back.code, back.detail) == (State.ROLLING_BACK, None, "the rollout was aborted")
     over = advance(back, ev.RolledBack(), "over-001").update
     assert (over.state, over.code, over.detail) == (State.ROLLED_BACK, None, "the rollout was aborted")
+
+
+def test_waiting_adds_up_within_a_phase() -> None:
+    """While gates are shut it adds up; when they open it begins anew, except where they were forced."""
+    place = (State.WAITING, Phase.INSTALL)
+    update = advance(_at(place, reasons=list(SHUT), waited_s=5.0), ev.Waited(7), "n").update
+    assert update.waited_s == 12
+    assert advance(_at(place, waited_s=5.0), ev.Waited(7), "n").update.waited_s == 5, "nothing is shut"
+    assert advance(update, ev.GatesShut((Reason(gate="disk", code="full"),)), "n").update.waited_s == 12
+    assert advance(update, ev.GatesOpen(), "n").update.waited_s == 0
+    forced = advance(update, ev.GatesOpen(forced=True), "nonce-01").update
+    assert (forced.waited_s, forced.reasons) == (12, [])
+    granted = forced.model_copy(update={"granted": True, "offer": ACTIVATE_OFFER})
+    inside = advance(granted, ev.GatesOpen(forced=True), "nonce-02").update
+    assert (inside.state, inside.waited_s) == (State.INSTALLING, 12)
+    assert advance(inside, ev.Installed(), "n").update.waited_s == 0
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def test_outcomes_have_no_row() -> None:
 def test_whoever_waits_can_be_refused_declined_and_closed() -> None:
     """Every place where gates are awaited takes every answer that a gate, a person or the orchestrator may give."""
     for place in (WAIT_DOWNLOAD, FETCHED, WAIT_INSTALL, INSTALLED, WAIT_ACTIVATE):
-        for kind in (*OPEN, ev.GatesShut, ev.Refused, ev.Declined, ev.Closed, ev.Superseded):
+        for kind in (*OPEN, ev.GatesShut, ev.Refused, ev.Declined, ev.WaitedTooLong, ev.Closed, ev.Superseded):
             assert (place, kind) in TABLE, f"{kind.__name__} in {place}"
 
 
