@@ -102,10 +102,9 @@ class _Holder:
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
-        if self._connection is not None:
+        if (connection := self._connection) is not None:
             with suppress(OSError):
-                self._connection.shutdown(socket.SHUT_RDWR)  # wakes the thread that reads
-            self._connection.close()
+                connection.shutdown(socket.SHUT_RDWR)  # wakes the thread, which alone closes
         self._thread.join(RETRY_S)
 
     def _hold(self) -> None:
@@ -116,11 +115,11 @@ class _Holder:
                 print(f"flagship-device: not inhibited yet: {error}", file=sys.stderr)
 
     def _keep(self) -> None:
-        while not self._over.is_set():
-            connection = self._connection
-            with suppress(OSError):
-                if connection is not None and connection.recv(1):
-                    continue  # nothing more is said there
+        while True:
+            if (connection := self._connection) is not None:
+                with connection, suppress(OSError):
+                    while connection.recv(1):
+                        pass  # nothing more is said there
             self._connection = None
             if self._over.wait(RETRY_S):
                 return

@@ -7,7 +7,8 @@ import signal
 import stat
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -151,9 +152,21 @@ async def test_the_agent_ends_at_once(serving: Serving) -> None:
         hold(serving.path, "player", "")
 
 
-def _while(home: DeviceHome, *program: str) -> subprocess.Popen[bytes]:
+@contextmanager
+def _while(home: DeviceHome, *program: str) -> Iterator[subprocess.Popen[bytes]]:
     words = ["inhibit", "--home", str(home.path), "--why", "a film", "--while", "--", *program]
-    return subprocess.Popen([sys.executable, "-m", "device_client.cli", *words], stderr=subprocess.PIPE)
+    with subprocess.Popen([sys.executable, "-m", "device_client.cli", *words], start_new_session=True) as command:
+        try:
+            yield command
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(command.pid, signal.SIGKILL)
+
+
+async def _comes(serving: Serving) -> None:
+    async with asyncio.timeout(60):  # a command needs seconds to begin where others need the processor too
+        while not serving.door.held():
+            await asyncio.sleep(0.01)
 
 
 async def test_while_a_program_runs(serving: Serving, home: DeviceHome, tmp_path: Path) -> None:
@@ -161,11 +174,11 @@ async def test_while_a_program_runs(serving: Serving, home: DeviceHome, tmp_path
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     with _while(home, "/bin/sh", "-c", f"read word < {fifo}; exit $word") as command:
-        await until(lambda: bool(serving.door.held()))
+        await _comes(serving)
         assert serving.door.held() == [Inhibitor(who="sh", why=f"a film (user {ME})")]
         await serving.stop()
         again = Serving(home.inhibit_socket)
-        await until(lambda: bool(again.door.held()))
+        await _comes(again)
         await asyncio.to_thread(fifo.write_text, "7\n")
         await _gone(again)
         assert await asyncio.to_thread(command.wait, 10) == 7
@@ -175,7 +188,7 @@ async def test_while_a_program_runs(serving: Serving, home: DeviceHome, tmp_path
 async def test_while_is_ended(serving: Serving, home: DeviceHome) -> None:
     """A signal goes to the program, and its end is told as a shell tells it."""
     with _while(home, "sleep", "60") as command:
-        await until(lambda: bool(serving.door.held()))
+        await _comes(serving)
         command.send_signal(signal.SIGTERM)
         assert await asyncio.to_thread(command.wait, 10) == 128 + signal.SIGTERM
     await _gone(serving)
