@@ -20,8 +20,8 @@ DEADLINE_S = 30.0
 FORCEABLE = frozenset({"in_use", "logind", "memory", "load", "temperature", "interval", "window", "hook"})
 """Gates that the owner may let an update pass by after a deadline. Never: order, power, disk, way back, and what a
 person must agree to or pay for."""
-MAX_REASONS = 32
-"""As many fit in a report."""
+MAX_REASONS = 28
+"""A report holds 32; who answers announcements adds some of its own."""
 
 
 @dataclass(frozen=True, slots=True)

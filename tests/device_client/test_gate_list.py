@@ -88,6 +88,7 @@ async def test_a_hook_has_its_own_time(tmp_path: Path) -> None:
     none = str(tmp_path / "none")
     judgement = await _judge(tmp_path, power_supply_root=none, hooks=str(tmp_path / "hooks"), hook_timeout_s=0.2)
     assert [reason.code for reason in judgement.reasons] == ["hook_failed"]
+    assert "within 0.2 s" in judgement.reasons[0].detail
 
 
 def test_who_locks_the_machine() -> None:
