@@ -21,7 +21,7 @@ class MeteredLinks:
     """What NetworkManager said last of the main connection and of some interfaces."""
 
     def __init__(self, bus: SystemBus, interfaces: frozenset[str], *, unknown: bool) -> None:
-        """Know nothing yet.
+        """Know nothing yet: until it was asked for the first time every link counts as metered.
 
         Args:
             interfaces: That are asked for besides the main connection.
@@ -30,7 +30,7 @@ class MeteredLinks:
         self._bus = bus
         self._interfaces = sorted(interfaces - {""})
         self._unknown = unknown
-        self._said: dict[str, bool | None] = {}
+        self._said: dict[str, bool | None] | None = None
         self._trouble = ""
 
     def is_metered(self, interface: str) -> bool:
@@ -39,6 +39,8 @@ class MeteredLinks:
         Args:
             interface: One of those that were named; empty: the main connection.
         """
+        if self._said is None:
+            return True
         said = self._said.get(interface)
         return self._unknown if said is None else said
 
