@@ -18,7 +18,7 @@ ARGS ?=
 # Tests wait for brokers and processes most of the time; a file's tests stay together, for they share what they started.
 AT_ONCE := -n 2 --dist loadfile
 
-.PHONY: help setup broker token demo test test-all check format lock bench bench-delivery bench-rollouts clean
+.PHONY: help setup broker token backends compiler demo test test-all check format lock bench bench-delivery bench-rollouts clean
 
 help:
 	@echo 'make demo      set up, then run a whole fleet on this machine (ARGS="--devices 12")'
@@ -67,13 +67,32 @@ token:
 	  $(APT) update -q && $(APT) install -q -y --no-install-recommends softhsm2; } || \
 	  echo 'set-up: softhsm2 could not be installed: keys on tokens will NOT be tested'
 
+# A compiler for the shim that cuts the power in tests; without it, or without root, they are skipped and say so.
+compiler:
+	@command -v gcc >/dev/null 2>&1 || { \
+	  echo 'set-up: installing gcc, for the tests of power cuts'; \
+	  $(APT) update -q && $(APT) install -q -y --no-install-recommends gcc libc6-dev e2fsprogs mount; } || \
+	  echo 'set-up: gcc could not be installed: power cuts will NOT be tested'
+
+# The programs that RAUC's and SWUpdate's installers drive; without them their tests are skipped and say so.
+backends:
+	@missing=; \
+	for pair in rauc:rauc rauc:rauc-service dbus-daemon:dbus mksquashfs:squashfs-tools swupdate:swupdate \
+	    fw_printenv:libubootenv-tool cpio:cpio openssl:openssl; do \
+	  PATH="$$PATH:/usr/sbin:/sbin" command -v "$${pair%%:*}" >/dev/null 2>&1 || missing="$$missing $${pair#*:}"; \
+	done; \
+	[ -z "$$missing" ] || { \
+	  echo "set-up: installing$$missing, for the tests of installers"; \
+	  $(APT) update -q && $(APT) install -q -y --no-install-recommends $$missing; } || \
+	  echo "set-up:$$missing could not be installed: those installers will NOT be tested"
+
 demo: setup
 	$(BIN)/flagship demo $(ARGS)
 
-test: setup token
+test: setup token backends compiler
 	$(BIN)/python -m pytest -m "not slow" $(AT_ONCE) $(ARGS)
 
-test-all: setup token
+test-all: setup token backends compiler
 	$(BIN)/python -m pytest --hypothesis-profile=searching $(AT_ONCE) $(ARGS)
 
 check: $(STAMP)

@@ -77,6 +77,7 @@ class Changes:
             if self._installer.status().pending is not None:
                 after = self._installer.rollback()
                 log.error("trial without a journal given up", running=self.running_version(), then=after.value)
+                asyncio.run(self._reboot_for(after))
             self._fetcher.clear()
         except (FlagshipError, OSError) as error:
             log.error("leftovers of an update without a journal stay", why=str(error)[:500])

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +52,8 @@ async def run_program(
     what: str = "program",
     given: bytes = b"",
     apart: bool = False,
+    stdin: int | None = None,
+    inherited: Collection[int] = (),
 ) -> Ended:
     """Run a program to its end, or to its deadline; cancelled, it is killed.
 
@@ -63,6 +65,8 @@ async def run_program(
         what: What to call it in ``detail``.
         given: Its standard input, at most 16 KiB.
         apart: Whether its standard output is wanted by itself, as ``out``.
+        stdin: A descriptor to read from instead of ``given``; stays open here.
+        inherited: Descriptors that it has too, under the same numbers.
     """
     if len(given) > MAX_INPUT_BYTES:
         raise ValueError(f"{what}: at most {MAX_INPUT_BYTES} B of input, found {len(given)}")
@@ -74,12 +78,13 @@ async def run_program(
         try:
             process = await asyncio.create_subprocess_exec(
                 *argv,
-                stdin=stack.enter_context(_input(given)),
+                stdin=stack.enter_context(_input(given)) if stdin is None else stdin,
                 stdout=(out if apart else log).write_end,
                 stderr=log.write_end,
                 env={"PATH": _PATH, "LANG": "C.UTF-8", **env},
                 cwd=cwd,
                 start_new_session=True,
+                pass_fds=tuple(inherited),
             )
         except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)

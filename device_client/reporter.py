@@ -13,7 +13,8 @@ import structlog
 from pydantic import BaseModel
 from securesystemslib.signer import Signer
 
-from device_client.agent.journal import Update, boot_id
+from device_client.agent.journal import Update
+from device_client.boot import boot_id
 from device_client.config import DeviceSettings
 from device_client.download.progress import Standing
 from device_client.inventory import describe

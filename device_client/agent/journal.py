@@ -32,6 +32,7 @@ class Update(BaseModel):
         stores: How often this was saved since installing began; bounded.
         installs: Attempts at installing.
         resumes: Restarts and reconnects of the transfer.
+        restarts: Of the agent, in the place that it stands in; bounded where each could bring on the next.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -59,6 +60,7 @@ class Update(BaseModel):
     stores: int = 0
     installs: int = 0
     resumes: int = 0
+    restarts: int = 0
     boot_id: str = ""
 
     @property
@@ -113,11 +115,3 @@ class Journal:
             sync_directory(self._path.parent)
         else:
             write_durably(self._path, update.model_dump_json().encode())
-
-
-def boot_id() -> str:
-    """The kernel's id of this boot; changes with every reboot."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return "unknown"

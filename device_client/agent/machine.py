@@ -29,7 +29,6 @@ from device_client.agent.machine_table import (
     REPORTED,
     ROLLING_BACK,
     TABLE,
-    VERIFYING,
     WAIT_ACTIVATE,
     WAIT_DOWNLOAD,
     WAIT_INSTALL,
@@ -40,7 +39,6 @@ from protocol.errors import ErrorCode
 from protocol.states import OUTCOMES, TOUCHED, Phase, State
 
 MAX_STORES = 30
-MAX_INSTALLS = 2
 
 
 class IllegalEvent(RuntimeError):  # noqa: N818 - named as h11 names it
@@ -97,45 +95,6 @@ def advance(update: Update, event: ev.Event, nonce: str) -> Step:
             return _by_table(update, event, nonce)
 
 
-def recover(update: Update, boot_id: str, nonce: str, *, runs_new_version: bool) -> Step:
-    """Where to go on after a restart: a function of what was saved, the boot and what runs.
-
-    Args:
-        update: As it was saved last.
-        boot_id: Of this boot; a grant does not survive a reboot, its clock started anew.
-        nonce: A fresh one: what is on trial must be answered anew, what was heard before may have been another version.
-        runs_new_version: Whether the offered release is the active one.
-    """
-    # A grant ends with the process that received it, whose clock its deadline stands on.
-    update = update.model_copy(update={"boot_id": boot_id, "granted": False, "resumes": update.resumes + 1})
-    if update.is_over:
-        return Step(update, (Effect.CLEAN_UP, Effect.REPORT_STATE))
-    place: Place = (update.state, update.phase)
-    match update.state:
-        case State.EVALUATING | State.INSTALLED | State.COMMITTING | State.ROLLING_BACK | State.ACTIVATING:
-            return Step(update, ENTER[place])
-        case State.WAITING | State.FETCHED:
-            return Step(update.model_copy(update={"nonce": ""}), (Effect.JUDGE_GATES,))  # said anew, heard or not
-        case State.DOWNLOADING:
-            waiting = update.model_copy(
-                update={"state": State.WAITING, "phase": Phase.DOWNLOAD, "resumed": True, "reasons": []}
-            )
-            return Step(waiting, (Effect.JUDGE_GATES,))
-        case State.INSTALLING:
-            if update.installs < MAX_INSTALLS:
-                return Step(update.model_copy(update={"installs": update.installs + 1}), (Effect.INSTALL,))
-            return _go(update, ROLLING_BACK, {"code": ErrorCode.INSTALL, "detail": "installing was cut off twice"})
-        case State.VERIFYING:
-            if runs_new_version:
-                unproven = {"healthy": False, "heard": False, "nonce": nonce}
-                return Step(update.model_copy(update=unproven), ENTER[VERIFYING])
-            return _go(
-                update, ROLLING_BACK, {"code": ErrorCode.HEALTH, "detail": "the former version was found running"}
-            )
-        case _:
-            raise IllegalEvent(f"a journal cannot stand in {update.state}")
-
-
 def _by_table(update: Update, event: ev.Event, nonce: str) -> Step:
     place = TABLE.get(((update.state, update.phase), type(event)))
     if place is None:
@@ -173,13 +132,13 @@ def _by_table(update: Update, event: ev.Event, nonce: str) -> Step:
             raise RuntimeError("advance() routes these elsewhere")
         case _:
             assert_never(event)
-    return _go(update, place, changes, nonce)
+    return arrive(update, place, changes, nonce)
 
 
-def _go(update: Update, place: Place, changes: dict[str, object], nonce: str = "") -> Step:
+def arrive(update: Update, place: Place, changes: dict[str, object], nonce: str = "") -> Step:
     """Arrive somewhere: the state, the counters, a new nonce where it is reported, the effects of arrival."""
     state, phase = place
-    changes |= {"state": state, "phase": phase, "reasons": []}
+    changes |= {"state": state, "phase": phase, "reasons": [], "restarts": 0}
     if place not in (INSTALLING, ACTIVATING):  # what was forced open is judged there once more
         changes["waited_s"] = 0.0
     if state is State.INSTALLING:
@@ -198,20 +157,22 @@ def _go(update: Update, place: Place, changes: dict[str, object], nonce: str = "
     after = update.model_copy(update=changes)
     if after.stores > MAX_STORES and state in TOUCHED:
         # A loop between states must end: whatever it is, the former version is the safe place.
-        return _go(after, ROLLING_BACK, {"code": ErrorCode.INSTALL, "detail": f"more than {MAX_STORES} steps"}, nonce)
+        return arrive(
+            after, ROLLING_BACK, {"code": ErrorCode.INSTALL, "detail": f"more than {MAX_STORES} steps"}, nonce
+        )
     return Step(after, effects)
 
 
 def _open(update: Update, event: ev.GatesOpen, nonce: str) -> Step:
     place: Place = (update.state, update.phase)
     if place == WAIT_DOWNLOAD:
-        return _go(update, DOWNLOADING, {})
+        return arrive(update, DOWNLOADING, {})
     if place == FETCHED:
         return _ask(update, Effect.REPORT_STATE, nonce, forced=event.forced)
     if place not in (WAIT_INSTALL, INSTALLED, WAIT_ACTIVATE):
         raise IllegalEvent(f"GatesOpen in {update.state}")
     if update.may_activate:
-        return _go(update, TABLE[place, ev.GatesOpen], {"offline": False}, nonce)
+        return arrive(update, TABLE[place, ev.GatesOpen], {"offline": False}, nonce)
     if update.state is State.WAITING and not update.reasons and update.nonce:
         return Step(update, ())  # asked already; the reporter repeats it until it is heard
     return _ask(update, Effect.REPORT_READINESS, nonce, forced=event.forced)
@@ -223,7 +184,7 @@ def _open_offline(update: Update, nonce: str) -> Step:
         raise IllegalEvent(f"GatesOpenOffline in {update.state}")
     if not update.may_go_unasked:
         return Step(update, ())  # the order changed while the gates were judged; they are judged again
-    return _go(update, place, {"offline": True}, nonce)
+    return arrive(update, place, {"offline": True}, nonce)
 
 
 def _ask(update: Update, effect: Effect, nonce: str, *, forced: bool) -> Step:
@@ -257,7 +218,7 @@ def _turned_away(update: Update, event: ev.TurnedAway, nonce: str) -> Step:
         raise IllegalEvent(f"TurnedAway in {update.state}")
     if update.offer.grant is Grant.CLOSED:  # it said so while there was no turning back, and says it but once
         ends = ev.Superseded if update.offer.is_superseded else ev.Closed
-        return _go(update, TABLE[place, ends], {"detail": update.offer.reason or "closed"}, nonce)
+        return arrive(update, TABLE[place, ends], {"detail": update.offer.reason or "closed"}, nonce)
     state, phase = place
     changes: dict[str, object] = {"state": state, "phase": phase, "reasons": list(event.reasons)}
     changes |= {"nonce": nonce, "heard": False, "granted": False, "offline": False}
@@ -303,8 +264,8 @@ def _aborted(update: Update, nonce: str) -> Step:
         return Step(update, ())
     touched = update.state in TOUCHED or (update.state, update.phase) == WAIT_ACTIVATE
     if touched:
-        return _go(update, ROLLING_BACK, {"detail": "the rollout was aborted"})
-    return _go(update, (State.CANCELLED, None), {"detail": "the rollout was aborted"}, nonce)
+        return arrive(update, ROLLING_BACK, {"detail": "the rollout was aborted"})
+    return arrive(update, (State.CANCELLED, None), {"detail": "the rollout was aborted"}, nonce)
 
 
 def _heard(update: Update, event: ev.Heard) -> Step:
@@ -321,5 +282,5 @@ def _heard(update: Update, event: ev.Heard) -> Step:
 def _verified(update: Update) -> Step:
     """Commit once the new version is healthy and the orchestrator has answered *it*; offline there is no one to ask."""
     if update.healthy and (update.heard or update.offline):
-        return _go(update, COMMITTING, {})
+        return arrive(update, COMMITTING, {})
     return Step(update, ())

@@ -7,17 +7,18 @@ an offer says that it was heard; deadlines of grants and of verifying are watche
 import asyncio
 import secrets
 from random import Random
-from typing import Protocol
 
 import structlog
 
 from device_client.agent import events as ev
-from device_client.agent.effects import Effect
-from device_client.agent.journal import Journal, Update, boot_id
-from device_client.agent.machine import IllegalEvent, Step, advance, begin, recover
+from device_client.agent.effects import Effect, Performer
+from device_client.agent.journal import Journal, Update
+from device_client.agent.machine import IllegalEvent, Step, advance, begin
 from device_client.agent.orders import Orders
+from device_client.agent.recovery import recover
 from device_client.agent.untold import Untold
 from device_client.agent.waiting import WaitingClock
+from device_client.boot import boot_id
 from device_client.config import TimingSection
 from device_client.errors import DeviceError
 from protocol.clock import Clock
@@ -31,22 +32,6 @@ SAVE_RETRY_S = 0.5
 MAX_SAVE_RETRY_S = 30.0
 _JUDGED = frozenset({State.WAITING, State.FETCHED, State.INSTALLED})
 """A judgement that was dropped, or could not be made yet, is made again."""
-
-
-class Performer(Protocol):
-    """Who carries effects out; every result comes back as an event through ``Runner.post``."""
-
-    def start(self, effect: Effect, update: Update) -> None:
-        """Begin an effect without waiting for it."""
-        ...
-
-    def runs_offered(self, update: Update) -> bool:
-        """Whether the offered release is the active one. Blocking."""
-        ...
-
-    def begin_idle(self) -> None:
-        """No update is open: what is on trial, or staged, has lost its journal and is nobody's. Blocking."""
-        ...
 
 
 class Runner:

@@ -90,6 +90,10 @@ def explain(
         return
     for sentence in answer["sentences"]:
         typer.echo(cell(sentence))
+    for found in answer["logs"]:
+        typer.echo(f"Rollout {cell(found['rollout'])}, attempt {found['attempt']}: the end of what was written there:")
+        for line in found["log"].splitlines():
+            typer.echo(f"  | {cell(line) if line else ''}".rstrip())
 
 
 Device = Annotated[str, typer.Argument(help="The device's id.")]

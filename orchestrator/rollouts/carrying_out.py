@@ -201,7 +201,7 @@ class _Work:
             others = {s: held[s] - (s in own.get(row.device, ())) for s in row.scopes if s not in row.permits}
             full = next((scope for scope, taken in others.items() if taken >= limit_of(self.spec, scope)), None)
             if full is not None:
-                changes.append((row, steps.hold_for_scope(row, full, self.now)))
+                changes.append((row, steps.hold_for_scope(row, full, self.now, holds_one=row.device in own)))
                 continue
             held.update(others.keys())
             changes.append((row, steps.grant(row, self.now, self.terms.lease, self.terms.grant_life)))

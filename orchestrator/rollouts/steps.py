@@ -24,7 +24,9 @@ from protocol.directives import superseded_by
 from protocol.states import State
 
 LOOK_AGAIN = timedelta(minutes=10)
-"""What waits for another rollout, or for a permit, is woken by it; this is for when that was missed."""
+"""What waits for another rollout is woken by it; this is for when that was missed."""
+SCOPE_LOOK_AGAIN = timedelta(hours=12)
+"""Whether a permit is free is counted anew with every look; a site may have a hundred thousand that wait for one."""
 _AFTER_ACTIVATION = frozenset({FailureClass.INSTALL, FailureClass.HEALTH, FailureClass.TIMED_OUT})
 """What a device reports such failures of, it has taken back."""
 
@@ -135,9 +137,13 @@ def hold_for_rollout(row: Assignment, other: str, now: datetime) -> Assignment:
     return hold(row, BY_ROLLOUT + other, now + LOOK_AGAIN)
 
 
-def hold_for_scope(row: Assignment, scope: str, now: datetime) -> Assignment:
-    """As many devices of a scope as may are being activated."""
-    return hold(row, BY_SCOPE + scope, now + LOOK_AGAIN)
+def hold_for_scope(row: Assignment, scope: str, now: datetime, *, holds_one: bool = False) -> Assignment:
+    """As many devices of a scope as may are being activated. A permit that comes free lets the next one go.
+
+    Args:
+        holds_one: One of those permits is its own, for what another rollout left behind: none need come free for it.
+    """
+    return hold(row, BY_SCOPE + scope, now + (LOOK_AGAIN if holds_one else SCOPE_LOOK_AGAIN))
 
 
 def hold_for_site(row: Assignment, until: datetime) -> Assignment:

@@ -23,6 +23,7 @@ from orchestrator.web.views import device_view, update_view
 from protocol.clock import rfc3339
 from protocol.enrolment import EnrolmentAnswers
 from protocol.identifiers import IdText
+from protocol.states import FAILURES
 from protocol.versions import compare
 
 ENROL_PATH = "/api/v1/devices"
@@ -72,7 +73,10 @@ def device_routes(services: Services) -> APIRouter:
 
     @router.get("/{device}/explain")
     async def explain_device(device: IdText, rollout: OptionalId = "") -> dict[str, Any]:
-        """Why a device is where it is, in sentences; in one rollout, or in those that it takes part in."""
+        """Why a device is where it is, in sentences; in one rollout, or in those that it takes part in.
+
+        ``logs`` is what installers and checks of failed updates wrote at their end, as the device reported it.
+        """
         async with services.db.read() as conn:
             found = await devices.get(conn, device)
             if found is None:
@@ -84,6 +88,11 @@ def device_routes(services: Services) -> APIRouter:
             "device": device,
             "sentences": explain(found, places, services.dropped(device), fleet_halt=halt),
             "refusals": found.refusals,
+            "logs": [
+                {"rollout": row.rollout, "attempt": row.attempt, "log": row.log}
+                for row in (place.assignment for place in places)
+                if row is not None and row.log and row.state in FAILURES
+            ],
         }
 
     @router.post("/{device}/revoke")

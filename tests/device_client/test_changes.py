@@ -156,6 +156,11 @@ class NeedsReboot:
         self._installer.activate()
         return Next.REBOOT
 
+    def rollback(self) -> Next:
+        """The same."""
+        self._installer.rollback()
+        return Next.REBOOT
+
 
 @pytest.mark.parametrize(
     ("program", "says"),
@@ -173,6 +178,15 @@ async def test_a_reboot_that_does_not_come(tmp_path: Path, program: str, says: s
     assert (tmp_path / "asked").exists()
     assert error.value.code is ErrorCode.INSTALL
     assert error.value.log == ("no right\n" if "right" in program else "")
+
+
+async def test_an_idle_device_gives_up_a_trial_by_a_reboot(tmp_path: Path) -> None:
+    """Where the former version comes back only so; one that does not come is said, and the device goes on."""
+    bench = await Bench(tmp_path / "home", reboot=["touch", str(tmp_path / "asked")], reboot_timeout_s=0.05).activated()
+    bench.changes._installer = NeedsReboot(bench.lab.installer)
+    await asyncio.to_thread(bench.changes.begin_idle)
+    assert (tmp_path / "asked").exists()
+    assert bench.changes.running_version() == "1.0.0"
 
 
 async def test_an_idle_device_gives_up_a_trial(bench: Bench) -> None:

@@ -31,6 +31,21 @@ async def test_too_much_input_is_a_mistake_of_the_caller() -> None:
         await run_program(["cat"], 1, {}, given=bytes(16_385))
 
 
+async def test_descriptors_of_the_caller(tmp_path: Path) -> None:
+    """A file as its input, and one that it keeps open under the same number."""
+    (tmp_path / "in").write_text("long")
+    with (tmp_path / "in").open("rb") as stdin, (tmp_path / "kept").open("wb") as kept:
+        ended = await run_program(
+            ["sh", "-c", f"cat; echo kept > /proc/self/fd/{kept.fileno()}"],
+            20,
+            {},
+            stdin=stdin.fileno(),
+            inherited=(kept.fileno(),),
+        )
+        stdin.seek(0)
+    assert (ended.log, (tmp_path / "kept").read_text()) == ("long", "kept\n")
+
+
 async def test_nothing_stays_open() -> None:
     """Neither after a program that ran nor after one that could not be run."""
     await run_program(["true"], 20, {}, given=b"x", apart=True)

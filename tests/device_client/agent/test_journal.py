@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from device_client.agent.journal import MAX_JOURNAL_BYTES, Journal, Update, boot_id
+from device_client.agent.journal import MAX_JOURNAL_BYTES, Journal, Update
 from protocol.directives import Action, Grant, Offer, ReleaseRef
 from protocol.errors import ErrorCode
 from protocol.reports import Reason
@@ -111,8 +111,3 @@ def test_properties() -> None:
     assert not may.model_copy(update={"granted": False}).may_activate
     assert not may.model_copy(update={"action": Action.HOLD}).may_activate
     assert not may.model_copy(update={"offer": OFFER}).may_activate
-
-
-def test_boot_id() -> None:
-    """The same as long as the machine is up."""
-    assert boot_id() == boot_id() != ""

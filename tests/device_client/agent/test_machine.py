@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from device_client.agent import events as ev
 from device_client.agent.effects import Effect
 from device_client.agent.journal import Update
-from device_client.agent.machine import MAX_STORES, IllegalEvent, Step, advance, begin, recover
+from device_client.agent.machine import MAX_STORES, IllegalEvent, Step, advance, begin
 from device_client.agent.machine_table import TABLE, Place
+from device_client.agent.recovery import MAX_RESTARTS, recover
 from protocol.directives import Action, Grant, Offer, ReleaseRef
 from protocol.errors import ErrorCode
 from protocol.reports import Reason
@@ -232,6 +233,37 @@ def test_installing_cut_off_too_often_goes_back() -> None:
     again = recover(update, "b", "again-01", runs_new_version=False)
     assert again.effects == (Effect.INSTALL,)
     assert recover(again.update, "b", "again-01", runs_new_version=False).update.state is State.ROLLING_BACK
+
+
+@pytest.mark.parametrize(
+    ("state", "ends", "code", "says"),
+    [
+        (State.ACTIVATING, State.ROLLING_BACK, ErrorCode.INSTALL, "5 restarts while activating"),
+        (State.VERIFYING, State.ROLLING_BACK, ErrorCode.HEALTH, "5 restarts while verifying"),
+        (State.ROLLING_BACK, State.INCONSISTENT, ErrorCode.CHUNK, "rolling back failed: 5 restarts while rolling back"),
+    ],
+)
+def test_restarts_that_bring_on_the_next_one_end(state: State, ends: State, code: ErrorCode, says: str) -> None:
+    """A version that reboots the device whenever it is proven would do so until the battery is empty."""
+    update = _at((state, None), code=ErrorCode.CHUNK, detail="broke")
+    for _ in range(MAX_RESTARTS):
+        update = recover(update, "b", "again-01", runs_new_version=True).update
+        assert update.state is state
+    last = recover(update, "b", "again-01", runs_new_version=True)
+    assert (last.update.state, last.update.code) == (ends, code)
+    assert says in last.update.detail
+    assert last.effects
+    assert last.update.restarts == 0
+
+
+@pytest.mark.parametrize("state", [State.WAITING, State.DOWNLOADING, State.INSTALLED, State.COMMITTING])
+def test_restarts_elsewhere_are_no_failure(state: State) -> None:
+    """A device that is switched off every night downloads, waits and commits all the same."""
+    phase = {State.WAITING: Phase.INSTALL, State.INSTALLED: Phase.ACTIVATE}.get(state)
+    update = _at((state, phase), restarts=10 * MAX_RESTARTS)
+    step = recover(update, "b", "again-01", runs_new_version=True)
+    assert not step.update.is_over
+    assert step.update.state is not State.ROLLING_BACK
 
 
 @pytest.mark.parametrize("place", PLACES, ids=str)

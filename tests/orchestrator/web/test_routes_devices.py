@@ -1,11 +1,13 @@
 """Devices over HTTP: admitted together or not at all, listed in pages."""
 
+from dataclasses import replace
+
 import pytest
 
 from orchestrator.model.device import Dropped
-from orchestrator.storage import devices
+from orchestrator.storage import assignments, devices
 from protocol.enrolment import EnrolmentAnswers
-from tests.orchestrator.web.conftest import NOW, Api
+from tests.orchestrator.web.conftest import NOW, Api, store_release
 from tests.orchestrator.web.requests_of_devices import enrolment_request
 
 
@@ -113,6 +115,24 @@ async def test_explain_answers_in_sentences(api: Api) -> None:
     missing = await api.http.get("/api/v1/devices/gw-1/explain", params={"rollout": "r-9"})
     assert missing.status_code == 404
     assert "r-9" in missing.json()["detail"]
+
+
+async def test_explain_shows_what_a_failed_update_wrote(api: Api) -> None:
+    """The end of what its installer or check said; of one that goes well nothing is shown."""
+    await enrol(api, "gw-1", "gw-2")
+    await store_release(api.db, "gateway", "1.1.0")
+    spec = {"release": "gateway/1.1.0", "stages": [{"name": "all", "percent": 100}]}
+    assert (await api.http.post("/api/v1/rollouts", json={"spec": spec})).status_code == 201
+    assert (await api.http.post("/api/v1/rollouts/r-1/start", json={})).status_code == 200
+    async with api.db.begin() as conn:
+        for name, state in (("gw-1", "rolled_back"), ("gw-2", "succeeded")):
+            row = await assignments.get(conn, "r-1", name)
+            assert row is not None
+            after = replace(row, state=state, log="no route\nto host", offered_at=NOW)
+            await assignments.save_all(conn, [(row, after)])
+    found = (await api.http.get("/api/v1/devices/gw-1/explain")).json()["logs"]
+    assert found == [{"rollout": "r-1", "attempt": 1, "log": "no route\nto host"}]
+    assert (await api.http.get("/api/v1/devices/gw-2/explain")).json()["logs"] == []
 
 
 @pytest.mark.parametrize("verb", ["revoke", "retire"])

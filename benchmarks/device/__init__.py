@@ -1,0 +1,1 @@
+"""What the agent costs the device that it runs on."""
