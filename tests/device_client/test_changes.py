@@ -191,10 +191,10 @@ async def test_an_idle_device_gives_up_a_trial_by_a_reboot(tmp_path: Path) -> No
 
 async def test_an_idle_device_gives_up_a_trial(bench: Bench) -> None:
     """Without a journal a trial is ended and what is staged is cleared; what was committed stays as it is."""
-    bench.changes.begin_idle()
+    await asyncio.to_thread(bench.changes.begin_idle)
     assert bench.changes.running_version() == "1.0.0"
     assert list(bench.lab.home.staging.iterdir()) == []
-    bench.changes.begin_idle()
+    await asyncio.to_thread(bench.changes.begin_idle)
     assert bench.changes.running_version() == "1.0.0"
 
 
