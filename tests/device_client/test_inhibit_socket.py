@@ -185,6 +185,7 @@ async def test_while_a_program_runs(serving: Serving, home: DeviceHome, tmp_path
         await again.stop()
 
 
+@pytest.mark.slow
 async def test_while_is_ended(serving: Serving, home: DeviceHome) -> None:
     """A signal goes to the program, and its end is told as a shell tells it."""
     with _while(home, "sleep", "60") as command:
