@@ -15,6 +15,7 @@ from device_client.config_installers import InstallerSection
 from device_client.installers.installer import Installer, InstallError, Next, Running
 from device_client.last_update import LastUpdate
 from device_client.programs import run_program
+from device_client.shutdown_lock import ShutdownLock
 from device_client.transfer import Fetcher
 from device_client.verification.files import check_tree
 from device_client.verification.release import Verifier
@@ -43,12 +44,15 @@ class Changes:
         installer: Installer,
         last_update: LastUpdate,
         fetcher: Fetcher,
+        lock: ShutdownLock | None = None,
     ) -> None:
+        """Name the rooms; ``lock`` is held during each step that must not be cut off, not over a reboot of our own."""
         self._settings = settings
         self._verifier = verifier
         self._installer = installer
         self._last_update = last_update
         self._fetcher = fetcher
+        self._lock = lock or ShutdownLock()
 
     def runs(self, ref: ReleaseRef) -> bool:
         """Whether this very release is the active one; False where that cannot be told. Blocking."""
@@ -82,14 +86,17 @@ class Changes:
     async def install(self, update: Update) -> None:
         """Ask the offline keys once more, then write the release beside the running one and compare it."""
         target = await asyncio.to_thread(self._verifier.check, update.offer.release, update.offer.attempt)
-        await asyncio.to_thread(self._install, update, target)
+        async with self._lock.held(f"installing {update.version}"):
+            await asyncio.to_thread(self._install, update, target)
 
     async def activate(self, update: Update) -> None:
         """Ask the offline keys once more, then switch."""
         await asyncio.to_thread(self._verifier.check, update.offer.release, update.offer.attempt)
         # Before it: a loop of releases that roll back is held off by the same interval.
         await asyncio.to_thread(self._last_update.note, self._verifier.now())
-        await self._reboot_for(await asyncio.to_thread(self._installer.activate))
+        async with self._lock.held(f"activating {update.version}"):
+            after = await asyncio.to_thread(self._installer.activate)
+        await self._reboot_for(after)
 
     async def prove(self, update: Update, target: ReleaseTarget) -> HealthResult:
         """The running version, its files, then the maker's own check.
@@ -107,7 +114,8 @@ class Changes:
 
     async def commit(self, update: Update) -> None:
         """Keep the new version; from then on there is no way back, and older code must never run again."""
-        await asyncio.to_thread(self._installer.commit)
+        async with self._lock.held(f"committing {update.version}"):
+            await asyncio.to_thread(self._installer.commit)
         await _until_noted(self._note_commit, update)
 
     async def return_to_former(self, update: Update) -> None:
@@ -165,7 +173,9 @@ class Changes:
     async def _roll_back(self) -> None:
         for left in reversed(range(ROLL_BACK_TRIES)):
             try:
-                await self._reboot_for(await asyncio.to_thread(self._installer.rollback))
+                async with self._lock.held("going back to the former version"):
+                    after = await asyncio.to_thread(self._installer.rollback)
+                await self._reboot_for(after)
                 return
             except (FlagshipError, OSError) as error:
                 if not left:

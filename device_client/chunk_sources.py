@@ -76,6 +76,12 @@ class ChunkSources:
         """Leave who is too slow; called a few times a second."""
         self._set.watch()
 
+    async def watch_links(self) -> None:
+        """Ask again and again which links are metered, until cancelled; done at once where nobody is to be asked."""
+        while (links := self._maker.metered_links) is not None:
+            await asyncio.to_thread(links.ask)
+            await asyncio.sleep(self._settings.timing.gate_interval_s)
+
     def barred(self) -> list[str]:
         """By source, why the owner's word on metered links forbids to ask it; empty where it does not."""
         free = [""] if self._medium is not None and self._medium.is_ready else []  # a medium costs nothing

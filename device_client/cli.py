@@ -12,16 +12,15 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
-from device_client import cli_medium, identity, inhibitors
+from device_client import cli_inhibit, cli_medium, identity
 from device_client.cli_claim import add_claim_options, enrol_under_claim, read_label
 from device_client.cli_status import show_status
 from device_client.config import DeviceHome, DeviceSettings, load, settings_from, write
 from device_client.durable import write_durably
-from device_client.errors import ConflictError, NotFoundError, UsageError
+from device_client.errors import ConflictError, UsageError
 from device_client.installers.making import make_installer
 from device_client.local_socket import request
 from device_client.logs import log_to_stderr
@@ -111,13 +110,7 @@ def _parser() -> argparse.ArgumentParser:
             answer.add_argument("--seconds", type=float, default=3600.0, help="for how long (3600)")
         answer.set_defaults(run=_decide, verb=verb)
 
-    inhibit = verbs.add_parser("inhibit", help="say that the device is in use: nothing is installed meanwhile")
-    _home(inhibit)
-    inhibit.add_argument("who", help="a name for who says so: letters, digits, '_' and '-'")
-    inhibit.add_argument("--why", default="in use")
-    inhibit.add_argument("--seconds", type=float, help="until it ends by itself")
-    inhibit.add_argument("--release", action="store_true", help="no longer in use")
-    inhibit.set_defaults(run=_inhibit)
+    cli_inhibit.add_to(verbs, _home)
     return parser
 
 
@@ -264,22 +257,6 @@ def _decide(options: argparse.Namespace) -> None:
     extra = {"seconds": options.seconds} if options.verb == "defer" else {}
     answer = request(home.socket, options.verb, rollout=options.rollout, **extra)
     print(f"{options.verb}: rollout {answer['rollout']}, by {answer['who']}")
-
-
-def _inhibit(options: argparse.Namespace) -> None:
-    home, _ = load(options.home)
-    if options.release:
-        if not inhibitors.release(home.inhibitors, options.who):
-            raise NotFoundError(f"inhibit: nobody named {options.who[:64]!r} says that the device is in use")
-        print(f"{options.who}: no longer in use")
-        return
-    until = None
-    if options.seconds is not None:
-        if not 0 < options.seconds <= timedelta(days=365).total_seconds():
-            raise UsageError("--seconds: expected more than 0 and at most a year")
-        until = datetime.now(UTC) + timedelta(seconds=options.seconds)
-    inhibitors.inhibit(home.inhibitors, options.who, options.why, until)
-    print(f"{options.who}: in use; nothing is installed until 'flagship-device inhibit {options.who} --release'")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ state/                     journal.json, floors-a.json, floors-b.json, session, 
 staging/                   what is being fetched
 releases/<version>-<digest12>/     current -> releases/...
 mender/                    what an update module is given; there while an update is open
-run/                       agent.sock, inhibit.d/           approvals/    drop files
+run/                       agent.sock, inhibit.sock, inhibit.d/           approvals/    drop files
 """
 
 import json
@@ -165,6 +165,7 @@ class DeviceHome:
         self.mender = path / "mender"
         self.run = path / "run"
         self.socket = self.run / "agent.sock"
+        self.inhibit_socket = self.run / "inhibit.sock"
         self.inhibitors = self.run / "inhibit.d"
         self.approvals = path / "approvals"
 

@@ -70,11 +70,13 @@ class NetworkSection(Section):
 
     Attributes:
         metered_interfaces: Names or patterns such as ``wwan*``; none means that nothing is metered.
+        metered_from: Who else says so: ``interfaces``: nobody; ``networkmanager``: NetworkManager, asked now and then.
         metered_bytes_per_day: Bytes of chunks that may come over them in one UTC day; 0 means no limit.
         proc: The kernel's view of routes.
     """
 
     metered_interfaces: Annotated[tuple[InterfacePattern, ...], Field(max_length=32)] = ()
+    metered_from: Literal["interfaces", "networkmanager"] = "interfaces"
     metered_bytes_per_day: Annotated[int, Field(ge=0, le=2**50)] = 0
     proc: Path = Path("/proc")
 

@@ -15,6 +15,7 @@ from device_client.agent.journal import Update
 from device_client.agent.runner import Runner
 from device_client.changes import RETRY_S, Changes
 from device_client.gate_keeper import GateKeeper
+from device_client.judging import Judging
 from device_client.reporter import Reporter
 from device_client.transfer import Fetcher
 from device_client.verification.release import Verifier
@@ -52,7 +53,7 @@ class EffectHandlers:
         self._runner = runner
         self._verifier = verifier
         self._changes = changes
-        self._keeper = keeper
+        self._judging = Judging(keeper, verifier.clock)
         self._fetcher = fetcher
         self._reporter = reporter
         self._inventory_changed = inventory_changed
@@ -60,14 +61,14 @@ class EffectHandlers:
         self._group = group
         self._one_at_a_time = asyncio.Lock()
         self._fetching: asyncio.Task[None] | None = None
-        self._judging = False
+        self._is_judging = False
 
     def start(self, effect: Effect, update: Update) -> None:
         """Begin an effect without waiting for it."""
         match effect:
             case Effect.JUDGE_GATES:
-                if not self._judging:
-                    self._judging = True
+                if not self._is_judging:
+                    self._is_judging = True
                     self._spawn(self._judge, update, ErrorCode.INSTALL)
             case Effect.FETCH:
                 self._stop_fetching()
@@ -142,26 +143,27 @@ class EffectHandlers:
 
     async def _judge(self, update: Update) -> None:
         try:
-            phase = update.phase or Phase.DOWNLOAD
-            judgement = await self._keeper.judge(update.offer.rollout, update.offer.release, phase, update.offer)
+            judged = await self._judging.judge(update)
         except ProtocolError as error:
             if error.code in _NOT_YET:
                 return  # judged again at the next tick
             await self._refuse(update, error)
             return
         finally:
-            self._judging = False
+            self._is_judging = False
+        judgement = judged.judgement
         declined = next((r for r in judgement.refusals if r.code == "declined"), None)
         if declined:
             await self._post_if_current(update, ev.Declined(declined.detail))
         elif judgement.refusals:
             first = judgement.refusals[0]
             await self._post_if_current(update, ev.Refused(ErrorCode.UNSAFE, f"{first.gate}: {first.detail}"))
-        elif judgement.reasons:
+        elif not judged.is_open:
             await self._post_if_current(update, ev.GatesShut(judgement.reasons))
         else:
             unasked = update.offer.offline_until is not None
-            await self._post_if_current(update, ev.GatesOpenOffline() if unasked else ev.GatesOpen())
+            opened = ev.GatesOpenOffline() if unasked else ev.GatesOpen(judged.forced)
+            await self._post_if_current(update, opened)
 
     async def _fetch(self, update: Update) -> None:
         async with self._one_at_a_time:
@@ -169,11 +171,24 @@ class EffectHandlers:
         fetched = await self._fetcher.fetch(update)
         await self._post_if_current(update, ev.Fetched(fetched))
 
+    async def _is_still_open(self, update: Update, phase: Phase) -> bool:
+        """Whether the gates are open right before what they guard; if not, the machine knows."""
+        judged = await self._judging.judge_again(update, phase)
+        if judged is None or judged.is_open:
+            return judged is None or self._is_current(update)
+        log.info("turned away", state=update.state.value, gates=[reason.gate for reason in judged.judgement.reasons])
+        await self._post_if_current(update, ev.TurnedAway(judged.judgement.reasons))
+        return False
+
     async def _install(self, update: Update) -> None:
+        if not await self._is_still_open(update, Phase.INSTALL):
+            return
         await self._changes.install(update)
         await self._runner.post(ev.Installed())
 
     async def _activate(self, update: Update) -> None:
+        if not await self._is_still_open(update, Phase.ACTIVATE):
+            return
         await self._changes.activate(update)
         await self._runner.post(ev.Activated())
         self._spawn(self._say_inventory, update)

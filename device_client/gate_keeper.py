@@ -32,6 +32,11 @@ class GateKeeper:
         self._verifier = verifier
         self._announcements = announcements
 
+    def is_overdue(self, waited_s: float) -> bool:
+        """Whether the owner lets gates be passed by after such a wait."""
+        gates = self._settings.gates
+        return gates.on_deadline == "force" and 0 < gates.deadline_s <= waited_s
+
     async def judge(self, rollout: str, release: ReleaseRef, phase: Phase, offer: Offer | None = None) -> Judgement:
         """All gates.
 
@@ -53,6 +58,7 @@ class GateKeeper:
             policy=strictest(own, manifest, asked),
             manifest_digest=release.sha256,
             window_sets=window_sets(release=manifest, rollout=asked),
+            version=target.info.version,
         )
         offline = offer if offer is not None and offer.offline_until is not None else None
         order = _OrderGate(announcement, self._verifier, less, offline, allowed=self._settings.gates.allow_offline)

@@ -26,6 +26,7 @@ TIMEOUT_S = 10.0
 MAX_PATH_BYTES = 100
 _ERRORS: dict[object, type[DeviceError]] = {kind.exit_code: kind for kind in (UsageError, NotFoundError, ConflictError)}
 
+Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 Handle = Callable[[str, dict[str, Any], str], Awaitable[dict[str, Any]]]
 """(verb, arguments, who asks) -> answer."""
 
@@ -39,9 +40,6 @@ async def serve(path: Path, handle: Handle) -> None:
     """
     if len(os.fsencode(path)) > MAX_PATH_BYTES:
         raise UsageError(f"{path}: too long for a socket, at most {MAX_PATH_BYTES} B; use a home with a shorter path")
-    if path.is_socket() and await _answers(path):
-        raise ConflictError(f"{path}: another agent runs on this home; stop it first")
-    path.unlink(missing_ok=True)
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -54,12 +52,40 @@ async def serve(path: Path, handle: Handle) -> None:
         finally:
             writer.close()
 
-    server = await asyncio.start_unix_server(answer, path, limit=MAX_LINE_BYTES)
-    path.chmod(0o600)
+    await listen(path, answer, limit=MAX_LINE_BYTES, mode=0o600)
+
+
+async def listen(path: Path, answer: Answer, *, limit: int, mode: int) -> None:
+    """Hand each connection to ``answer`` until cancelled; then those that are left are closed.
+
+    Args:
+        limit: Longest line, in bytes.
+        mode: Of the socket: who may connect.
+
+    Raises:
+        ConflictError: Another agent answers on it.
+    """
+    if path.is_socket() and await _answers(path):
+        raise ConflictError(f"{path}: another agent runs on this home; stop it first")
+    path.unlink(missing_ok=True)
+    here: set[asyncio.StreamWriter] = set()
+
+    async def receive(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        here.add(writer)
+        try:
+            await answer(reader, writer)
+        finally:
+            here.discard(writer)
+
+    server = await asyncio.start_unix_server(receive, path, limit=limit)
     try:
-        async with server:
-            await server.serve_forever()
+        path.chmod(mode)
+        await asyncio.Event().wait()
     finally:
+        # Not "async with server": later Pythons wait there for connections that others may hold for days.
+        server.close()
+        for writer in here:
+            writer.close()
         path.unlink(missing_ok=True)
 
 
@@ -95,12 +121,13 @@ async def _reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, han
     except (ValueError, TypeError, AttributeError, KeyError, RecursionError):
         return {"error": 'expected one line of JSON with a "verb"', "exit_code": UsageError.exit_code}
     try:
-        return await handle(verb, data, _who(writer))
+        return await handle(verb, data, who_asks(writer))
     except DeviceError as error:
         return {"error": str(error), "exit_code": error.exit_code}
 
 
-def _who(writer: asyncio.StreamWriter) -> str:
+def who_asks(writer: asyncio.StreamWriter) -> str:
+    """The name of the user on the other end of a Unix socket, by the kernel's word."""
     connection = writer.get_extra_info("socket")
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     _, uid, _ = struct.unpack("3i", credentials)

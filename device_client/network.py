@@ -7,12 +7,15 @@ import errno
 import fcntl
 import socket
 import struct
+from collections.abc import Callable
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from device_client.config_network import NetworkSection
 
 MAX_TABLE_BYTES = 2**20
+UNKNOWN_INTERFACE = "in use"
+"""What a metered link is called that has no default route here, as in a container."""
 _UP, _REJECT = 0x1, 0x200
 _GET_ADDRESS = 0x8915  # SIOCGIFADDR
 _NO_HOST = "0" * 32
@@ -21,9 +24,11 @@ _NO_HOST = "0" * 32
 class Links:
     """The device's links, as they are now."""
 
-    def __init__(self, settings: NetworkSection) -> None:
+    def __init__(self, settings: NetworkSection, is_metered: Callable[[str], bool] = lambda _: False) -> None:
+        """Judge links by ``settings``, and by what ``is_metered`` knows of an interface, or of "" for the main one."""
         self._metered = settings.metered_interfaces
         self._proc = settings.proc
+        self._is_metered = is_metered
 
     def metered(self, interface: str = "") -> str:
         """The name of the metered interface that is used; empty where what is used costs nothing.
@@ -31,10 +36,13 @@ class Links:
         Args:
             interface: The one that a source is tied to; empty: that of the default route.
         """
-        if not self._metered:
+        by_others = self._is_metered(interface)
+        if not (self._metered or by_others):
             return ""
         used = interface or default_interface(self._proc)
-        return used if any(fnmatchcase(used, pattern) for pattern in self._metered) else ""
+        if by_others or any(fnmatchcase(used, pattern) for pattern in self._metered):
+            return used or (UNKNOWN_INTERFACE if by_others else "")
+        return ""
 
 
 def default_interface(proc: Path) -> str:

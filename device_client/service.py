@@ -11,6 +11,7 @@ import structlog
 from device_client import identity, local_socket
 from device_client.agent.journal import Journal
 from device_client.agent.runner import Runner
+from device_client.agent.waiting import WaitingClock
 from device_client.announcement_answers import AnnouncementAnswers
 from device_client.approval import ApprovalBook
 from device_client.availability import Availability
@@ -24,10 +25,11 @@ from device_client.enrolling import Returning
 from device_client.floors_file import DeviceFloors
 from device_client.freshness import Freshness
 from device_client.gate_keeper import GateKeeper
-from device_client.gate_list import make_gates
+from device_client.gate_list import make_gates, make_shutdown_lock
 from device_client.heartbeat import Heartbeat
 from device_client.home_lock import alone
 from device_client.inbox import Inbox
+from device_client.inhibit_socket import InhibitDoor
 from device_client.installers.making import make_installer
 from device_client.last_update import LastUpdate
 from device_client.local_verbs import LocalVerbs
@@ -69,12 +71,14 @@ class Agent:
             TrustStore(home.trust, identity.load_root(home)), DeviceFloors(home.state), self._receiver, clock
         )
         believed = self._verifier.clock
-        self.runner = Runner(Journal(home.journal), timing, clock, self._random)
+        waiting = WaitingClock(settings.gates.deadline_s, expires=settings.gates.on_deadline == "expire")
+        self.runner = Runner(Journal(home.journal), timing, clock, self._random, waiting)
         self._verifier.unasked_until = self._unasked_until
         self._reporter = Reporter(self._topics, me.id, identity.load_report_signer(home), believed)
         self._source = MqttSource(self._topics, qos=settings.download.qos)
         self._last_update = LastUpdate(home.state / "last-update")
         book = ApprovalBook(home.state / "approvals.json", home.approvals)
+        self._door = InhibitDoor()
         gates = make_gates(
             home,
             settings,
@@ -82,6 +86,7 @@ class Agent:
             believed,
             way_back=self._installer.way_back,
             last_update=self._last_update,
+            held=self._door.held,
             barred=lambda: self._sources.barred(),  # noqa: PLW0108 - made later
         )
         self._keeper = GateKeeper(gates, settings, self._verifier, self.runner.announcements)
@@ -172,7 +177,8 @@ class Agent:
         except (FlagshipError, OSError) as error:
             log.info("no trust stored yet", why=str(error)[:500])
         installer = self.settings.installer
-        changes = Changes(installer, self._verifier, self._installer, self._last_update, self._fetcher)
+        lock = make_shutdown_lock(self.settings)
+        changes = Changes(installer, self._verifier, self._installer, self._last_update, self._fetcher, lock)
         async with asyncio.TaskGroup() as group:
             self._handlers = EffectHandlers(
                 self.runner,
@@ -187,6 +193,8 @@ class Agent:
             )
             self.runner.attach(self._handlers)
             group.create_task(self._once_loaded(local_socket.serve, self.home.socket, self._verbs.answer))
+            group.create_task(self._door.serve(self.home.inhibit_socket))
+            group.create_task(self._sources.watch_links())
             group.create_task(self.runner.run())
             group.create_task(self._once_loaded(self._desk.restore))
             group.create_task(MediaWatch(self.settings.media, self.settings.device.id, self._desk).run())

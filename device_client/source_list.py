@@ -18,6 +18,8 @@ from device_client.download.sources import ChunkSource
 from device_client.identity_files import IdentityFiles
 from device_client.metered_bytes import MeteredBytes
 from device_client.network import Links
+from device_client.network_manager import MeteredLinks
+from device_client.system_bus import SystemBus
 from protocol.enrolment import MirrorAddress
 from protocol.mqtt.tls import mirror_context
 
@@ -45,7 +47,11 @@ class MeasuredSource(ChunkSource, Protocol):
 
 
 class SourceMaker:
-    """Makes sources out of their sections. What they share: the links, and one allowance of the day."""
+    """Makes sources out of their sections. What they share: the links, and one allowance of the day.
+
+    Attributes:
+        metered_links: What NetworkManager says; None where it is not to be asked.
+    """
 
     def __init__(
         self,
@@ -66,7 +72,8 @@ class SourceMaker:
         self._broker = broker
         self._clock = clock
         self._random = random
-        self._links = Links(settings.network)
+        self.metered_links = _metered_links(settings)
+        self._links = Links(settings.network, *([self.metered_links.is_metered] if self.metered_links else []))
         self._allowance = MeteredBytes(home.metered, settings.network.metered_bytes_per_day, clock)
 
     def make(self, section: SourceSection) -> MeteredSource:
@@ -119,3 +126,10 @@ class SourceMaker:
         identity = (files.certificate, files.device_key) if own and section.client_certificate else None
         ca = connection_sets.present(self._home).ca if section.ca == "fleet" else None
         return mirror_context(ca, identity, check_time=not self._clock.doubt)
+
+
+def _metered_links(settings: DeviceSettings) -> MeteredLinks | None:
+    if settings.network.metered_from != "networkmanager":
+        return None
+    tied = frozenset(source.interface for source in settings.download.sources)
+    return MeteredLinks(SystemBus(settings.gates.bus), tied, unknown=settings.gates.unknown == "wait")

@@ -1,6 +1,9 @@
 """What the machine asks for. Every effect is safe to repeat; the journal is saved before it runs."""
 
 from enum import StrEnum
+from typing import Protocol
+
+from device_client.agent.journal import Update
 
 
 class Effect(StrEnum):
@@ -19,3 +22,19 @@ class Effect(StrEnum):
     REPORT_READINESS = "report readiness"  # signed, repeated until heard
     CLEAN_UP = "clean up"  # staged bytes and what no longer serves as a way back
     FORGET = "forget"  # the outcome was heard: idle again
+
+
+class Performer(Protocol):
+    """Who carries effects out; every result comes back as an event through ``Runner.post``."""
+
+    def start(self, effect: Effect, update: Update) -> None:
+        """Begin an effect without waiting for it."""
+        ...
+
+    def runs_offered(self, update: Update) -> bool:
+        """Whether the offered release is the active one. Blocking."""
+        ...
+
+    def begin_idle(self) -> None:
+        """No update is open: what is on trial, or staged, has lost its journal and is nobody's. Blocking."""
+        ...

@@ -81,7 +81,9 @@ class Heard:
 
 @dataclass(frozen=True, slots=True)
 class GatesOpen:
-    """All gates of the phase are open."""
+    """All gates of the phase are open; ``forced``: some are not, and have been waited for long enough."""
+
+    forced: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,27 @@ class GatesOpenOffline:
 @dataclass(frozen=True, slots=True)
 class GatesShut:
     """Some gates are shut: wait."""
+
+    reasons: tuple[Reason, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Waited:
+    """Gates of this device were shut for so long, since that was told last."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class WaitedTooLong:
+    """Gates of this device were shut past the owner's deadline, and the update is to end."""
+
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class TurnedAway:
+    """Gates that were open are shut right before what they guard: nothing of it was done."""
 
     reasons: tuple[Reason, ...]
 
@@ -172,6 +195,9 @@ Event = (
     | GatesOpen
     | GatesOpenOffline
     | GatesShut
+    | Waited
+    | WaitedTooLong
+    | TurnedAway
     | Declined
     | Fetched
     | FetchInterrupted

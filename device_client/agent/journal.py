@@ -25,6 +25,7 @@ class Update(BaseModel):
         action: What the rollout's announcement said last.
         granted: An activate grant answers ``nonce`` and has not run out.
         offline: It went on unasked, by ``offer.offline_until``: its own proof is enough to commit.
+        waited_s: How long gates of this device kept it waiting in this phase.
         nonce: Of the report that is to be heard; new with each report that matters.
         heard: ``nonce`` was named by an offer.
         healthy: The health checks of the new version passed.
@@ -47,6 +48,7 @@ class Update(BaseModel):
     from_version: str | None = None
     granted: bool = False
     offline: bool = False
+    waited_s: Annotated[float, Field(ge=0)] = 0
     nonce: str = ""
     heard: bool = False
     healthy: bool = False

@@ -7,6 +7,7 @@ that has no row for the present state is out of place: it raises ``IllegalEvent`
 
 - ``waiting`` has a phase, so rows name (state, phase).
 - a grant that is missing keeps open gates waiting, and is asked for (``_open``).
+- gates that shut right before what they guard lead back, and burn nothing (``_turned_away``).
 - verifying ends when it is healthy *and* heard, in either order; offline, healthy is enough (``_verified``).
 """
 
@@ -17,12 +18,14 @@ from device_client.agent import events as ev
 from device_client.agent.effects import Effect
 from device_client.agent.journal import Update
 from device_client.agent.machine_table import (
+    ACTIVATING,
     COMMITTING,
     DOWNLOADING,
     ENTER,
     EVALUATING,
     FETCHED,
     INSTALLED,
+    INSTALLING,
     REPORTED,
     ROLLING_BACK,
     TABLE,
@@ -78,11 +81,16 @@ def advance(update: Update, event: ev.Event, nonce: str) -> Step:
         case ev.Heard():
             return _heard(update, event)
         case ev.GatesOpen():
-            return _open(update, nonce)
+            return _open(update, event, nonce)
         case ev.GatesOpenOffline():
             return _open_offline(update, nonce)
         case ev.GatesShut():
             return _shut(update, event, nonce)
+        case ev.Waited(seconds):
+            longer = {"waited_s": update.waited_s + seconds} if update.reasons else {}
+            return Step(update.model_copy(update=longer), ())
+        case ev.TurnedAway():
+            return _turned_away(update, event, nonce)
         case _:
             return _by_table(update, event, nonce)
 
@@ -105,7 +113,7 @@ def _by_table(update: Update, event: ev.Event, nonce: str) -> Step:
                 changes["detail"] = f"rolling back failed: {event.detail}; before it: {update.detail}"[:500]
         case ev.VerifyTimedOut():
             changes = {"code": ErrorCode.TIMEOUT, "detail": event.detail}
-        case ev.Closed(why) | ev.Superseded(why) | ev.Declined(why):
+        case ev.Closed(why) | ev.Superseded(why) | ev.Declined(why) | ev.WaitedTooLong(why):
             changes = {"detail": why}
         case ev.Fetched():
             changes = {"bytes_fetched": event.bytes_fetched}
@@ -119,7 +127,7 @@ def _by_table(update: Update, event: ev.Event, nonce: str) -> Step:
             pass
         case (
             ev.OfferRenewed() | ev.GrantEnded() | ev.Announced() | ev.Heard()
-            | ev.GatesOpen() | ev.GatesOpenOffline() | ev.GatesShut()
+            | ev.GatesOpen() | ev.GatesOpenOffline() | ev.GatesShut() | ev.TurnedAway() | ev.Waited()
         ):  # fmt: skip
             raise RuntimeError("advance() routes these elsewhere")
         case _:
@@ -131,6 +139,8 @@ def arrive(update: Update, place: Place, changes: dict[str, object], nonce: str 
     """Arrive somewhere: the state, the counters, a new nonce where it is reported, the effects of arrival."""
     state, phase = place
     changes |= {"state": state, "phase": phase, "reasons": [], "restarts": 0}
+    if place not in (INSTALLING, ACTIVATING):  # what was forced open is judged there once more
+        changes["waited_s"] = 0.0
     if state is State.INSTALLING:
         changes["installs"] = update.installs + 1
     if state is State.VERIFYING:
@@ -153,19 +163,19 @@ def arrive(update: Update, place: Place, changes: dict[str, object], nonce: str 
     return Step(after, effects)
 
 
-def _open(update: Update, nonce: str) -> Step:
+def _open(update: Update, event: ev.GatesOpen, nonce: str) -> Step:
     place: Place = (update.state, update.phase)
     if place == WAIT_DOWNLOAD:
         return arrive(update, DOWNLOADING, {})
     if place == FETCHED:
-        return _ask(update, Effect.REPORT_STATE, nonce)
+        return _ask(update, Effect.REPORT_STATE, nonce, forced=event.forced)
     if place not in (WAIT_INSTALL, INSTALLED, WAIT_ACTIVATE):
         raise IllegalEvent(f"GatesOpen in {update.state}")
     if update.may_activate:
         return arrive(update, TABLE[place, ev.GatesOpen], {"offline": False}, nonce)
     if update.state is State.WAITING and not update.reasons and update.nonce:
         return Step(update, ())  # asked already; the reporter repeats it until it is heard
-    return _ask(update, Effect.REPORT_READINESS, nonce)
+    return _ask(update, Effect.REPORT_READINESS, nonce, forced=event.forced)
 
 
 def _open_offline(update: Update, nonce: str) -> Step:
@@ -177,10 +187,10 @@ def _open_offline(update: Update, nonce: str) -> Step:
     return arrive(update, place, {"offline": True}, nonce)
 
 
-def _ask(update: Update, effect: Effect, nonce: str) -> Step:
-    """Say that all gates are open, so that a grant may answer this nonce."""
+def _ask(update: Update, effect: Effect, nonce: str, *, forced: bool) -> Step:
+    """Say that all gates are open, so that a grant may answer this nonce; forced, the wait goes on being over."""
     changes: dict[str, object] = {"state": State.WAITING, "phase": update.phase, "reasons": []}
-    changes |= {"nonce": nonce, "heard": False, "granted": False}
+    changes |= {"nonce": nonce, "heard": False, "granted": False, **({} if forced else {"waited_s": 0.0})}
     return Step(update.model_copy(update=changes), (effect,))
 
 
@@ -200,6 +210,21 @@ def _shut(update: Update, event: ev.GatesShut, nonce: str) -> Step:
     changed |= {"nonce": nonce, "heard": False, "granted": False}  # a grant answered the report before this one
     effect = Effect.REPORT_STATE if place == FETCHED else Effect.REPORT_READINESS
     return Step(update.model_copy(update=changed), (effect,))
+
+
+def _turned_away(update: Update, event: ev.TurnedAway, nonce: str) -> Step:
+    place = TABLE.get(((update.state, update.phase), ev.TurnedAway))
+    if place is None:
+        raise IllegalEvent(f"TurnedAway in {update.state}")
+    if update.offer.grant is Grant.CLOSED:  # it said so while there was no turning back, and says it but once
+        ends = ev.Superseded if update.offer.is_superseded else ev.Closed
+        return arrive(update, TABLE[place, ends], {"detail": update.offer.reason or "closed"}, nonce)
+    state, phase = place
+    changes: dict[str, object] = {"state": state, "phase": phase, "reasons": list(event.reasons)}
+    changes |= {"nonce": nonce, "heard": False, "granted": False, "offline": False}
+    # A wait is no attempt: what arriving here has counted is given back.
+    changes |= {"stores": update.stores - 1, "installs": update.installs - (update.state is State.INSTALLING)}
+    return Step(update.model_copy(update=changes), (Effect.REPORT_READINESS,))
 
 
 def _renewed(update: Update, event: ev.OfferRenewed) -> Step:

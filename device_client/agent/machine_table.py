@@ -39,6 +39,7 @@ TABLE: dict[tuple[Place, type], Place] = {
     (WAIT_DOWNLOAD, ev.GatesOpenOffline): DOWNLOADING,
     (WAIT_DOWNLOAD, ev.GatesShut): WAIT_DOWNLOAD,
     (WAIT_DOWNLOAD, ev.Refused): _end(State.FAILED),
+    (WAIT_DOWNLOAD, ev.WaitedTooLong): _end(State.EXPIRED),
     (WAIT_DOWNLOAD, ev.Declined): _end(State.DECLINED),
     (WAIT_DOWNLOAD, ev.Closed): _end(State.CANCELLED),
     (WAIT_DOWNLOAD, ev.Superseded): _end(State.SUPERSEDED),
@@ -54,6 +55,7 @@ TABLE: dict[tuple[Place, type], Place] = {
     (FETCHED, ev.GatesShut): WAIT_INSTALL,
     (FETCHED, ev.Refused): _end(State.FAILED),
     (FETCHED, ev.Failed): _end(State.FAILED),
+    (FETCHED, ev.WaitedTooLong): _end(State.EXPIRED),
     (FETCHED, ev.Declined): _end(State.DECLINED),
     (FETCHED, ev.Closed): _end(State.CANCELLED),
     (FETCHED, ev.Superseded): _end(State.SUPERSEDED),
@@ -62,16 +64,19 @@ TABLE: dict[tuple[Place, type], Place] = {
     (WAIT_INSTALL, ev.GatesShut): WAIT_INSTALL,
     (WAIT_INSTALL, ev.Refused): _end(State.FAILED),
     (WAIT_INSTALL, ev.Failed): _end(State.FAILED),
+    (WAIT_INSTALL, ev.WaitedTooLong): _end(State.EXPIRED),
     (WAIT_INSTALL, ev.Declined): _end(State.DECLINED),
     (WAIT_INSTALL, ev.Closed): _end(State.CANCELLED),
     (WAIT_INSTALL, ev.Superseded): _end(State.SUPERSEDED),
     (INSTALLING, ev.Installed): INSTALLED,  # unless it was closed meanwhile; see machine._by_table
+    (INSTALLING, ev.TurnedAway): WAIT_INSTALL,  # unless it was closed meanwhile; see machine._turned_away
     (INSTALLING, ev.Failed): ROLLING_BACK,
     (INSTALLED, ev.GatesOpen): ACTIVATING,  # with a live grant; see machine._open
     (INSTALLED, ev.GatesOpenOffline): ACTIVATING,
     (INSTALLED, ev.GatesShut): WAIT_ACTIVATE,
     (INSTALLED, ev.Refused): ROLLING_BACK,
     (INSTALLED, ev.Failed): ROLLING_BACK,
+    (INSTALLED, ev.WaitedTooLong): ROLLING_BACK,
     (INSTALLED, ev.Declined): ROLLING_BACK,
     (INSTALLED, ev.Closed): ROLLING_BACK,
     (INSTALLED, ev.Superseded): ROLLING_BACK,
@@ -80,10 +85,12 @@ TABLE: dict[tuple[Place, type], Place] = {
     (WAIT_ACTIVATE, ev.GatesShut): WAIT_ACTIVATE,
     (WAIT_ACTIVATE, ev.Refused): ROLLING_BACK,
     (WAIT_ACTIVATE, ev.Failed): ROLLING_BACK,
+    (WAIT_ACTIVATE, ev.WaitedTooLong): ROLLING_BACK,
     (WAIT_ACTIVATE, ev.Declined): ROLLING_BACK,
     (WAIT_ACTIVATE, ev.Closed): ROLLING_BACK,
     (WAIT_ACTIVATE, ev.Superseded): ROLLING_BACK,
     (ACTIVATING, ev.Activated): VERIFYING,
+    (ACTIVATING, ev.TurnedAway): WAIT_ACTIVATE,  # likewise
     (ACTIVATING, ev.Failed): ROLLING_BACK,
     (VERIFYING, ev.HealthPassed): VERIFYING,  # and heard, or offline: committing; see machine._verified
     (VERIFYING, ev.Failed): ROLLING_BACK,

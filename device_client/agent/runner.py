@@ -7,17 +7,17 @@ an offer says that it was heard; deadlines of grants and of verifying are watche
 import asyncio
 import secrets
 from random import Random
-from typing import Protocol
 
 import structlog
 
 from device_client.agent import events as ev
-from device_client.agent.effects import Effect
+from device_client.agent.effects import Effect, Performer
 from device_client.agent.journal import Journal, Update
 from device_client.agent.machine import IllegalEvent, Step, advance, begin
 from device_client.agent.orders import Orders
 from device_client.agent.recovery import recover
 from device_client.agent.untold import Untold
+from device_client.agent.waiting import WaitingClock
 from device_client.boot import boot_id
 from device_client.config import TimingSection
 from device_client.errors import DeviceError
@@ -34,26 +34,17 @@ _JUDGED = frozenset({State.WAITING, State.FETCHED, State.INSTALLED})
 """A judgement that was dropped, or could not be made yet, is made again."""
 
 
-class Performer(Protocol):
-    """Who carries effects out; every result comes back as an event through ``Runner.post``."""
-
-    def start(self, effect: Effect, update: Update) -> None:
-        """Begin an effect without waiting for it."""
-        ...
-
-    def runs_offered(self, update: Update) -> bool:
-        """Whether the offered release is the active one. Blocking."""
-        ...
-
-    def begin_idle(self) -> None:
-        """No update is open: what is on trial, or staged, has lost its journal and is nobody's. Blocking."""
-        ...
-
-
 class Runner:
     """One device's open update, if any."""
 
-    def __init__(self, journal: Journal, timing: TimingSection, clock: Clock, random: Random) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        timing: TimingSection,
+        clock: Clock,
+        random: Random,
+        waiting: WaitingClock | None = None,
+    ) -> None:
         self._journal = journal
         self._timing = timing
         self._clock = clock
@@ -61,6 +52,7 @@ class Runner:
         self.loaded = asyncio.Event()
         self._queue: asyncio.Queue[ev.Event | Offer | Announcement] = asyncio.Queue(QUEUE_BOUND)
         self._performer: Performer | None = None
+        self._waiting = waiting or WaitingClock(0, expires=False)
         self._untold = Untold(journal.beside("untold.json"))
         self.update: Update | None = None
         self._orders = Orders()
@@ -134,6 +126,8 @@ class Runner:
             await self._watch_verifying(update, now)
         if update.state is State.DOWNLOADING and self._lease_ended(update):
             await self.post(ev.LeaseEnded())
+        if waited := self._waiting.see(update, now):
+            await self.post(waited)
         if update.state in _JUDGED and now >= self._judge_at:
             self._judge_at = now + self._timing.gate_interval_s
             self._perform.start(Effect.JUDGE_GATES, update)
@@ -234,7 +228,7 @@ class Runner:
     async def _apply(self, step: Step) -> None:
         """Save before acting: what is acted on twice is harmless, what is not saved is lost."""
         before = self.update
-        if step.update != before or Effect.FORGET in step.effects:
+        if _is_news(before, step.update) or Effect.FORGET in step.effects:
             forgotten = Effect.FORGET in step.effects
             await self._save(None if forgotten else step.update)
         self.update = step.update
@@ -292,6 +286,11 @@ class Runner:
         if self._performer is None:
             raise RuntimeError("attach a performer before running")
         return self._performer
+
+
+def _is_news(before: Update | None, after: Update) -> bool:
+    """Whether it must be on the disk; of gates that stay shut the figures change all the time, and wear flash."""
+    return before is None or before.model_copy(update={"reasons": after.reasons}) != after
 
 
 def _nonce() -> str:

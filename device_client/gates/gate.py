@@ -4,7 +4,7 @@ A wait is never a failure. Every gate is asked every time, so that a person sees
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,6 +17,11 @@ from protocol.states import Phase
 
 log = structlog.get_logger(__name__)
 DEADLINE_S = 30.0
+FORCEABLE = frozenset({"in_use", "logind", "memory", "load", "temperature", "interval", "window", "hook"})
+"""Gates that the owner may let an update pass by after a deadline. Never: order, power, disk, way back, and what a
+person must agree to or pay for."""
+MAX_REASONS = 28
+"""A report holds 32; who answers announcements adds some of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,17 @@ class Refuse:
 
 
 Verdict = Ready | Wait | Refuse
+Verdicts = Verdict | Sequence[Verdict]
+"""A gate that looks at several things says of each why it is shut; none is open."""
+
+
+def unknown(what: str, *, waits: bool) -> Verdict:
+    """What a gate answers that cannot see its figure: open, unless the owner said ``[gates] unknown = "wait"``.
+
+    Args:
+        what: What cannot be read and which limit stands, in one clause.
+    """
+    return Wait("unknown", f'{what}; [gates] unknown = "wait" keeps this shut') if waits else Ready()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +68,7 @@ class GateContext:
         need_bytes: Bytes that will still be written below the device's home.
         policy: The strictest of manifest, announcement and configuration.
         manifest_digest: sha256 hex of the sealed manifest; what an approval is bound to.
+        version: Of the release, for hooks.
         window_sets: Of manifest and announcement; beside the device's own, each of them must be open.
     """
 
@@ -61,17 +78,18 @@ class GateContext:
     policy: Policy
     manifest_digest: str
     window_sets: tuple[WindowSet, ...] = ()
+    version: str = ""
 
 
 class Gate(Protocol):
-    """One readiness question."""
+    """One readiness question. One that may take longer than ``DEADLINE_S`` has an attribute ``deadline_s``."""
 
     @property
     def name(self) -> str:
         """The word that reports carry."""
         ...
 
-    async def judge(self, context: GateContext) -> Verdict:
+    async def judge(self, context: GateContext) -> Verdicts:
         """Answer for one phase of one rollout."""
         ...
 
@@ -94,6 +112,11 @@ class Judgement:
         return not self.reasons
 
     @property
+    def may_be_forced(self) -> bool:
+        """Whether nothing is shut but gates that only spare people and machine, and none refuses."""
+        return not self.refusals and all(reason.gate in FORCEABLE for reason in self.reasons)
+
+    @property
     def retry_after_s(self) -> float:
         """When the first closed gate wants to be asked again; 0 when none said."""
         return min((reason.retry_after_s for reason in self.reasons if reason.retry_after_s), default=0)
@@ -101,10 +124,10 @@ class Judgement:
 
 async def judge_all(gates: Sequence[Gate], context: GateContext, deadline_s: float = DEADLINE_S) -> Judgement:
     """Ask every gate at once. One that breaks or does not answer in time is closed, not open."""
-    verdicts = await asyncio.gather(*(_judge(gate, context, deadline_s) for gate in gates))
+    answers = await asyncio.gather(*(_judge(gate, context, deadline_s) for gate in gates))
     reasons: list[Reason] = []
     refusals: list[Reason] = []
-    for gate, verdict in zip(gates, verdicts, strict=True):
+    for gate, verdict in _each(gates, answers):
         match verdict:
             case Ready():
                 pass
@@ -112,10 +135,17 @@ async def judge_all(gates: Sequence[Gate], context: GateContext, deadline_s: flo
                 reasons.append(_reason(gate.name, code, detail, retry_after_s))
             case Refuse(code, detail):
                 refusals.append(_reason(gate.name, code, detail, 0))
-    return Judgement((*refusals, *reasons), tuple(refusals))
+    return Judgement((*refusals, *reasons)[:MAX_REASONS], tuple(refusals[:MAX_REASONS]))
 
 
-async def _judge(gate: Gate, context: GateContext, deadline_s: float) -> Verdict:
+def _each(gates: Sequence[Gate], answers: Sequence[Verdicts]) -> Iterator[tuple[Gate, Verdict]]:
+    for gate, answer in zip(gates, answers, strict=True):
+        verdicts: Sequence[Verdict] = (answer,) if isinstance(answer, Ready | Wait | Refuse) else answer
+        yield from ((gate, verdict) for verdict in verdicts)
+
+
+async def _judge(gate: Gate, context: GateContext, deadline_s: float) -> Verdicts:
+    deadline_s = getattr(gate, "deadline_s", deadline_s)
     try:
         async with asyncio.timeout(deadline_s):
             return await gate.judge(context)

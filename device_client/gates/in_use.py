@@ -1,4 +1,4 @@
-"""Is someone using the device? Programs say so with files in ``run/inhibit.d/``.
+"""Is someone using the device? Programs say so with files in ``run/inhibit.d/``, or on a connection (inhibit_socket).
 
     {"who": "player", "why": "a film is running", "until": "2026-11-23T12:00:00Z"}      until may be left out
 
@@ -7,6 +7,7 @@ A file that cannot be read inhibits too: whoever wrote it wanted something.
 
 import asyncio
 import json
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -38,16 +39,18 @@ class InUseGate:
 
     name = "in_use"
 
-    def __init__(self, directory: Path, clock: Clock) -> None:
+    def __init__(self, directory: Path, clock: Clock, held: Callable[[], Sequence[Inhibitor]] = lambda: ()) -> None:
+        """Look into ``directory``, and ask ``held`` for those that hold a connection."""
         self._directory = directory
         self._clock = clock
+        self._held = held
 
     async def judge(self, context: GateContext) -> Verdict:
         """Judge the inhibitors as they are now."""
         if context.phase is Phase.DOWNLOAD or context.policy.allow_in_use:
             return Ready()
         found = await asyncio.to_thread(inhibitors, self._directory, self._clock.now())
-        return judge(found)
+        return judge([*self._held(), *found])
 
 
 def judge(found: list[Inhibitor]) -> Verdict:

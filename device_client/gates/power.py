@@ -1,10 +1,13 @@
 """Is there power enough? Linux' power-supply class; a device without a battery is on mains."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from device_client.gates.gate import GateContext, Ready, Verdict, Wait
+from device_client.errors import UnreachableError
+from device_client.gates.gate import GateContext, Ready, Verdict, Wait, unknown
+from device_client.kernel_files import kernel_text
 
 MAX_ATTRIBUTE_BYTES = 256
 
@@ -27,12 +30,28 @@ class PowerGate:
 
     name = "power"
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, upower: Callable[[], Power] | None = None, *, waits: bool = False) -> None:
+        """Watch the supplies.
+
+        Args:
+            root: Where the kernel shows them.
+            upower: Is asked where it shows none; may block.
+            waits: Without an answer of ``upower`` it is shut.
+        """
         self._root = root
+        self._upower = upower
+        self._waits = waits
 
     async def judge(self, context: GateContext) -> Verdict:
         """Judge the supplies as they are now."""
-        return judge(await asyncio.to_thread(read_power, self._root), context.policy.min_battery_percent)
+        least = context.policy.min_battery_percent
+        power = await asyncio.to_thread(read_power, self._root)
+        if self._upower and least and power == Power(external=False, batteries=()):
+            try:
+                power = await asyncio.to_thread(self._upower)
+            except UnreachableError as error:
+                return unknown(f"power is not known, at least {least} % is needed: {error}", waits=self._waits)
+        return judge(power, least)
 
 
 def judge(power: Power, min_percent: int | None) -> Verdict:
@@ -65,8 +84,4 @@ def read_power(root: Path) -> Power:
 
 
 def _attribute(supply: Path, name: str) -> str:
-    try:
-        with (supply / name).open() as file:
-            return file.read(MAX_ATTRIBUTE_BYTES).strip()
-    except (OSError, UnicodeDecodeError):
-        return ""
+    return kernel_text(supply / name, MAX_ATTRIBUTE_BYTES)

@@ -1,6 +1,7 @@
 """What changes the device, step by step: a disk that fails for a moment undoes nothing, one that stays so is told."""
 
 import asyncio
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ from device_client.config_installers import InstallerSection
 from device_client.errors import DeviceError
 from device_client.installers.installer import InstallError, Next
 from device_client.last_update import LastUpdate
+from device_client.logind import Logind
+from device_client.shutdown_lock import ShutdownLock
 from protocol.errors import ContentError, ErrorCode, ProtocolError
 from protocol.states import State
+from tests.device_client.buses import private_bus
 from tests.device_client.lab import Lab, SealedRelease, until
 
 
@@ -187,10 +191,10 @@ async def test_an_idle_device_gives_up_a_trial_by_a_reboot(tmp_path: Path) -> No
 
 async def test_an_idle_device_gives_up_a_trial(bench: Bench) -> None:
     """Without a journal a trial is ended and what is staged is cleared; what was committed stays as it is."""
-    bench.changes.begin_idle()
+    await asyncio.to_thread(bench.changes.begin_idle)
     assert bench.changes.running_version() == "1.0.0"
     assert list(bench.lab.home.staging.iterdir()) == []
-    bench.changes.begin_idle()
+    await asyncio.to_thread(bench.changes.begin_idle)
     assert bench.changes.running_version() == "1.0.0"
 
 
@@ -202,3 +206,66 @@ async def test_a_device_that_cannot_tell(bench: Bench) -> None:
     bench.lab.home.current.unlink()
     bench.lab.home.current.mkdir()
     assert not bench.changes.runs(bench.release.ref)
+
+
+class Watched:
+    """The directory installer, and who inhibits a shutdown while it works."""
+
+    def __init__(self, installer: Any, logind: Logind) -> None:
+        self._installer = installer
+        self._logind = logind
+        self.seen: list[tuple[str, list[str]]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        def watched(*words: Any) -> Any:
+            self.seen.append((name, [inhibitor.why for inhibitor in self._logind.presence().inhibitors]))
+            return getattr(self._installer, name)(*words)
+
+        return watched if name in {"install", "activate", "commit", "rollback"} else getattr(self._installer, name)
+
+
+async def test_no_shutdown_while_software_is_changed(tmp_path: Path) -> None:
+    """A lock is held over each step that must not be cut off, and over nothing else."""
+    with private_bus(tmp_path) as bus:
+        bus.start("logind", "org.freedesktop.login1")
+        logind = Logind(bus.bus)
+        bench = Bench(tmp_path / "home")
+        bench.changes._lock = ShutdownLock(logind)
+        watched = bench.changes._installer = Watched(bench.lab.installer, logind)
+
+        def is_free() -> bool:
+            return not logind.presence().inhibitors
+
+        await bench.activated()
+        await until(is_free)
+        await bench.changes.return_to_former(bench.update)
+        await until(is_free)
+        await bench.activated()
+        await bench.changes.commit(bench.update)
+        await until(is_free)
+        assert watched.seen == [
+            ("install", ["installing 1.1.0"]),
+            ("activate", ["activating 1.1.0"]),
+            ("rollback", ["going back to the former version"]),
+            ("install", ["installing 1.1.0"]),
+            ("activate", ["activating 1.1.0"]),
+            ("commit", ["committing 1.1.0"]),
+        ]
+
+
+async def test_our_own_reboot_is_not_inhibited(tmp_path: Path) -> None:
+    """The lock is released before the program that reboots is run."""
+    with private_bus(tmp_path) as bus:
+        bus.start("logind", "org.freedesktop.login1")
+        logind = Logind(bus.bus)
+        asked = tmp_path / "asked"
+        words = ["dbus-send", f"--bus={bus.address}", "--print-reply", "--dest=org.freedesktop.login1"]
+        words += ["/org/freedesktop/login1", "org.freedesktop.login1.Manager.ListInhibitors"]
+        script = f"sleep 0.3; {shlex.join(words)} > {asked}"
+        bench = Bench(tmp_path / "home", reboot=["sh", "-c", script], reboot_timeout_s=0.05)
+        bench.changes._lock = ShutdownLock(logind)
+        bench.changes._installer = NeedsReboot(bench.lab.installer)
+        with pytest.raises(InstallError, match="did not reboot"):
+            await bench.activated()
+        assert "array [" in asked.read_text()
+        assert "activating" not in asked.read_text()

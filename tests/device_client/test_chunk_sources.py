@@ -19,10 +19,12 @@ from protocol.enrolment import BrokerAddress, ConnectionTarget, MirrorAddress
 from protocol.errors import ErrorCode
 from protocol.topics import Topics
 from tests.certificates import Authority
+from tests.device_client.buses import private_bus
 from tests.device_client.download.mirror import Mirror, serving, some_chunks
 from tests.device_client.download.test_directory_source import medium
 from tests.device_client.download.test_mqtt_source import CIDS, Session
 from tests.device_client.identities import NOW, SETTINGS, TestCa, enrolled
+from tests.device_client.lab import until
 from tests.device_client.test_network import HEAD, RADIO, tables
 
 CA = TestCa()
@@ -44,6 +46,30 @@ def sign(home: DeviceHome, version: int, *urls: str, ca: str = CA.pem) -> None:
     brokers = [BrokerAddress(host="b.example", port=1)]
     target = ConnectionTarget(fleet="north", version=version, ca=ca, brokers=brokers, mirrors=mirrors)
     connection_sets.adopt(home, connection_sets.offer(home, target))
+
+
+async def test_networkmanager_says_what_is_metered(tmp_path: Path) -> None:
+    """Asked again and again, on the bus that the owner names; a source that may not be used over such a link waits."""
+    home = enrolled(tmp_path / "home", CA)
+    name, path = "org.freedesktop.NetworkManager", "/org/freedesktop/NetworkManager"
+    with private_bus(tmp_path) as bus:
+        bus.start("networkmanager", name)
+        bus.set(name, path, name, "Metered", ("u", 1))
+        found = sources(
+            home,
+            download={"sources": [{"kind": "mqtt", "allow_metered": False}]},
+            network={"metered_from": "networkmanager"},
+            gates={"bus": bus.address},
+            timing={"gate_interval_s": 0.01},
+        )
+        watching = asyncio.create_task(found.watch_links())
+        await until(lambda: "metered" in found.barred()[0])
+        bus.set(name, path, name, "Metered", ("u", 2))
+        await until(lambda: not found.barred()[0])
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+    async with asyncio.timeout(1):
+        await sources(home).watch_links()  # nobody is to be asked
 
 
 async def test_the_fleets_mirrors_count_from_the_next_download_on(tmp_path: Path) -> None:

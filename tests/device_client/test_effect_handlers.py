@@ -3,7 +3,7 @@
 import asyncio
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -425,6 +425,87 @@ async def test_what_passed_meanwhile_says_nothing(tmp_path: Path) -> None:
         assert device.update.state is State.EVALUATING
         with pytest.raises(RuntimeError, match="forgets by itself"):
             device.handlers.start(Effect.FORGET, first)
+
+
+@pytest.mark.parametrize(
+    ("gate", "passes"),
+    [("in_use", True), ("hook", True), ("power", False), ("approval", False), ("order", False)],
+)
+async def test_what_is_forced_after_the_deadline(tmp_path: Path, gate: str, passes: bool) -> None:
+    """Where the device's owner allows it, gates that spare people are passed by; those that keep it safe never are."""
+    lab = _lab(tmp_path, gates={"deadline_s": 60, "on_deadline": "force", "allow_force": True, "disk_reserve_bytes": 0})
+    release = lab.publish(files={"app": b"new"}, counter=3)
+    lab.refresh()
+    async with running(lab) as device:
+        device.door.name = gate
+        device.door.verdicts[Phase.INSTALL] = Wait("shut", "not now")
+        await device.offered(release)
+        await until(lambda: bool(device.runner.update and device.runner.update.reasons))
+        assert device.update.waited_s == 0
+        device.runner.update = device.update.model_copy(update={"waited_s": 60.0})
+        lab.clock.advance(lab.settings.timing.gate_interval_s)
+        if not passes:
+            await asyncio.sleep(0.1)
+            assert device.update.reasons
+            return
+        device.runner._journal = SlowDisk(lab.home.journal, State.INSTALLING, lambda: lab.clock.advance(2))
+        await device.granted(release)
+        await device.stands(State.VERIFYING)
+        assert device.version == "1.1.0"
+
+
+class SlowDisk(Journal):
+    """A journal that takes its time to note one state, in which something happens."""
+
+    def __init__(self, path: Path, state: State, meanwhile: Callable[[], None]) -> None:
+        super().__init__(path)
+        self.state, self.meanwhile = state, meanwhile
+        self.times = 1
+
+    def save(self, update: Update | None) -> None:
+        """Save."""
+        super().save(update)
+        if update and update.state is self.state and self.times:
+            self.times -= 1
+            self.meanwhile()
+
+
+@pytest.mark.parametrize(
+    ("state", "phase"), [(State.INSTALLING, Phase.INSTALL), (State.ACTIVATING, Phase.ACTIVATE)], ids=str
+)
+@pytest.mark.parametrize("gap_s", [2, 0.5], ids=["an old judgement", "a fresh one"])
+async def test_gates_are_judged_right_before_what_they_guard(
+    tmp_path: Path, state: State, phase: Phase, gap_s: float
+) -> None:
+    """A gate that shut while the disk was slow is seen before anything is changed; the update goes on when it opens."""
+    lab = _lab(tmp_path)
+    release = lab.publish(files={"app": b"new"}, counter=3)
+    lab.refresh()
+    async with running(lab) as device:
+
+        def meanwhile() -> None:
+            device.door.verdicts[phase] = Wait("surgery", "in use by a patient")
+            lab.clock.advance(gap_s)
+
+        device.runner._journal = SlowDisk(lab.home.journal, state, meanwhile)
+        await device.offered(release)
+        await device.granted(release)
+        if gap_s > 1:
+            await until(lambda: device.update.phase is phase and bool(device.update.reasons))
+            assert device.update.state is State.WAITING
+            assert device.update.reasons[0].code == "surgery"
+            assert device.version == "1.0.0"
+            assert device.update.installs == (phase is Phase.ACTIVATE)
+            await until(lambda: any(report["reasons"] for report in lab.line.reports("readiness")))
+            device.door.verdicts.clear()
+            lab.clock.advance(lab.settings.timing.gate_interval_s)
+            await until(lambda: not device.update.reasons)
+            nonce = device.update.nonce
+            await device.runner.post(
+                lab.offer(release, Grant.ACTIVATE, nonce=nonce, grant_s=900, heard=Heard(nonce=nonce))
+            )
+        await device.stands(State.VERIFYING)
+        assert device.version == "1.1.0"
 
 
 async def _directs(device: Device, release: SealedRelease) -> None:

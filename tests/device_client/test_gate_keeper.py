@@ -72,6 +72,7 @@ async def test_the_strictest_of_three(tmp_path: Path) -> None:
     context = gates.asked.contexts[0]
     assert (context.policy.min_battery_percent, context.policy.require_approval) == (70, True)
     assert (context.manifest_digest, context.rollout) == (release.ref.sha256, "r")
+    assert context.version == release.version
 
 
 async def test_windows_of_release_and_rollout_stand_beside_one_another(tmp_path: Path) -> None:

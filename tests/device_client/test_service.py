@@ -15,12 +15,15 @@ from device_client import identity, local_socket
 from device_client.agent.journal import Journal, Update
 from device_client.config import DeviceHome, DeviceSettings
 from device_client.errors import ConflictError
+from device_client.gates.gate import GateContext
 from device_client.identity_files import IdentityFiles
+from device_client.inhibit_socket import hold
 from device_client.installers.making import make_installer
 from device_client.service import Agent, run_agents
 from protocol.clock import SystemClock
 from protocol.directives import Grant, Offer, ReleaseRef
 from protocol.enrolment import BrokerAddress
+from protocol.states import Phase
 from tests.certificates import Authority, free_ports
 from tests.device_client.lab import open_below, until
 from tests.protocol.trust.repository import FLEET, NOW, PRODUCT, Repository
@@ -73,6 +76,19 @@ async def running(*agents: Agent) -> AsyncIterator[None]:
 
 async def _status(home: DeviceHome) -> dict[str, Any]:
     return await asyncio.to_thread(local_socket.request, home.socket, "status")
+
+
+async def test_programs_inhibit_on_a_connection(place: Path) -> None:
+    """The agent serves the door for them, and its gate asks who is there; past the end of the agent it is gone."""
+    home, settings = make_device(place)
+    agent = Agent(home, settings, SystemClock())
+    async with running(agent):
+        await until(home.inhibit_socket.is_socket)
+        with await asyncio.to_thread(hold, home.inhibit_socket, "player", "a film"):
+            gate = next(gate for gate in agent._keeper._gates if gate.name == "in_use")
+            context = GateContext(Phase.INSTALL, "r", 0, settings.policy(), "ab" * 32)
+            assert "player: a film" in str(await gate.judge(context))
+    assert not home.inhibit_socket.exists()
 
 
 async def test_without_a_broker_it_answers_people(place: Path) -> None:

@@ -42,6 +42,9 @@ SAMPLES: dict[type, ev.Event] = {
     ev.GatesOpen: ev.GatesOpen(),
     ev.GatesOpenOffline: ev.GatesOpenOffline(),
     ev.GatesShut: ev.GatesShut(SHUT),
+    ev.Waited: ev.Waited(7.0),
+    ev.WaitedTooLong: ev.WaitedTooLong("late"),
+    ev.TurnedAway: ev.TurnedAway(SHUT),
     ev.Declined: ev.Declined("no"),
     ev.Fetched: ev.Fetched(7),
     ev.FetchInterrupted: ev.FetchInterrupted(),
@@ -53,7 +56,7 @@ SAMPLES: dict[type, ev.Event] = {
     ev.Committed: ev.Committed(),
     ev.RolledBack: ev.RolledBack(),
 }
-ANYWHERE = (ev.OfferRenewed, ev.GrantEnded, ev.Announced, ev.Heard)
+ANYWHERE = (ev.OfferRenewed, ev.GrantEnded, ev.Announced, ev.Heard, ev.Waited)
 
 
 def _at(place: Place, **changes: object) -> Update:
@@ -352,6 +355,52 @@ def test_an_abort_is_no_failure_of_the_release(place: Place) -> None:
     assert (over.state, over.code, over.detail) == (State.ROLLED_BACK, None, "the rollout was aborted")
 
 
+def test_waiting_adds_up_within_a_phase() -> None:
+    """While gates are shut it adds up; when they open it begins anew, except where they were forced."""
+    place = (State.WAITING, Phase.INSTALL)
+    update = advance(_at(place, reasons=list(SHUT), waited_s=5.0), ev.Waited(7), "n").update
+    assert update.waited_s == 12
+    assert advance(_at(place, waited_s=5.0), ev.Waited(7), "n").update.waited_s == 5, "nothing is shut"
+    assert advance(update, ev.GatesShut((Reason(gate="disk", code="full"),)), "n").update.waited_s == 12
+    assert advance(update, ev.GatesOpen(), "n").update.waited_s == 0
+    forced = advance(update, ev.GatesOpen(forced=True), "nonce-01").update
+    assert (forced.waited_s, forced.reasons) == (12, [])
+    granted = forced.model_copy(update={"granted": True, "offer": ACTIVATE_OFFER})
+    inside = advance(granted, ev.GatesOpen(forced=True), "nonce-02").update
+    assert (inside.state, inside.waited_s) == (State.INSTALLING, 12)
+    assert advance(inside, ev.Installed(), "n").update.waited_s == 0
+
+
+@pytest.mark.parametrize(
+    ("place", "back"),
+    [
+        ((State.INSTALLING, None), (State.WAITING, Phase.INSTALL)),
+        ((State.ACTIVATING, None), (State.WAITING, Phase.ACTIVATE)),
+    ],
+    ids=str,
+)
+def test_turned_away_at_the_last_moment(place: Place, back: Place) -> None:
+    """Back to waiting with the reasons, asked for anew; neither an attempt nor a step is burnt, however often."""
+    waiting = _at(back, granted=True, offer=ACTIVATE_OFFER, nonce="asked-01", stores=7, installs=1)
+    inside = advance(waiting, ev.GatesOpen(), "fresh-01").update
+    assert (inside.state, inside.phase) == place
+    step = advance(inside, ev.TurnedAway(SHUT), "fresh-02")
+    after = step.update
+    assert (after.state, after.phase, after.reasons, after.nonce) == (*back, list(SHUT), "fresh-02")
+    assert (after.stores, after.installs, after.granted, after.heard) == (7, 1, False, False)
+    assert step.effects == (Effect.REPORT_READINESS,)
+
+
+@pytest.mark.parametrize(
+    ("state", "end"), [(State.INSTALLING, State.CANCELLED), (State.ACTIVATING, State.ROLLING_BACK)], ids=str
+)
+def test_turned_away_from_what_was_closed_meanwhile(state: State, end: State) -> None:
+    """A closed offer says it once, while there was no turning back: it is not waited for a grant that never comes."""
+    closed = OFFER.model_copy(update={"grant": Grant.CLOSED, "reason": "over"})
+    step = advance(_at((state, None), offer=closed), ev.TurnedAway(SHUT), "fresh-01")
+    assert (step.update.state, step.update.detail) == (end, "over")
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -489,6 +538,8 @@ class World:
                 self.happens(ev.FetchInterrupted())
             case Effect.FETCH:
                 self.happens(ev.Fetched(1) if choice != 2 else ev.Failed(ErrorCode.CHUNK, "x"))
+            case Effect.INSTALL | Effect.ACTIVATE if choice == 1:
+                self._turned_away(asked)
             case Effect.INSTALL:
                 self.installed = choice != 2
                 self.happens(ev.Installed() if self.installed else ev.Failed(ErrorCode.INSTALL, "x"))
@@ -528,6 +579,10 @@ class World:
             self.happens(ev.Refused(ErrorCode.UNSAFE, "x"))
         else:
             self.happens(ev.GatesOpenOffline() if asked.offer.offline_until else ev.GatesOpen())
+
+    def _turned_away(self, asked: Update) -> None:
+        if (asked.state, asked.phase) == (self.update.state, self.update.phase):
+            self.happens(ev.TurnedAway(SHUT))
 
     def _check(self, before: Update, step: Step) -> None:
         after = step.update

@@ -27,8 +27,8 @@ WAY: tuple[Place, ...] = (
     VERIFYING, COMMITTING,
 )  # fmt: skip
 UNTOUCHED = WAY[:5]
-BACKWARDS = {(DOWNLOADING, ev.LeaseEnded)}
-"""A lease that ends in mid-transfer is the only way back on the way there."""
+BACKWARDS = {(DOWNLOADING, ev.LeaseEnded), (INSTALLING, ev.TurnedAway), (ACTIVATING, ev.TurnedAway)}
+"""Only a lease that ends in mid-transfer, and gates that shut at the last moment, lead back on the way there."""
 OPEN = (ev.GatesOpen, ev.GatesOpenOffline)
 
 
@@ -37,7 +37,7 @@ def _into(place: Place) -> set[tuple[Place, type]]:
 
 
 def test_the_way_leads_forward() -> None:
-    """Every row that stays on the way goes on or stays; only a lease's end leads back."""
+    """Every row that stays on the way goes on or stays; only what stands there leads back."""
     back = {row for row, to in TABLE.items() if row[0] in WAY and to in WAY and WAY.index(to) < WAY.index(row[0])}
     assert back == BACKWARDS
 
@@ -75,7 +75,7 @@ def test_outcomes_have_no_row() -> None:
 def test_whoever_waits_can_be_refused_declined_and_closed() -> None:
     """Every place where gates are awaited takes every answer that a gate, a person or the orchestrator may give."""
     for place in (WAIT_DOWNLOAD, FETCHED, WAIT_INSTALL, INSTALLED, WAIT_ACTIVATE):
-        for kind in (*OPEN, ev.GatesShut, ev.Refused, ev.Declined, ev.Closed, ev.Superseded):
+        for kind in (*OPEN, ev.GatesShut, ev.Refused, ev.Declined, ev.WaitedTooLong, ev.Closed, ev.Superseded):
             assert (place, kind) in TABLE, f"{kind.__name__} in {place}"
 
 

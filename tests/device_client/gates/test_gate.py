@@ -1,6 +1,7 @@
 """All gates together: every one is asked, what breaks is shut, refusals are told apart from waits."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -76,6 +77,33 @@ async def test_what_does_not_answer_is_shut() -> None:
     async with asyncio.timeout(5):
         judgement = await judge_all([Fixed("a", None), Fixed("b", Ready())], CONTEXT, deadline_s=0.01)
     assert [reason.code for reason in judgement.reasons] == ["no_answer"]
+
+
+class Patient:
+    """A gate that takes its time, and says how much of it."""
+
+    name = "patient"
+    deadline_s = 5.0
+
+    async def judge(self, context: GateContext) -> Sequence[Verdict]:
+        """Two answers, after a while."""
+        await asyncio.sleep(0.05)
+        return [Wait("one", "first"), Ready(), Refuse("two", "second")]
+
+
+async def test_a_gate_with_a_deadline_and_several_answers_of_its_own() -> None:
+    """It is waited for as long as it says; each of its answers that is not ready is a reason."""
+    judgement = await judge_all([Patient()], CONTEXT, deadline_s=0.01)
+    assert [(reason.gate, reason.code) for reason in judgement.reasons] == [("patient", "two"), ("patient", "one")]
+    assert [reason.code for reason in judgement.refusals] == ["two"]
+
+
+async def test_no_more_reasons_than_a_report_holds() -> None:
+    """The first of them, refusals before all others; who answers announcements has room for its own."""
+    gates = [Fixed(f"g{'x' * n}", Wait("wait", "")) for n in range(40)]
+    judgement = await judge_all([*gates, Fixed("last", Refuse("no", ""))], CONTEXT)
+    assert len(judgement.reasons) == 28
+    assert judgement.reasons[0].code == "no"
 
 
 async def test_cancelling_passes_through() -> None:
