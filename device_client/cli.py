@@ -5,7 +5,6 @@ Exit codes are those of every Flagship command (design, section 10). Errors are 
 
 import argparse
 import asyncio
-import json
 import os
 import shutil
 import signal
@@ -16,9 +15,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
-from device_client import cli_medium, identity, inhibitors
+from device_client import cli_medium, cli_status, cli_verify, identity, inhibitors
 from device_client.cli_claim import add_claim_options, enrol_under_claim, read_label
-from device_client.cli_status import show_status
 from device_client.config import DeviceHome, DeviceSettings, load, settings_from, write
 from device_client.durable import write_durably
 from device_client.errors import ConflictError, NotFoundError, UsageError
@@ -97,12 +95,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--config", type=Path, action="append", metavar="FILE", help="device.toml, or the home it is in")
     run.set_defaults(run=_run)
 
-    status = verbs.add_parser("status", help="what runs, and where the open update stands")
-    _home(status)
-    status.add_argument("-o", "--output", choices=("text", "json"), default="text")
-    status.set_defaults(run=_status)
-
-    cli_medium.add_to(verbs, _home)
+    for command in (cli_status, cli_verify, cli_medium):
+        command.add_to(verbs, _home)
     for verb, what in (("approve", "agree to"), ("decline", "refuse"), ("defer", "put off")):
         answer = verbs.add_parser(verb, help=f"{what} the update that waits for a person")
         _home(answer)
@@ -248,15 +242,6 @@ def _first(errors: BaseExceptionGroup[Any]) -> BaseException:
     while isinstance(found, BaseExceptionGroup):
         found = found.exceptions[0]
     return found
-
-
-def _status(options: argparse.Namespace) -> None:
-    home, _ = load(options.home)
-    answer = request(home.socket, "status")
-    if options.output == "json":
-        print(json.dumps(answer))
-        return
-    show_status(answer)
 
 
 def _decide(options: argparse.Namespace) -> None:

@@ -29,7 +29,10 @@ from device_client.heartbeat import Heartbeat
 from device_client.home_lock import alone
 from device_client.inbox import Inbox
 from device_client.installers.making import make_installer
+from device_client.integrity import Integrity
+from device_client.last_outcome import LastOutcome
 from device_client.last_update import LastUpdate
+from device_client.local_status import LocalStatus
 from device_client.local_verbs import LocalVerbs
 from device_client.media_watch import MediaWatch
 from device_client.medium_desk import MediumDesk
@@ -74,6 +77,7 @@ class Agent:
         self._reporter = Reporter(self._topics, me.id, identity.load_report_signer(home), believed)
         self._source = MqttSource(self._topics, qos=settings.download.qos)
         self._last_update = LastUpdate(home.state / "last-update")
+        self._last_outcome = LastOutcome(home.state / "last-outcome.json")
         book = ApprovalBook(home.state / "approvals.json", home.approvals)
         gates = make_gates(
             home,
@@ -127,7 +131,9 @@ class Agent:
             self._random,
             self._installer.streams,
         )
-        self._verbs = LocalVerbs(
+        check_s = settings.installer.check_interval_s
+        self._integrity = Integrity(self._installer, self.runner, self._refusals, believed, check_s)
+        status = LocalStatus(
             settings,
             self.runner,
             self._installer,
@@ -135,11 +141,13 @@ class Agent:
             self._fetcher,
             self._reporter,
             self._refusals,
-            book,
             believed,
-            self._desk,
-            self._sources.standings,
+            judged=self._keeper.judged,
+            last_outcome=self._last_outcome,
+            integrity=self._integrity,
+            sources=self._sources.standings,
         )
+        self._verbs = LocalVerbs(settings, self.runner, book, believed, self._desk, status)
         self._returning = Returning(home, settings, believed, self._random)
         self._uplink = Uplink(
             home,
@@ -172,7 +180,9 @@ class Agent:
         except (FlagshipError, OSError) as error:
             log.info("no trust stored yet", why=str(error)[:500])
         installer = self.settings.installer
-        changes = Changes(installer, self._verifier, self._installer, self._last_update, self._fetcher)
+        changes = Changes(
+            installer, self._verifier, self._installer, self._last_update, self._fetcher, self._last_outcome
+        )
         async with asyncio.TaskGroup() as group:
             self._handlers = EffectHandlers(
                 self.runner,
@@ -194,6 +204,7 @@ class Agent:
             group.create_task(self._uplink.run())
             group.create_task(self._tick())
             group.create_task(self._answer())
+            group.create_task(self._integrity.run())
 
     async def _once_loaded(self, work: Callable[..., Awaitable[None]], *words: object) -> None:
         await self.runner.loaded.wait()  # before that nobody knows which update is open

@@ -1,7 +1,10 @@
 """The agent as a whole on its own home: what ends it and what must not. With a broker: tests/integration."""
 
 import asyncio
+import json
 import shutil
+import signal
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -13,7 +16,7 @@ import pytest
 
 from device_client import identity, local_socket
 from device_client.agent.journal import Journal, Update
-from device_client.config import DeviceHome, DeviceSettings
+from device_client.config import DeviceHome, DeviceSettings, write
 from device_client.errors import ConflictError
 from device_client.identity_files import IdentityFiles
 from device_client.installers.making import make_installer
@@ -162,3 +165,20 @@ async def test_many_agents_share_a_process(place: Path) -> None:
             assert names == [f"d{number}" for number in range(4)]
         await until(lambda: open_below(place) == [])
         assert not any(home.socket.exists() for home, _ in homes)
+
+
+async def test_watching_goes_on_while_the_agent_restarts(place: Path) -> None:
+    """Line by line without a terminal, a JSON object each second where that is asked; ended by SIGINT with 130."""
+    home, settings = make_device(place)
+    write(home, settings)
+    words = [sys.executable, "-m", "device_client.cli", "status", "--watch", "--home", str(home.path), "-o", "json"]
+    watch = await asyncio.create_subprocess_exec(*words, stdout=asyncio.subprocess.PIPE)
+    assert watch.stdout
+    async with asyncio.timeout(20):
+        assert "no agent answers" in json.loads(await watch.stdout.readline())["error"]
+        async with running(Agent(home, settings, SystemClock())):
+            while "error" in (status := json.loads(await watch.stdout.readline())):
+                pass
+            assert status["running"] == {"app": "1.0.0"}
+        watch.send_signal(signal.SIGINT)
+        assert await watch.wait() == 130
