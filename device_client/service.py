@@ -206,6 +206,12 @@ class Agent:
             group.create_task(self._answer())
             group.create_task(self._integrity.run())
 
+    def standing(self) -> str:
+        """Connected or not and what is under way, in a few words."""
+        update, link = self.runner.update, "connected" if self._reporter.is_connected else "not connected"
+        doing = f"rollout {update.offer.rollout} {update.state}" if update else "no update is open"
+        return f"{self.settings.device.id}: {link}, {doing}"
+
     async def _once_loaded(self, work: Callable[..., Awaitable[None]], *words: object) -> None:
         await self.runner.loaded.wait()  # before that nobody knows which update is open
         await work(*words)

@@ -2,12 +2,10 @@
 
 import asyncio
 import json
-import shutil
 import signal
 import sys
-import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -29,14 +27,6 @@ from tests.device_client.lab import open_below, until
 from tests.protocol.trust.repository import FLEET, NOW, PRODUCT, Repository
 
 TIMES = {"connect_backoff_s": 0.01, "connect_backoff_cap_s": 0.05, "gate_interval_s": 0.05}
-
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    """A folder whose path leaves room for a socket's name."""
-    path = Path(tempfile.mkdtemp(prefix="fs-"))
-    yield path
-    shutil.rmtree(path, ignore_errors=True)
 
 
 def make_device(place: Path, name: str = "d1", **sections: Any) -> tuple[DeviceHome, DeviceSettings]:
