@@ -94,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
         answer = verbs.add_parser(verb, help=f"{what} the update that waits for a person")
         _home(answer)
         answer.add_argument("rollout", nargs="?", help="the open one, if not named")
+        answer.add_argument("--phase", choices=("install", "activate"), default="install", help="of it (install)")
         if verb == "defer":
             answer.add_argument("--seconds", type=float, default=3600.0, help="for how long (3600)")
         answer.set_defaults(run=_decide, verb=verb)
@@ -202,8 +203,8 @@ def _check_same(home: DeviceHome, settings: DeviceSettings, options: argparse.Na
 def _decide(options: argparse.Namespace) -> None:
     home, _ = load(options.home)
     extra = {"seconds": options.seconds} if options.verb == "defer" else {}
-    answer = request(home.socket, options.verb, rollout=options.rollout, **extra)
-    print(f"{options.verb}: rollout {answer['rollout']}, by {answer['who']}")
+    answer = request(home.socket, options.verb, rollout=options.rollout, phase=options.phase, **extra)
+    print(f"{options.verb}: {answer['phase']} of rollout {answer['rollout']}, by {answer['who']}")
 
 
 def _inhibit(options: argparse.Namespace) -> None:

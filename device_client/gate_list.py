@@ -41,7 +41,7 @@ def make_gates(
         PowerGate(gates.power_supply_root),
         DiskGate(home.path, gates.disk_reserve_bytes),
         InUseGate(home.inhibitors, clock),
-        ApprovalGate(book, clock),
+        ApprovalGate(book, clock, each_phase=gates.approve_activation),
         WayBackGate(way_back),
         IntervalGate(last_update, clock),
         WindowGate(gates.windows, lambda: time_zone(settings.device.timezone), clock),

@@ -15,10 +15,12 @@ from device_client.local_status import LocalStatus
 from device_client.medium_desk import MediumDesk
 from protocol.clock import Clock, rfc3339
 from protocol.directives import Announcement, Offer
+from protocol.states import Phase
 
 log = structlog.get_logger(__name__)
 
 MAX_DEFERRAL = timedelta(days=30)
+_DECIDED = {Phase.INSTALL.value, Phase.ACTIVATE.value}
 
 
 class LocalVerbs:
@@ -68,14 +70,19 @@ class LocalVerbs:
         decision = Decision(
             rollout=rollout,
             release_sha256=known.release.sha256,
+            phase=_phase(arguments),
             answer=verb,
             who=who,
             at=now,
             until=_until(arguments, now) if verb == "defer" else None,
         )
-        await asyncio.to_thread(self._book.record, decision)
-        log.info("decision recorded", rollout_id=rollout, answer=verb, who=who)
-        return {"rollout": rollout, "answer": verb, "who": who}
+        if verb == "defer":
+            gates = self._settings.gates
+            await asyncio.to_thread(self._book.defer, decision, gates.max_deferrals, gates.max_deferral_s)
+        else:
+            await asyncio.to_thread(self._book.record, decision)
+        log.info("decision recorded", rollout_id=rollout, phase=decision.phase.value, answer=verb, who=who)
+        return {"rollout": rollout, "answer": verb, "who": who, "phase": decision.phase.value}
 
     async def _update(self, arguments: dict[str, Any], who: str) -> dict[str, Any]:
         """A medium's offers go the way of every other; what keeps them waiting, ``status`` says."""
@@ -94,6 +101,13 @@ class LocalVerbs:
         if not self._settings.gates.allow_offline:
             return "taken; waits for a link: [gates] allow_offline is not set in device.toml"
         return f"taken; acts unasked until {rfc3339(offer.offline_until)}"
+
+
+def _phase(arguments: dict[str, Any]) -> Phase:
+    phase = arguments.get("phase") or Phase.INSTALL.value
+    if phase not in _DECIDED:
+        raise UsageError(f"phase {str(phase)[:40]!r}: expected {' or '.join(sorted(_DECIDED))}")
+    return Phase(phase)
 
 
 def _until(arguments: dict[str, Any], now: datetime) -> datetime:

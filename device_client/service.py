@@ -13,9 +13,11 @@ from device_client.agent.journal import Journal
 from device_client.agent.runner import Runner
 from device_client.announcement_answers import AnnouncementAnswers
 from device_client.approval import ApprovalBook
+from device_client.approval_call import ApprovalCall
 from device_client.availability import Availability
 from device_client.changes import Changes
 from device_client.chunk_sources import ChunkSources
+from device_client.clock_doubt import ClockDoubt
 from device_client.config import DeviceHome, DeviceSettings
 from device_client.download.medium_source import MediumSource
 from device_client.download.mqtt_source import MqttSource
@@ -78,7 +80,7 @@ class Agent:
         self._source = MqttSource(self._topics, qos=settings.download.qos)
         self._last_update = LastUpdate(home.state / "last-update")
         self._last_outcome = LastOutcome(home.state / "last-outcome.json")
-        book = ApprovalBook(home.state / "approvals.json", home.approvals)
+        self._book = book = ApprovalBook(home.state / "approvals.json", home.approvals)
         gates = make_gates(
             home,
             settings,
@@ -90,6 +92,7 @@ class Agent:
         )
         self._keeper = GateKeeper(gates, settings, self._verifier, self.runner.announcements)
         self._refusals = Refusals(clock)
+        self._clock_doubt = ClockDoubt(believed, self._refusals)
         self.inbox = Inbox(
             self._topics,
             self._verifier,
@@ -162,7 +165,6 @@ class Agent:
         self._renewal = Renewal(home, settings, self._topics, self._reporter, believed, self._random, self._uplink.turn)
         self._upkeep = Upkeep(home, settings, self._verifier, self.runner, self._uplink, self._refusals)
         self._handlers: EffectHandlers | None = None
-        self._doubted = False
 
     async def run(self) -> None:
         """Run until cancelled.
@@ -194,6 +196,7 @@ class Agent:
                 self._self_report.send,
                 self._refusals.add,
                 group,
+                self._book.approved_by,
             )
             self.runner.attach(self._handlers)
             group.create_task(self._once_loaded(local_socket.serve, self.home.socket, self._verbs.answer))
@@ -205,6 +208,8 @@ class Agent:
             group.create_task(self._tick())
             group.create_task(self._answer())
             group.create_task(self._integrity.run())
+            notify = self.settings.gates.notify
+            group.create_task(ApprovalCall(notify, self.home, self.runner, self._keeper.judged).run())
 
     def standing(self) -> str:
         """Connected or not and what is under way, in a few words."""
@@ -222,7 +227,7 @@ class Agent:
         return update.offer.offline_until if update and is_open else None
 
     async def _before_connecting(self, failures: int) -> None:
-        self._watch_clock()  # so that the first inventory says it
+        self._clock_doubt.look()  # so that the first inventory says it
         await self._returning.step(failures)
 
     async def _converse(self, session: Session, number: int) -> None:
@@ -250,7 +255,7 @@ class Agent:
             await asyncio.sleep(TICK_S)
             await self.runner.tick()
             self._sources.watch()
-            self._watch_clock()
+            self._clock_doubt.look()
 
     async def _answer(self) -> None:
         # Apart from the tick: a gate may take its time, and a deadline may not wait for it.
@@ -262,13 +267,6 @@ class Agent:
                 await self._self_report.send_sign_of_life()
                 await self._renewal.tick()
             await self._upkeep.tick()
-
-    def _watch_clock(self) -> None:
-        """A clock that cannot be right is told once, and again when it was right in between."""
-        doubt = self._verifier.clock.doubt
-        if doubt and not self._doubted:
-            self._refusals.add("", ProtocolError(ErrorCode.CLOCK, doubt))
-        self._doubted = bool(doubt)
 
     def _leave_broker(self, why: str) -> bool:
         return self._uplink.leave(why)

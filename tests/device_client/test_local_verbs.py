@@ -4,6 +4,7 @@ import json
 from datetime import datetime, timedelta
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -29,8 +30,8 @@ from tests.device_client.media import make_medium
 class Desk:
     """A device with one open update."""
 
-    def __init__(self, path: Path) -> None:
-        self.lab = lab = Lab(path)
+    def __init__(self, path: Path, **sections: Any) -> None:
+        self.lab = lab = Lab(path, sections)
         lab.factory()
         self.release = lab.publish()
         lab.refresh()
@@ -155,10 +156,35 @@ async def test_status_answers_on_a_damaged_device(desk: Desk) -> None:
 async def test_an_answer_is_kept_for_this_very_release(desk: Desk, verb: str, said: Answer) -> None:
     """With the open rollout as the default, with who said it, and durable."""
     desk.opens()
-    assert await desk.verbs.answer(verb, {}, "anna") == {"rollout": "r", "answer": verb, "who": "anna"}
+    said_back = {"rollout": "r", "answer": verb, "who": "anna", "phase": "install"}
+    assert await desk.verbs.answer(verb, {}, "anna") == said_back
     kept = ApprovalBook(desk.lab.home.state / "approvals.json", desk.lab.home.approvals)
     assert kept.answer("r", desk.release.ref.sha256, Phase.INSTALL)[0] is said
     assert kept.answer("r", "cd" * 32, Phase.INSTALL)[0] is Answer.NONE
+
+
+@pytest.mark.parametrize("verb", ["approve", "decline", "defer"])
+async def test_an_answer_may_be_for_the_activation(desk: Desk, verb: str) -> None:
+    """It says nothing of the install; a phase that nobody decides on is refused."""
+    desk.opens()
+    assert (await desk.verbs.answer(verb, {"phase": "activate"}, "anna"))["phase"] == "activate"
+    assert desk.book.last("r", desk.release.ref.sha256, Phase.ACTIVATE)
+    assert desk.book.last("r", desk.release.ref.sha256, Phase.INSTALL) is None
+    for phase in ("download", "commit", 7):
+        with pytest.raises(UsageError, match="expected activate or install"):
+            await desk.verbs.answer(verb, {"phase": phase}, "anna")
+
+
+async def test_deferrals_end(tmp_path: Path) -> None:
+    """As often and as long as the owner allows; the sentence says what is left to do."""
+    desk = Desk(tmp_path / "home", gates={"max_deferrals": 2, "max_deferral_s": 600})
+    desk.opens()
+    with pytest.raises(ConflictError, match="not longer"):
+        await desk.verbs.answer("defer", {"seconds": 601}, "anna")
+    for _ in range(2):
+        await desk.verbs.answer("defer", {"seconds": 60}, "anna")
+    with pytest.raises(ConflictError, match="at most 2; approve or decline it"):
+        await desk.verbs.answer("defer", {"seconds": 60}, "anna")
 
 
 async def test_what_is_announced_may_be_answered_early(desk: Desk) -> None:
