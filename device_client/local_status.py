@@ -103,13 +103,13 @@ class LocalStatus:
         return ({self._settings.device.component: running.version} if running else {}), ""
 
     def _gates(self, update: Update | None) -> list[dict[str, Any]]:
-        """The last judgement of the open update's present phase, then of each rollout that is announced."""
+        """The last judgement of the open update's present phase, and of each rollout that is announced."""
         open_here = update.offer.rollout if update is not None and not update.is_over else ""
         told: list[dict[str, Any]] = []
         for rollout, judged in self._judged.items():
             if update is not None and rollout == open_here:
                 if update.state in _JUDGED and judged.phase is update.phase:
-                    told.insert(0, self._told(rollout, judged, is_asked_again=True))
+                    told.append(self._told(rollout, judged, is_asked_again=True))
             elif rollout in self._runner.announcements and (update is None or rollout != update.offer.rollout):
                 told.append(self._told(rollout, judged, is_asked_again=self._reporter.is_connected))
         return told

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -20,6 +21,7 @@ from protocol.errors import ErrorCode
 from protocol.states import State
 from tests.device_client.lab import Lab, until
 
+ROOT = Path(__file__).parents[2]
 INTERVAL_S = 1000.0
 
 
@@ -88,12 +90,23 @@ async def test_another_fault_takes_the_place_of_the_first(bench: Bench) -> None:
     "state",
     [State.INSTALLING, State.INSTALLED, State.ACTIVATING, State.VERIFYING, State.COMMITTING, State.ROLLING_BACK],
 )
-async def test_what_is_being_changed_is_not_checked(bench: Bench, state: State) -> None:
-    """From installing to committing; as soon as that is over it is."""
+async def test_what_is_being_changed_is_not_checked(
+    bench: Bench, state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From installing to committing it is not even read; as soon as that is over it is."""
     bench.app.write_text("1.0.X")
+    read = []
+    fault = bench.lab.installer.fault
+
+    def counted() -> str:
+        read.append(1)
+        return fault()
+
+    monkeypatch.setattr(bench.lab.installer, "fault", counted)
     update = Update(offer=bench.lab.offer(bench.lab.publish()), state=state)
     bench.runner.update = update
     assert (await bench.after(FIRST_S))["checked_at"] is None
+    assert not read
     bench.runner.update = update.model_copy(update={"state": State.SUCCEEDED})
     assert (await bench.after(0))["fault"]
 
@@ -156,6 +169,13 @@ async def test_nobody_waits_for_it_at_the_end() -> None:
     with pytest.raises(asyncio.CancelledError):
         await asyncio.wait_for(work, 1)
     go_on.set()
+    code = (
+        "import asyncio, time; from device_client.background import in_background\n"
+        "async def main(): asyncio.create_task(in_background(lambda: time.sleep(60))); await asyncio.sleep(0.1)\n"
+        "asyncio.run(main())"
+    )
+    ended = await asyncio.create_subprocess_exec(sys.executable, "-c", code, cwd=ROOT)
+    assert await asyncio.wait_for(ended.wait(), 20) == 0
 
 
 @asynccontextmanager

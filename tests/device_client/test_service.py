@@ -172,3 +172,16 @@ async def test_watching_goes_on_while_the_agent_restarts(place: Path) -> None:
             assert status["running"] == {"app": "1.0.0"}
         watch.send_signal(signal.SIGINT)
         assert await watch.wait() == 130
+
+
+async def test_damage_is_shown_while_it_runs(place: Path) -> None:
+    """The agent compares what runs by itself; what it found stands in the status, and no longer when it is mended."""
+    home, settings = make_device(place, installer={"check_interval_s": 0.05})
+    (home.current / "app").write_text("1.0.X")
+    async with running(Agent(home, settings, SystemClock())), asyncio.timeout(10):
+        while "file 'app'" not in (await _status(home))["integrity"]["fault"]:
+            await asyncio.sleep(0.05)
+        assert "E_POSTINSTALL" in (await _status(home))["refused"]
+        (home.current / "app").write_text("1.0.0")
+        while (await _status(home))["integrity"]["fault"]:
+            await asyncio.sleep(0.05)

@@ -142,4 +142,8 @@ async def test_an_open_gate_says_by_how_much(tmp_path: Path) -> None:
     verdict = await gates[3].judge(replace(CONTEXT, window_sets=(always,)))
     assert isinstance(verdict, Ready)
     assert verdict.detail.startswith("open until 2026-11-25T13:00:00Z: release (")
+    shorter = WindowSet("rollout", (PolicyWindow(days=DAYS, start="11:30", minutes=60),))
+    verdict = await gates[3].judge(replace(CONTEXT, window_sets=(always, shorter)))
+    assert isinstance(verdict, Ready)
+    assert verdict.detail.startswith("open until 2026-11-25T12:30:00Z"), "all of them must be open"
     assert Ready("one") == Ready("other")
