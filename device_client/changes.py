@@ -13,6 +13,7 @@ import structlog
 from device_client.agent.journal import Update
 from device_client.config_installers import InstallerSection
 from device_client.installers.installer import Installer, InstallError, Next, Running
+from device_client.last_outcome import LastOutcome
 from device_client.last_update import LastUpdate
 from device_client.programs import run_program
 from device_client.shutdown_lock import ShutdownLock
@@ -44,7 +45,9 @@ class Changes:
         installer: Installer,
         last_update: LastUpdate,
         fetcher: Fetcher,
+        *,
         lock: ShutdownLock | None = None,
+        last_outcome: LastOutcome | None = None,
     ) -> None:
         """Name the rooms; ``lock`` is held during each step that must not be cut off, not over a reboot of our own."""
         self._settings = settings
@@ -53,6 +56,7 @@ class Changes:
         self._last_update = last_update
         self._fetcher = fetcher
         self._lock = lock or ShutdownLock()
+        self._last_outcome = last_outcome
 
     def runs(self, ref: ReleaseRef) -> bool:
         """Whether this very release is the active one; False where that cannot be told. Blocking."""
@@ -134,9 +138,11 @@ class Changes:
             raise ContentError(ErrorCode.INSTALL, detail)
 
     async def clean_up(self, update: Update) -> None:
-        """Remove what was staged."""
+        """Remove what was staged, and keep how it ended for whoever asks."""
         await asyncio.to_thread(self._fetcher.clear)
         log.info("staging cleared", rollout_id=update.offer.rollout)
+        if self._last_outcome and update.is_over:
+            await asyncio.to_thread(self._last_outcome.note, update, self._verifier.now())
 
     def _install(self, update: Update, target: ReleaseTarget) -> None:
         artifact, stream = self._fetcher.staged(update, target)

@@ -4,29 +4,22 @@ Exit codes are those of every Flagship command (design, section 10). Errors are 
 """
 
 import argparse
-import asyncio
-import json
 import os
 import shutil
-import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from device_client import cli_inhibit, cli_medium, identity
+from device_client import cli_inhibit, cli_medium, cli_run, cli_status, cli_verify, identity
 from device_client.cli_claim import add_claim_options, enrol_under_claim, read_label
-from device_client.cli_status import show_status
 from device_client.config import DeviceHome, DeviceSettings, load, settings_from, write
 from device_client.durable import write_durably
 from device_client.errors import ConflictError, UsageError
 from device_client.installers.making import make_installer
 from device_client.local_socket import request
-from device_client.logs import log_to_stderr
-from device_client.memory import use_one_heap
-from device_client.service import Agent, run_agents
-from protocol.clock import SystemClock
+from device_client.systemd import watchdog
 from protocol.errors import FlagshipError
 from protocol.identifiers import check_version
 
@@ -92,20 +85,15 @@ def _parser() -> argparse.ArgumentParser:
     add_claim_options(enrol)
     enrol.set_defaults(run=_enrol)
 
-    run = verbs.add_parser("run", help="run the agent; several --config run in one process")
-    run.add_argument("--config", type=Path, action="append", metavar="FILE", help="device.toml, or the home it is in")
-    run.set_defaults(run=_run)
-
-    status = verbs.add_parser("status", help="what runs, and where the open update stands")
-    _home(status)
-    status.add_argument("-o", "--output", choices=("text", "json"), default="text")
-    status.set_defaults(run=_status)
-
-    cli_medium.add_to(verbs, _home)
+    cli_run.add_to(verbs, DEFAULT_HOME)
+    for command in (cli_status, cli_verify, cli_medium):
+        command.add_to(verbs, _home)
+    watchdog.add_to(verbs)
     for verb, what in (("approve", "agree to"), ("decline", "refuse"), ("defer", "put off")):
         answer = verbs.add_parser(verb, help=f"{what} the update that waits for a person")
         _home(answer)
         answer.add_argument("rollout", nargs="?", help="the open one, if not named")
+        answer.add_argument("--phase", choices=("install", "activate"), default="install", help="of it (install)")
         if verb == "defer":
             answer.add_argument("--seconds", type=float, default=3600.0, help="for how long (3600)")
         answer.set_defaults(run=_decide, verb=verb)
@@ -205,58 +193,11 @@ def _check_same(home: DeviceHome, settings: DeviceSettings, options: argparse.Na
         raise ConflictError(f"{home.config}: names another health check than {options.health}; change it there")
 
 
-def _run(options: argparse.Namespace) -> None:
-    paths = options.config or [Path(os.environ.get("FLAGSHIP_DEVICE_HOME", DEFAULT_HOME))]
-    log_to_stderr()
-    use_one_heap()
-    agents = []
-    for path in paths:
-        home, settings = load(path)
-        home.create()
-        agents.append(Agent(home, settings, SystemClock()))
-    if len({agent.settings.device.id for agent in agents}) != len(agents):
-        raise UsageError("run: one device was named twice")
-    asyncio.run(_until_told(agents))
-
-
-async def _until_told(agents: Sequence[Agent]) -> None:
-    """Run until SIGTERM or SIGINT; the first error of an agent ends all with its one sentence."""
-    work = asyncio.ensure_future(run_agents(agents))
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, work.cancel)
-    try:
-        await work
-    except asyncio.CancelledError:
-        return
-    except BaseExceptionGroup as errors:
-        first = _first(errors)
-        if isinstance(first, FlagshipError | OSError):
-            raise first from None
-        raise
-
-
-def _first(errors: BaseExceptionGroup[Any]) -> BaseException:
-    found: BaseException = errors
-    while isinstance(found, BaseExceptionGroup):
-        found = found.exceptions[0]
-    return found
-
-
-def _status(options: argparse.Namespace) -> None:
-    home, _ = load(options.home)
-    answer = request(home.socket, "status")
-    if options.output == "json":
-        print(json.dumps(answer))
-        return
-    show_status(answer)
-
-
 def _decide(options: argparse.Namespace) -> None:
     home, _ = load(options.home)
     extra = {"seconds": options.seconds} if options.verb == "defer" else {}
-    answer = request(home.socket, options.verb, rollout=options.rollout, **extra)
-    print(f"{options.verb}: rollout {answer['rollout']}, by {answer['who']}")
+    answer = request(home.socket, options.verb, rollout=options.rollout, phase=options.phase, **extra)
+    print(f"{options.verb}: {answer['phase']} of rollout {answer['rollout']}, by {answer['who']}")
 
 
 if __name__ == "__main__":

@@ -29,6 +29,10 @@ class GatesSection(Section):
         deadline_s: How long gates of this device may keep an update waiting in one phase; 0 means for ever.
         on_deadline: What then: ``expire``: the update ends; ``force``: gates that only spare people are passed by.
         allow_force: Without it ``force`` may not be set.
+        approve_activation: Where an approval is demanded, activating needs one of its own.
+        notify: Program and arguments, run once for each rollout and phase that waits for a person; empty: none.
+        max_deferrals: How often a person may put off one release of one rollout.
+        max_deferral_s: How long after the first time the last one may end.
         allow_offline: Orders on a medium may let this device install, activate and commit without being asked.
         windows: Installing and activating wait for one of them; none means at any time. Those that a release or a
             rollout names are waited for as well.
@@ -54,6 +58,10 @@ class GatesSection(Section):
     on_deadline: Literal["expire", "force"] = "expire"
     allow_force: bool = False
     require_approval: bool = False
+    approve_activation: bool = False
+    notify: Annotated[list[str], Field(max_length=64)] = []
+    max_deferrals: Annotated[int, Field(ge=0, le=32)] = 3
+    max_deferral_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 604_800
     allow_in_use: bool = False
     require_way_back: bool = False
     allow_offline: bool = False

@@ -20,12 +20,14 @@ from device_client.reporter import Reporter
 from device_client.transfer import Fetcher
 from device_client.verification.release import Verifier
 from protocol.errors import ErrorCode, FlagshipError, ProtocolError
-from protocol.states import Phase
+from protocol.states import Phase, State
 from protocol.trust.trusted import ReleaseTarget
 
 log = structlog.get_logger(__name__)
 
 Work = Callable[[Update], Awaitable[None]]
+_APPROVED = frozenset({State.INSTALLING, State.VERIFYING})
+"""Reports of these say who agreed: to the install, and to the activation before it was verified."""
 _NOT_YET = frozenset({ErrorCode.WITHHELD, ErrorCode.FREEZE})
 
 
@@ -43,10 +45,12 @@ class EffectHandlers:
         inventory_changed: Callable[[], Awaitable[None]],
         refused: Callable[[str, ProtocolError], None],
         group: asyncio.TaskGroup,
+        approved_by: Callable[[Update], str] = lambda _: "",
     ) -> None:
         """Name the rooms.
 
         Args:
+            approved_by: Which person agreed to what is done now, for the orchestrator; empty where none was asked.
             refused: Told of each order, by its rollout, that was refused by a code: who gave it may not be the one who
                 hears the outcome.
         """
@@ -59,6 +63,7 @@ class EffectHandlers:
         self._inventory_changed = inventory_changed
         self._refused = refused
         self._group = group
+        self._approved_by = approved_by
         self._one_at_a_time = asyncio.Lock()
         self._fetching: asyncio.Task[None] | None = None
         self._is_judging = False
@@ -214,7 +219,10 @@ class EffectHandlers:
         self._spawn(self._say_inventory, update)
 
     async def _report_state(self, update: Update) -> None:
-        await self._reporter.state(update, await asyncio.to_thread(self._changes.running_version))
+        running = await asyncio.to_thread(self._changes.running_version)
+        if update.state in _APPROVED and not update.detail:
+            update = update.model_copy(update={"detail": self._approved_by(update)})
+        await self._reporter.state(update, running)
 
     async def _report_readiness(self, update: Update) -> None:
         await self._reporter.readiness(

@@ -7,6 +7,8 @@ that lets the device act unasked adds questions: whether the owner allows that, 
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 
 from device_client.config import DeviceSettings
 from device_client.gates.gate import Gate, GateContext, Judgement, Ready, Verdict, Wait, judge_all
@@ -16,9 +18,31 @@ from protocol.clock import rfc3339
 from protocol.directives import MAX_OFFLINE, Action, Announcement, Offer, ReleaseRef
 from protocol.states import Phase
 
+MAX_REMEMBERED = 32
+"""Rollouts whose last judgement is kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A judgement that was made.
+
+    Attributes:
+        at: When, by the clock that is believed.
+        asked_at: When, monotonic.
+    """
+
+    phase: Phase
+    at: datetime
+    asked_at: float
+    judgement: Judgement
+
 
 class GateKeeper:
-    """Judges all gates of one phase of one rollout."""
+    """Judges all gates of one phase of one rollout.
+
+    Attributes:
+        judged: The last judgement of each rollout, the newest last.
+    """
 
     def __init__(
         self,
@@ -31,6 +55,7 @@ class GateKeeper:
         self._settings = settings
         self._verifier = verifier
         self._announcements = announcements
+        self.judged: dict[str, Judged] = {}
 
     def is_overdue(self, waited_s: float) -> bool:
         """Whether the owner lets gates be passed by after such a wait."""
@@ -62,7 +87,16 @@ class GateKeeper:
         )
         offline = offer if offer is not None and offer.offline_until is not None else None
         order = _OrderGate(announcement, self._verifier, less, offline, allowed=self._settings.gates.allow_offline)
-        return await judge_all([order, *self._gates], context)
+        judgement = await judge_all([order, *self._gates], context)
+        self._remember(rollout, phase, judgement)
+        return judgement
+
+    def _remember(self, rollout: str, phase: Phase, judgement: Judgement) -> None:
+        clock = self._verifier.clock
+        self.judged.pop(rollout, None)
+        self.judged[rollout] = Judged(phase, clock.now(), clock.monotonic(), judgement)
+        while len(self.judged) > MAX_REMEMBERED:
+            del self.judged[next(iter(self.judged))]
 
 
 class _OrderGate:
@@ -100,7 +134,7 @@ class _OrderGate:
             return Wait("hold", f"rollout {context.rollout} is on {announcement.action}")
         if self._less:
             return Wait("e_unsafe", f"the order asks for less than this device demands: {', '.join(self._less)}")
-        return Ready()
+        return Ready(f"install, by a lease until {rfc3339(announcement.expires)}")
 
     def _judge_offline(self, offer: Offer) -> Wait | None:
         """Whether the device may go on unasked now; None when it may."""

@@ -59,7 +59,7 @@ def make_gates(
         TemperatureGate(gates.thermal_root, gates.max_celsius, waits=waits),
         InUseGate(home.inhibitors, clock, held),
         LogindGate(Logind(bus).presence if gates.logind else None, waits=waits),
-        ApprovalGate(book, clock),
+        ApprovalGate(book, clock, each_phase=gates.approve_activation),
         WayBackGate(way_back),
         IntervalGate(last_update, clock),
         WindowGate(gates.windows, lambda: time_zone(settings.device.timezone), clock),

@@ -1,8 +1,6 @@
 """What the local socket's verbs do: status, approve, defer, decline, update."""
 
 import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,22 +9,18 @@ import structlog
 
 from device_client.agent.runner import Runner
 from device_client.approval import Answer, ApprovalBook, Decision
-from device_client.chunk_sources import SourceStanding
 from device_client.config import DeviceSettings
 from device_client.errors import ConflictError, NotFoundError, UsageError
-from device_client.freshness import Freshness
-from device_client.installers.installer import Installer
+from device_client.local_status import LocalStatus
 from device_client.medium_desk import MediumDesk
-from device_client.refusals import Refusals
-from device_client.reporter import Reporter
-from device_client.transfer import Fetcher
-from device_client.verification.release import Verifier
 from protocol.clock import Clock, rfc3339
 from protocol.directives import Announcement, Offer
+from protocol.states import Phase
 
 log = structlog.get_logger(__name__)
 
 MAX_DEFERRAL = timedelta(days=30)
+_DECIDED = {Phase.INSTALL.value, Phase.ACTIVATE.value}
 
 
 class LocalVerbs:
@@ -36,34 +30,23 @@ class LocalVerbs:
         self,
         settings: DeviceSettings,
         runner: Runner,
-        installer: Installer,
-        verifier: Verifier,
-        fetcher: Fetcher,
-        reporter: Reporter,
-        refusals: Refusals,
         book: ApprovalBook,
         clock: Clock,
         medium: MediumDesk,
-        sources: Callable[[], Sequence[SourceStanding]] = lambda: (),
+        status: LocalStatus,
     ) -> None:
         self._settings = settings
         self._runner = runner
-        self._installer = installer
-        self._verifier = verifier
-        self._freshness = Freshness(verifier, runner)
-        self._fetcher = fetcher
-        self._reporter = reporter
-        self._refusals = refusals
         self._book = book
         self._clock = clock
-        self._sources = sources
         self._medium = medium
+        self._status = status
 
     async def answer(self, verb: str, arguments: dict[str, Any], who: str) -> dict[str, Any]:
         """The local socket's verbs."""
         match verb:
             case "status":
-                return await self._status()
+                return await self._status.tell()
             case "approve" | "decline" | "defer":
                 return await self._decide(verb, arguments, who)
             case "update":
@@ -87,14 +70,19 @@ class LocalVerbs:
         decision = Decision(
             rollout=rollout,
             release_sha256=known.release.sha256,
+            phase=_phase(arguments),
             answer=verb,
             who=who,
             at=now,
             until=_until(arguments, now) if verb == "defer" else None,
         )
-        await asyncio.to_thread(self._book.record, decision)
-        log.info("decision recorded", rollout_id=rollout, answer=verb, who=who)
-        return {"rollout": rollout, "answer": verb, "who": who}
+        if verb == "defer":
+            gates = self._settings.gates
+            await asyncio.to_thread(self._book.defer, decision, gates.max_deferrals, gates.max_deferral_s)
+        else:
+            await asyncio.to_thread(self._book.record, decision)
+        log.info("decision recorded", rollout_id=rollout, phase=decision.phase.value, answer=verb, who=who)
+        return {"rollout": rollout, "answer": verb, "who": who, "phase": decision.phase.value}
 
     async def _update(self, arguments: dict[str, Any], who: str) -> dict[str, Any]:
         """A medium's offers go the way of every other; what keeps them waiting, ``status`` says."""
@@ -114,24 +102,12 @@ class LocalVerbs:
             return "taken; waits for a link: [gates] allow_offline is not set in device.toml"
         return f"taken; acts unasked until {rfc3339(offer.offline_until)}"
 
-    async def _status(self) -> dict[str, Any]:
-        running = await asyncio.to_thread(self._installer.running)
-        update = self._runner.update
-        standing = self._fetcher.progress.standing
-        return {
-            "device": self._settings.device.id,
-            "connected": self._reporter.is_connected,
-            "stale": self._freshness.stale,
-            "stale_since": rfc3339(since) if (since := self._freshness.stale_since) else None,
-            "running": {self._settings.device.component: running.version} if running else {},
-            "update": update.model_dump(mode="json", exclude={"offer": {"key_wrap"}}) if update else None,
-            "transfer": asdict(standing) if update and (standing.total_bytes or standing.fetched_bytes) else None,
-            "source": self._fetcher.source if update else "",
-            "sources": [asdict(standing) for standing in self._sources()],
-            "announcements": {r: a.action.value for r, a in self._runner.announcements.items()},
-            "refused": dict(self._refusals.counts),
-            "floors": self._verifier.floors.counters,
-        }
+
+def _phase(arguments: dict[str, Any]) -> Phase:
+    phase = arguments.get("phase") or Phase.INSTALL.value
+    if phase not in _DECIDED:
+        raise UsageError(f"phase {str(phase)[:40]!r}: expected {' or '.join(sorted(_DECIDED))}")
+    return Phase(phase)
 
 
 def _until(arguments: dict[str, Any], now: datetime) -> datetime:

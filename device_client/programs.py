@@ -122,8 +122,11 @@ class _Pipe:
             os.close(self.read_end)
             os.close(self.write_end)
             return
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._reading, _DRAIN_S)
+        try:
+            # Not wait_for: in Python 3.11 it forgets that it was cancelled when what it waits for ends just then.
+            await asyncio.wait([self._reading], timeout=_DRAIN_S)
+        finally:
+            self._reading.cancel()
 
     async def _read(self) -> None:
         reader = asyncio.StreamReader()

@@ -49,6 +49,14 @@ class Refusals:
         """What came now is good: nothing is refused there any more."""
         self.newest.pop(rollout, None)
 
+    def withdraw(self, rollout: str, error: ProtocolError) -> None:
+        """What ``add`` said no longer holds: it is reported no more, unless its code was said of something else."""
+        if self.newest.get(rollout) == (error.code, error.detail):
+            self.newest.pop(rollout)
+        if error.code in self._said and self._said[error.code][0] == error.detail:
+            self._said.pop(error.code)
+            self.changes += 1
+
     def report(self) -> list[Refusal]:
         """For the inventory: the newest of each code, at most ``MAX_REFUSALS`` codes."""
         newest = list(self._said.items())[-MAX_REFUSALS:]

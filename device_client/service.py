@@ -14,9 +14,11 @@ from device_client.agent.runner import Runner
 from device_client.agent.waiting import WaitingClock
 from device_client.announcement_answers import AnnouncementAnswers
 from device_client.approval import ApprovalBook
+from device_client.approval_call import ApprovalCall
 from device_client.availability import Availability
 from device_client.changes import Changes
 from device_client.chunk_sources import ChunkSources
+from device_client.clock_doubt import ClockDoubt
 from device_client.config import DeviceHome, DeviceSettings
 from device_client.download.medium_source import MediumSource
 from device_client.download.mqtt_source import MqttSource
@@ -31,7 +33,10 @@ from device_client.home_lock import alone
 from device_client.inbox import Inbox
 from device_client.inhibit_socket import InhibitDoor
 from device_client.installers.making import make_installer
+from device_client.integrity import Integrity
+from device_client.last_outcome import LastOutcome
 from device_client.last_update import LastUpdate
+from device_client.local_status import LocalStatus
 from device_client.local_verbs import LocalVerbs
 from device_client.media_watch import MediaWatch
 from device_client.medium_desk import MediumDesk
@@ -77,7 +82,8 @@ class Agent:
         self._reporter = Reporter(self._topics, me.id, identity.load_report_signer(home), believed)
         self._source = MqttSource(self._topics, qos=settings.download.qos)
         self._last_update = LastUpdate(home.state / "last-update")
-        book = ApprovalBook(home.state / "approvals.json", home.approvals)
+        self._last_outcome = LastOutcome(home.state / "last-outcome.json")
+        self._book = book = ApprovalBook(home.state / "approvals.json", home.approvals)
         self._door = InhibitDoor()
         gates = make_gates(
             home,
@@ -91,6 +97,7 @@ class Agent:
         )
         self._keeper = GateKeeper(gates, settings, self._verifier, self.runner.announcements)
         self._refusals = Refusals(clock)
+        self._clock_doubt = ClockDoubt(believed, self._refusals)
         self.inbox = Inbox(
             self._topics,
             self._verifier,
@@ -132,7 +139,9 @@ class Agent:
             self._random,
             self._installer.streams,
         )
-        self._verbs = LocalVerbs(
+        check_s = settings.installer.check_interval_s
+        self._integrity = Integrity(self._installer, self.runner, self._refusals, believed, check_s)
+        status = LocalStatus(
             settings,
             self.runner,
             self._installer,
@@ -140,11 +149,13 @@ class Agent:
             self._fetcher,
             self._reporter,
             self._refusals,
-            book,
             believed,
-            self._desk,
-            self._sources.standings,
+            judged=self._keeper.judged,
+            last_outcome=self._last_outcome,
+            integrity=self._integrity,
+            sources=self._sources.standings,
         )
+        self._verbs = LocalVerbs(settings, self.runner, book, believed, self._desk, status)
         self._returning = Returning(home, settings, believed, self._random)
         self._uplink = Uplink(
             home,
@@ -159,7 +170,6 @@ class Agent:
         self._renewal = Renewal(home, settings, self._topics, self._reporter, believed, self._random, self._uplink.turn)
         self._upkeep = Upkeep(home, settings, self._verifier, self.runner, self._uplink, self._refusals)
         self._handlers: EffectHandlers | None = None
-        self._doubted = False
 
     async def run(self) -> None:
         """Run until cancelled.
@@ -177,8 +187,15 @@ class Agent:
         except (FlagshipError, OSError) as error:
             log.info("no trust stored yet", why=str(error)[:500])
         installer = self.settings.installer
-        lock = make_shutdown_lock(self.settings)
-        changes = Changes(installer, self._verifier, self._installer, self._last_update, self._fetcher, lock)
+        changes = Changes(
+            installer,
+            self._verifier,
+            self._installer,
+            self._last_update,
+            self._fetcher,
+            lock=make_shutdown_lock(self.settings),
+            last_outcome=self._last_outcome,
+        )
         async with asyncio.TaskGroup() as group:
             self._handlers = EffectHandlers(
                 self.runner,
@@ -190,6 +207,7 @@ class Agent:
                 self._self_report.send,
                 self._refusals.add,
                 group,
+                self._book.approved_by,
             )
             self.runner.attach(self._handlers)
             group.create_task(self._once_loaded(local_socket.serve, self.home.socket, self._verbs.answer))
@@ -202,6 +220,15 @@ class Agent:
             group.create_task(self._uplink.run())
             group.create_task(self._tick())
             group.create_task(self._answer())
+            group.create_task(self._integrity.run())
+            notify = self.settings.gates.notify
+            group.create_task(ApprovalCall(notify, self.home, self.runner, self._keeper.judged).run())
+
+    def standing(self) -> str:
+        """Connected or not and what is under way, in a few words."""
+        update, link = self.runner.update, "connected" if self._reporter.is_connected else "not connected"
+        doing = f"rollout {update.offer.rollout} {update.state}" if update else "no update is open"
+        return f"{self.settings.device.id}: {link}, {doing}"
 
     async def _once_loaded(self, work: Callable[..., Awaitable[None]], *words: object) -> None:
         await self.runner.loaded.wait()  # before that nobody knows which update is open
@@ -213,7 +240,7 @@ class Agent:
         return update.offer.offline_until if update and is_open else None
 
     async def _before_connecting(self, failures: int) -> None:
-        self._watch_clock()  # so that the first inventory says it
+        self._clock_doubt.look()  # so that the first inventory says it
         await self._returning.step(failures)
 
     async def _converse(self, session: Session, number: int) -> None:
@@ -241,7 +268,7 @@ class Agent:
             await asyncio.sleep(TICK_S)
             await self.runner.tick()
             self._sources.watch()
-            self._watch_clock()
+            self._clock_doubt.look()
 
     async def _answer(self) -> None:
         # Apart from the tick: a gate may take its time, and a deadline may not wait for it.
@@ -253,13 +280,6 @@ class Agent:
                 await self._self_report.send_sign_of_life()
                 await self._renewal.tick()
             await self._upkeep.tick()
-
-    def _watch_clock(self) -> None:
-        """A clock that cannot be right is told once, and again when it was right in between."""
-        doubt = self._verifier.clock.doubt
-        if doubt and not self._doubted:
-            self._refusals.add("", ProtocolError(ErrorCode.CLOCK, doubt))
-        self._doubted = bool(doubt)
 
     def _leave_broker(self, why: str) -> bool:
         return self._uplink.leave(why)

@@ -28,32 +28,47 @@ class ApprovalBook(Protocol):
 
 
 class ApprovalGate:
-    """Open where no approval is demanded, or it was given. Only the install asks for one."""
+    """Open where no approval is demanded, or it was given.
+
+    An approval to install is one to activate as well, until a person says otherwise of activating.
+    """
 
     name = "approval"
 
-    def __init__(self, book: ApprovalBook, clock: Clock) -> None:
+    def __init__(self, book: ApprovalBook, clock: Clock, *, each_phase: bool = False) -> None:
+        """Ask a book.
+
+        Args:
+            book: What people said.
+            clock: Deferrals end by it.
+            each_phase: Activating needs an approval of its own.
+        """
         self._book = book
         self._clock = clock
+        self._each_phase = each_phase
 
     async def judge(self, context: GateContext) -> Verdict:
         """Ask the book."""
         if context.phase is Phase.DOWNLOAD or not context.policy.require_approval:
-            return Ready()
-        answer, until = await asyncio.to_thread(
-            self._book.answer, context.rollout, context.manifest_digest, Phase.INSTALL
-        )
-        return judge(answer, until, self._clock.now(), context.rollout)
+            return Ready("downloading needs none" if context.phase is Phase.DOWNLOAD else "none is demanded")
+        answer, until = await self._ask(context, context.phase)
+        if answer is Answer.NONE and context.phase is Phase.ACTIVATE and not self._each_phase:
+            answer, until = await self._ask(context, Phase.INSTALL)
+        return judge(answer, until, self._clock.now(), context.rollout, context.phase)
+
+    async def _ask(self, context: GateContext, phase: Phase) -> tuple[Answer, datetime | None]:
+        return await asyncio.to_thread(self._book.answer, context.rollout, context.manifest_digest, phase)
 
 
-def judge(answer: Answer, until: datetime | None, now: datetime, rollout: str) -> Verdict:
+def judge(answer: Answer, until: datetime | None, now: datetime, rollout: str, phase: Phase = Phase.INSTALL) -> Verdict:
     """Pure: what the answer means at ``now``. A deferral that has run out is no answer."""
     match answer:
         case Answer.APPROVED:
-            return Ready()
+            return Ready("a person at the device agreed")
         case Answer.DECLINED:
             return Refuse("declined", f"a person at the device declined rollout {rollout}")
         case Answer.DEFERRED if until is not None and until > now:
             return Wait("deferred", f"a person deferred it until {rfc3339(until)}", (until - now).total_seconds())
         case Answer.NONE | Answer.DEFERRED:
-            return Wait("approval", f"a person at the device must agree: flagship-device approve {rollout}")
+            words = f"{rollout} --phase activate" if phase is Phase.ACTIVATE else rollout
+            return Wait("approval", f"a person at the device must agree: flagship-device approve {words}")

@@ -23,9 +23,10 @@ class DiskGate:
 
 def judge(free: int, need: int, reserve: int) -> Verdict:
     """Pure: what is needed and the reserve must both fit."""
+    figures = f"{free} B free; {need} B are needed and {reserve} B are kept in reserve"
     if need == 0 or free >= need + reserve:
-        return Ready()
-    return Wait("disk_full", f"{free} B free; {need} B are needed and {reserve} B are kept in reserve")
+        return Ready(figures)
+    return Wait("disk_full", figures)
 
 
 def free_bytes(path: Path) -> int:

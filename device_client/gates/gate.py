@@ -5,7 +5,7 @@ A wait is never a failure. Every gate is asked every time, so that a person sees
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import structlog
@@ -26,7 +26,13 @@ MAX_REASONS = 28
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The gate is open."""
+    """The gate is open.
+
+    Attributes:
+        detail: By how much, with the figure and the limit, for people; it decides nothing, so it is not compared.
+    """
+
+    detail: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,16 +101,26 @@ class Gate(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class GateAnswer:
+    """What one gate said."""
+
+    gate: str
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
 class Judgement:
     """The answers of all gates.
 
     Attributes:
         reasons: Every gate that is not open, refusals included.
         refusals: Those that will not open for this rollout.
+        answers: Every gate's, the open ones' too, in the order in which they were asked.
     """
 
     reasons: tuple[Reason, ...] = ()
     refusals: tuple[Reason, ...] = ()
+    answers: tuple[GateAnswer, ...] = ()
 
     @property
     def ready(self) -> bool:
@@ -135,7 +151,8 @@ async def judge_all(gates: Sequence[Gate], context: GateContext, deadline_s: flo
                 reasons.append(_reason(gate.name, code, detail, retry_after_s))
             case Refuse(code, detail):
                 refusals.append(_reason(gate.name, code, detail, 0))
-    return Judgement((*refusals, *reasons)[:MAX_REASONS], tuple(refusals[:MAX_REASONS]))
+    shown = tuple(GateAnswer(gate.name, verdict) for gate, verdict in _each(gates, answers))
+    return Judgement((*refusals, *reasons)[:MAX_REASONS], tuple(refusals[:MAX_REASONS]), shown)
 
 
 def _each(gates: Sequence[Gate], answers: Sequence[Verdicts]) -> Iterator[tuple[Gate, Verdict]]:

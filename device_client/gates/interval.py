@@ -23,9 +23,10 @@ class IntervalGate:
 
 def judge(last: datetime | None, now: datetime, min_interval_s: int | None) -> Verdict:
     """Pure. A last update in the future (the clock was set back) counts as just now."""
-    if last is None or not min_interval_s:
-        return Ready()
-    left = min_interval_s - max(0.0, (now - last).total_seconds())
+    if last is None:
+        return Ready("no update before this one")
+    passed_s = max(0.0, (now - last).total_seconds())
+    left = (min_interval_s or 0) - passed_s
     if left <= 0:
-        return Ready()
+        return Ready(f"the last update was {passed_s:.0f} s ago; at least {min_interval_s or 0} s are demanded")
     return Wait("too_soon", f"the last update was less than {min_interval_s} s ago", left)

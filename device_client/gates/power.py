@@ -56,14 +56,18 @@ class PowerGate:
 
 def judge(power: Power, min_percent: int | None) -> Verdict:
     """Pure: external power, no battery or no demand is enough; else the mean charge decides."""
-    if power.external or not power.batteries or not min_percent:
-        return Ready()
+    if power.external:
+        return Ready("on external power")
+    if not power.batteries:
+        return Ready("no battery: on mains")
+    if not min_percent:
+        return Ready("no charge is demanded")
     known = [charge for charge in power.batteries if charge is not None]
     if not known:
         return Wait("battery_unknown", f"the battery's charge cannot be read; at least {min_percent} % is needed")
     charge = sum(known) // len(known)
     if charge >= min_percent:
-        return Ready()
+        return Ready(f"battery at {charge} %; at least {min_percent} % is needed")
     return Wait("battery_low", f"battery at {charge} %; at least {min_percent} % is needed, or external power")
 
 

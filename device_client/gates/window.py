@@ -79,7 +79,7 @@ class WindowGate:
     async def judge(self, context: GateContext) -> Verdict:
         """Judge at the clock's now."""
         if context.phase is Phase.DOWNLOAD or not (self._windows or context.window_sets):
-            return Ready()
+            return Ready("downloading waits for none" if context.phase is Phase.DOWNLOAD else "none is demanded")
         if self._clock.doubt:
             return Wait(
                 "clock", f"no window opens by a clock that is not believed: {self._clock.doubt}", _DOUBT_RETRY_S
@@ -104,7 +104,8 @@ def judge(sets: Sequence[LocalSet], now: datetime) -> Verdict:
     spans = [sorted(span for window in named.windows for span in _spans(window, now)) for named in sets]
     shut = [str(named) for named, its in zip(sets, spans, strict=True) if not _holds(its, now)]
     if not shut:
-        return Ready()
+        closes = min(max(end for start, end in its if start <= now < end) for its in spans)
+        return Ready(f"open until {rfc3339(closes)}: {'; '.join(map(str, sets))}")
     common = spans[0]
     for its in spans[1:]:
         common = _common(common, its)

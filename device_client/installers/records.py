@@ -29,11 +29,17 @@ class Record(BaseModel):
     files: list[tuple[str, int, int, str]]
     links: list[tuple[str, str]]
 
-    def fits(self, tree: Tree) -> bool:
-        """Whether ``tree`` is exactly this release."""
-        files = tuple(sorted((File(*row) for row in self.files), key=lambda file: file.path))
-        links = tuple(sorted((Link(*row) for row in self.links), key=lambda link: link.path))
-        return not tree.others and tree.files == files and tree.links == links
+    def difference(self, tree: Tree) -> str:
+        """The first way in which ``tree`` is not this release, in one clause; empty where it is exactly this."""
+        files = {row[0]: File(*row) for row in self.files}
+        links = {row[0]: Link(*row) for row in self.links}
+        found: dict[str, File | Link] = {file.path: file for file in tree.files}
+        found |= {link.path: link for link in tree.links}
+        for path, expected in sorted((files | links).items()):
+            if found.get(path) != expected:
+                return _difference(expected, found.get(path))
+        strangers = sorted({*(found.keys() - files.keys() - links.keys()), *tree.others})
+        return f"{strangers[0]!r} was not written with it" if strangers else ""
 
 
 def record_artifact(artifact: Artifact, version: str, digest: str) -> Record:
@@ -81,8 +87,32 @@ def look_up(releases: Path, name: str) -> Record | None:
 
 def is_intact(releases: Path, name: str) -> bool:
     """Whether the release lies there exactly as it was written; hashes all of it."""
+    return not fault(releases, name)
+
+
+def fault(releases: Path, name: str) -> str:
+    """The first way in which a release is not as it was written, in one clause; empty where it is. Hashes all of it."""
     record = look_up(releases, name)
+    if record is None:
+        return "the record of how it was written is missing or damaged"
     try:
-        return record is not None and record.fits(read_tree(releases / name))
-    except OSError:
-        return False
+        return record.difference(read_tree(releases / name))
+    except OSError as error:
+        return f"{error.filename or name} cannot be read: {error.strerror or error}"
+
+
+def _difference(expected: File | Link, found: File | Link | None) -> str:
+    what = f"{'link' if isinstance(expected, Link) else 'file'} {expected.path!r}" if expected.path else "the file"
+    match expected, found:
+        case _, None:
+            return f"{what} is missing"
+        case Link(target=target), Link(target=other):
+            return f"{what}: expected target {target!r}, found {other!r}"
+        case File(), File() if expected.length != found.length:
+            return f"{what}: expected {expected.length} B, found {found.length}"
+        case File(), File() if expected.sha256 != found.sha256:
+            return f"{what}: expected sha256 {expected.sha256[:16]}, found {found.sha256[:16]}"
+        case File(), File():
+            return f"{what}: expected mode {expected.mode:04o}, found {found.mode:04o}"
+        case _:
+            return f"{what}: something of another kind is there"

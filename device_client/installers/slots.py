@@ -20,7 +20,7 @@ import structlog
 from device_client.durable import explained, switch_link, sync_directory, sync_tree
 from device_client.errors import ConflictError, DeviceError, StorageError
 from device_client.installed_stream import InstalledStream
-from device_client.installers import chunk_index, slots_state
+from device_client.installers import chunk_index, records, slots_state
 from device_client.installers.chunk_index import ChunkIndex, index_artifact, index_tree, stream_of
 from device_client.installers.installer import Next, Running, Status
 from device_client.installers.records import (
@@ -193,11 +193,11 @@ class SlotInstaller(ABC):
         return name is not None and is_intact(self._releases, name)
 
     def fault(self) -> str:
-        """How what was installed last, or runs, differs from its record; hashes all of it."""
-        name = self._load().installed or self._link()
-        if name is None or is_intact(self._releases, name):
-            return ""
-        return f"{self._releases / name}: is not as it was written"
+        """How what was installed last, or runs, differs from its record, by the first file; hashes all of both."""
+        for name in dict.fromkeys((self._load().installed, self._link())):
+            if name is not None and (difference := records.fault(self._releases, name)):
+                return f"{self._releases / name}: is not as it was written: {difference}"
+        return ""
 
     def streams(self) -> tuple[InstalledStream, ...]:
         """What can be copied from: the running version, then the one before it."""

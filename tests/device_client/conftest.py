@@ -2,7 +2,9 @@
 
 import base64
 import hashlib
-from collections.abc import Callable, Mapping
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,14 @@ def file_artifact() -> Callable[[bytes, int | None], tuple[Artifact, bytes]]:
 def dies_at() -> Callable[[int, Path, Callable[[], object]], bool]:
     """Runs work in a process of its own that is gone before its n-th change of the disk; whether it was cut."""
     return power_cuts.dies_at
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A folder whose path leaves room for a socket's name."""
+    path = Path(tempfile.mkdtemp(prefix="fs-"))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def _directory_artifact(files: Files, links: Mapping[str, str]) -> tuple[Artifact, bytes]:

@@ -5,9 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from device_client.agent.journal import Update
 from device_client.approval import MAX_ENTRIES, Answer, ApprovalBook, Decision
+from device_client.errors import ConflictError
 from device_client.gates.approval import Answer as Said
-from protocol.states import Phase
+from protocol.states import Phase, State
+from tests.device_client.lab import Lab
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 ONE, OTHER = "1" * 64, "2" * 64
@@ -73,3 +76,62 @@ def test_a_hostile_rollout_is_not_recorded(book: ApprovalBook) -> None:
     """A name that could leave the folder is refused."""
     with pytest.raises(ValueError, match="rollout"):
         book.record(decision("approve", rollout="../r"))
+
+
+@pytest.mark.parametrize(
+    ("name", "phase"), [("r-1", Phase.INSTALL), ("r-1.install", Phase.INSTALL), ("r-1.activate", Phase.ACTIVATE)]
+)
+def test_a_drop_file_may_name_its_phase(book: ApprovalBook, tmp_path: Path, name: str, phase: Phase) -> None:
+    """It answers for that phase and no other; one of another rollout is left alone."""
+    (tmp_path / "drop" / f"{name}.approve").touch()
+    other = tmp_path / "drop" / "r-12.approve"
+    other.touch()
+    for asked in (Phase.INSTALL, Phase.ACTIVATE):
+        assert book.answer("r-1", ONE, asked)[0] is (Said.APPROVED if asked is phase else Said.NONE)
+    assert [path.name for path in (tmp_path / "drop").iterdir()] == [other.name]
+
+
+def put_off(book: ApprovalBook, hours: float, for_hours: float = 1, max_times: int = 3, max_hours: float = 48) -> None:
+    """At so many hours, for so many."""
+    at = NOW + timedelta(hours=hours)
+    until = at + timedelta(hours=for_hours)
+    book.defer(decision("defer").model_copy(update={"at": at, "until": until}), max_times, 3600 * max_hours)
+
+
+def test_an_update_is_put_off_only_so_often(book: ApprovalBook) -> None:
+    """The fourth time is refused with the way out, and what was said before stands; other releases have their own."""
+    for hours in (0, 1, 2):
+        put_off(book, hours)
+    with pytest.raises(ConflictError, match="was put off 3 times, at most 3; approve or decline"):
+        put_off(book, 3)
+    assert book.answer("r-1", ONE, Phase.INSTALL) == (Said.DEFERRED, NOW + timedelta(hours=3))
+    book.defer(decision("defer", release=OTHER), 3, 3600)
+    with pytest.raises(ConflictError, match="0 times, at most 0"):
+        book.defer(decision("defer", rollout="r-2"), 0, 3600)
+
+
+def test_an_update_is_put_off_only_so_long(book: ApprovalBook) -> None:
+    """Counted from the first time it was said, however the time is cut into pieces."""
+    put_off(book, 0, 24)
+    put_off(book, 24, 24)
+    with pytest.raises(ConflictError, match="may be put off until 2026-11-26T00:00:00Z, not longer"):
+        put_off(book, 47, 2)
+    with pytest.raises(ConflictError, match="not longer"):
+        book.defer(decision("defer", rollout="r-2"), 3, 3599)
+
+
+def test_who_agreed(book: ApprovalBook, tmp_path: Path) -> None:
+    """To the install while it installs, to the activation afterwards; nobody, where the last word was another."""
+    lab = Lab(tmp_path / "home")
+    release = lab.publish()
+    update = Update(offer=lab.offer(release), state=State.INSTALLING)
+    later = update.model_copy(update={"state": State.VERIFYING})
+    assert book.approved_by(update) == ""
+    agreed = decision("approve", rollout="r", release=release.ref.sha256)
+    book.record(agreed)
+    assert book.approved_by(update) == book.approved_by(later) == "install approved by anna at 2026-11-24T00:00:00Z"
+    book.record(agreed.model_copy(update={"phase": Phase.ACTIVATE, "who": "ben"}))
+    assert book.approved_by(later) == "activate approved by ben at 2026-11-24T00:00:00Z"
+    assert book.approved_by(update).startswith("install approved by anna")
+    book.record(agreed.model_copy(update={"answer": "decline"}))
+    assert book.approved_by(update) == ""

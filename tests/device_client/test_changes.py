@@ -12,6 +12,7 @@ from device_client.changes import Changes
 from device_client.config_installers import InstallerSection
 from device_client.errors import DeviceError
 from device_client.installers.installer import InstallError, Next
+from device_client.last_outcome import LastOutcome
 from device_client.last_update import LastUpdate
 from device_client.logind import Logind
 from device_client.shutdown_lock import ShutdownLock
@@ -30,8 +31,11 @@ class Bench:
         self.release: SealedRelease = lab.publish(files={"app": b"new"}, counter=3)
         lab.refresh()
         last = LastUpdate(lab.home.state / "last-update")
+        self.outcome = LastOutcome(lab.home.state / "last-outcome.json")
         section = {"health": ["/bin/sh", "-c", "cat app; echo $FLAGSHIP_VERSION"]} | section
-        self.changes = Changes(InstallerSection(**section), lab.verifier, lab.installer, last, lab.fetcher)
+        self.changes = Changes(
+            InstallerSection(**section), lab.verifier, lab.installer, last, lab.fetcher, last_outcome=self.outcome
+        )
         self.update = Update(
             offer=lab.offer(self.release),
             state=State.INSTALLING,
@@ -269,3 +273,13 @@ async def test_our_own_reboot_is_not_inhibited(tmp_path: Path) -> None:
             await bench.activated()
         assert "array [" in asked.read_text()
         assert "activating" not in asked.read_text()
+
+
+async def test_how_it_ended_is_kept_with_the_cleaning_up(bench: Bench) -> None:
+    """Only an outcome is kept: room that is made in the middle of an update ends nothing."""
+    await bench.changes.clean_up(bench.update)
+    assert bench.outcome() is None
+    await bench.changes.clean_up(bench.update.model_copy(update={"state": State.SUCCEEDED}))
+    ending = bench.outcome()
+    assert ending
+    assert (ending.state, ending.version, ending.at) == (State.SUCCEEDED, "1.1.0", bench.lab.clock.now())

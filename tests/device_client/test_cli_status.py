@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from device_client.cli_status import show_status, transferred
+from device_client.cli_status import lines_of, show_status, transferred
 
 TRANSFER: dict[str, Any] = {
     "percent": 43.2,
@@ -80,3 +80,86 @@ def test_what_is_wrong_with_a_source_is_told(capsys: pytest.CaptureFixture[str])
         "  source: https://m: m: it answered 500, expected a chunk",
         "no update is open",
     ]
+
+
+GATES: dict[str, Any] = {
+    "rollout": "r-1",
+    "phase": "install",
+    "at": "2026-11-25T12:00:00Z",
+    "again_in_s": 4.6,
+    "answers": [
+        {"gate": "power", "verdict": "ready", "code": "", "detail": "no battery: on mains", "retry_after_s": 0},
+        {"gate": "window", "verdict": "wait", "code": "closed", "detail": "opens at 22:00", "retry_after_s": 90.0},
+        {"gate": "hook", "verdict": "refuse", "code": "no", "detail": "", "retry_after_s": 0},
+    ],
+}
+OUTCOME: dict[str, Any] = {
+    "rollout": "r-0",
+    "version": "1.0.0",
+    "state": "rolled_back",
+    "code": "E_HEALTH",
+    "detail": "ended with code 1",
+    "at": "2026-11-24T12:00:00Z",
+}
+WAITING: dict[str, Any] = {**ANSWER["update"], "state": "waiting", "phase": "install"}
+
+
+def test_every_gate_has_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """Open or not, with its figure; then what else is announced, and how the last update ended."""
+    more = {"gates": [GATES], "announcements": {"r-1": "install", "r-2": "hold"}, "last_outcome": OUTCOME}
+    show_status({**ANSWER, "update": WAITING, "transfer": None, **more})
+    assert capsys.readouterr().out.splitlines() == [
+        "d1: connected, runs app 1.0.0",
+        "rollout r-1: 1.1.0 waiting (install)",
+        "  gates to install, asked at 2026-11-25T12:00:00Z; again in 5 s",
+        "    ready  power: no battery: on mains",
+        "    wait   window: opens at 22:00 (in 90 s)",
+        "    refuse hook: no",
+        "announced: rollout r-2: hold",
+        "last: rollout r-0: 1.0.0 rolled_back at 2026-11-24T12:00:00Z: E_HEALTH: ended with code 1",
+    ]
+
+
+def test_open_gates_leave_the_word_to_the_orchestrator(capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing on the device is in the way, and that is said."""
+    show_status({**ANSWER, "update": WAITING, "gates": [{**GATES, "answers": GATES["answers"][:1]}]})
+    assert "every gate is open; it waits for the orchestrator" in capsys.readouterr().out
+
+
+def test_what_is_damaged_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of what runs, and of what cannot be read."""
+    show_status({**ANSWER, "update": None, "trouble": "current: no link", "integrity": {"fault": "file 'app'"}})
+    assert capsys.readouterr().out.splitlines()[1:3] == ["  damaged: current: no link", "  damaged: file 'app'"]
+
+
+def test_no_word_moves_the_cursor() -> None:
+    """Hooks, files and the network choose words; a terminal shows them and obeys none."""
+    hostile = "\x1b[2J\r\n\x9b8m\u202e"
+    answers = [{**GATES["answers"][1], "detail": hostile, "gate": hostile}]
+    answer = {
+        **ANSWER,
+        "device": hostile,
+        "running": {hostile: hostile},
+        "update": {**WAITING, "version": hostile, "code": "E_HEALTH", "detail": hostile},
+        "gates": [{**GATES, "answers": answers, "at": hostile}],
+        "last_outcome": {**OUTCOME, "detail": hostile},
+        "announcements": {hostile: hostile},
+        "sources": [{"name": hostile, "is_ready": False, "trouble": hostile}],
+        "trouble": hostile,
+    }
+    lines = list(lines_of(answer, lambda text, _: text))
+    assert len(lines) > 8
+    assert all(line.isprintable() for line in lines)
+
+
+@pytest.mark.parametrize(("no_colour", "painted"), [("", True), ("1", False)])
+def test_colour_is_for_terminals_that_want_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], no_colour: str, painted: bool
+) -> None:
+    """NO_COLOR is obeyed; the words are the same."""
+    monkeypatch.setenv("NO_COLOR", no_colour)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    show_status({**ANSWER, "update": WAITING, "gates": [GATES]})
+    out = capsys.readouterr().out
+    assert ("\x1b[33m    wait   window: opens at 22:00 (in 90 s)\x1b[0m" in out) is painted
+    assert ("\x1b" in out) is painted

@@ -86,6 +86,7 @@ class Device:
     inventory_failure: Exception | None = None
     refused: list[tuple[str, ErrorCode]] = field(default_factory=list)
     journal: Journal | None = None
+    approval: str = ""
 
     def __post_init__(self) -> None:
         lab = self.lab
@@ -103,6 +104,7 @@ class Device:
             self._inventory,
             lambda rollout, error: self.refused.append((rollout, error.code)),
             self.group,
+            lambda _: self.approval,
         )
         self.runner.attach(self.handlers)
 
@@ -203,6 +205,21 @@ async def test_from_offer_to_success(tmp_path: Path) -> None:
         await device.runner.post(closed)
         await until(lambda: device.runner.update is None)
         assert not lab.home.journal.exists()
+
+
+async def test_who_approved_goes_with_the_report(tmp_path: Path) -> None:
+    """Signed, in the reports of installing and verifying; not in those of other states."""
+    lab = _lab(tmp_path)
+    release = lab.publish()
+    lab.refresh()
+    async with running(lab) as device:
+        device.approval = "install approved by anna"
+        await device.offered(release)
+        await device.granted(release)
+        await device.answered(release)
+        await until(lambda: lab.line.reports("state")[-1]["state"] == "succeeded")
+        said = {report["state"]: report["detail"] for report in lab.line.reports("state")}
+        assert said == {"fetched": "", "installing": device.approval, "verifying": device.approval, "succeeded": ""}
 
 
 async def test_what_runs_already_is_not_installed(tmp_path: Path) -> None:

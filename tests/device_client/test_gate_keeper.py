@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from device_client.gate_keeper import GateKeeper
+from device_client.gate_keeper import MAX_REMEMBERED, GateKeeper
 from device_client.gates.gate import GateContext, Ready, Verdict
 from device_client.gates.policy import WindowSet
 from protocol.directives import MAX_OFFLINE, Action, Announcement, Offer
@@ -122,6 +122,26 @@ async def test_a_release_that_is_gone_is_not_judged(tmp_path: Path) -> None:
         await gates.codes(release)
     assert error.value.code is ErrorCode.NOT_RELEASED
     assert gates.asked.contexts == []
+
+
+async def test_what_was_judged_last_is_remembered(tmp_path: Path) -> None:
+    """With its phase and time, open gates included; of few rollouts, the newest."""
+    gates = Gates(Lab(tmp_path / "home"))
+    release = gates.lab.publish()
+    gates.lab.refresh()
+    gates.announcements["r"] = gates.lab.announcement(release)
+    keeper = GateKeeper([gates.asked], gates.lab.settings, gates.lab.verifier, gates.announcements)
+    await keeper.judge("r", release.ref, Phase.INSTALL)
+    judged = keeper.judged["r"]
+    assert (judged.phase, judged.at) == (Phase.INSTALL, gates.lab.clock.now())
+    assert [answer.gate for answer in judged.judgement.answers] == ["order", "asked"]
+    order = judged.judgement.answers[0].verdict
+    assert isinstance(order, Ready)
+    assert "lease until" in order.detail
+    for number in range(MAX_REMEMBERED):
+        await keeper.judge(f"r-{number}", release.ref, Phase.DOWNLOAD)
+    assert len(keeper.judged) == MAX_REMEMBERED
+    assert "r" not in keeper.judged
 
 
 async def test_a_medium_needs_the_owners_leave(tmp_path: Path) -> None:

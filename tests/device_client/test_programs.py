@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from device_client.programs import LOG_BYTES, MAX_OUT_BYTES, run_program
+from device_client.programs import LOG_BYTES, MAX_OUT_BYTES, _Pipe, run_program
 
 
 async def test_input_and_output_apart() -> None:
@@ -54,6 +54,17 @@ async def test_nothing_stays_open() -> None:
         await run_program(argv, 20, {}, given=b"x", apart=True)
     await asyncio.sleep(0)
     assert _open_files() == before
+
+
+async def test_a_cancellation_is_not_lost_where_the_program_ends_just_then() -> None:
+    """Who is told to stop while the last output comes in stops; an agent would go on without end."""
+    pipe = _Pipe()
+    pipe.begin()
+    ending = asyncio.create_task(pipe.end())
+    assert pipe._reading
+    pipe._reading.add_done_callback(lambda _: ending.cancel())
+    with pytest.raises(asyncio.CancelledError):
+        await ending
 
 
 def _open_files() -> int:

@@ -51,3 +51,17 @@ def test_a_flood_is_bounded() -> None:
     report = refusals.report()
     assert [one.code for one in report] == list(ErrorCode)[-MAX_REFUSALS:]
     assert all(len(one.detail) == 500 for one in report)
+
+
+def test_what_is_withdrawn_is_told_no_more() -> None:
+    """A fault that was mended leaves the report; the same code said of something else stays."""
+    refusals = Refusals(ManualClock(NOON))
+    damaged, other = refused(ErrorCode.POSTINSTALL, "file 'app'"), refused(ErrorCode.POSTINSTALL, "r-1's own")
+    refusals.add("", damaged)
+    refusals.withdraw("", damaged)
+    assert (refusals.newest, refusals.report(), refusals.changes) == ({}, [], 2)
+    refusals.add("", damaged)
+    refusals.add("r-1", other)
+    refusals.withdraw("", damaged)
+    assert [one.detail for one in refusals.report()] == ["r-1's own"]
+    assert refusals.newest == {"r-1": (ErrorCode.POSTINSTALL, "r-1's own")}

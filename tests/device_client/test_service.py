@@ -1,10 +1,11 @@
 """The agent as a whole on its own home: what ends it and what must not. With a broker: tests/integration."""
 
 import asyncio
-import shutil
-import tempfile
+import json
+import signal
+import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 
 from device_client import identity, local_socket
 from device_client.agent.journal import Journal, Update
-from device_client.config import DeviceHome, DeviceSettings
+from device_client.config import DeviceHome, DeviceSettings, write
 from device_client.errors import ConflictError
 from device_client.gates.gate import GateContext
 from device_client.identity_files import IdentityFiles
@@ -29,14 +30,6 @@ from tests.device_client.lab import open_below, until
 from tests.protocol.trust.repository import FLEET, NOW, PRODUCT, Repository
 
 TIMES = {"connect_backoff_s": 0.01, "connect_backoff_cap_s": 0.05, "gate_interval_s": 0.05}
-
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    """A folder whose path leaves room for a socket's name."""
-    path = Path(tempfile.mkdtemp(prefix="fs-"))
-    yield path
-    shutil.rmtree(path, ignore_errors=True)
 
 
 def make_device(place: Path, name: str = "d1", **sections: Any) -> tuple[DeviceHome, DeviceSettings]:
@@ -178,3 +171,33 @@ async def test_many_agents_share_a_process(place: Path) -> None:
             assert names == [f"d{number}" for number in range(4)]
         await until(lambda: open_below(place) == [])
         assert not any(home.socket.exists() for home, _ in homes)
+
+
+async def test_watching_goes_on_while_the_agent_restarts(place: Path) -> None:
+    """Line by line without a terminal, a JSON object each second where that is asked; ended by SIGINT with 130."""
+    home, settings = make_device(place)
+    write(home, settings)
+    words = [sys.executable, "-m", "device_client.cli", "status", "--watch", "--home", str(home.path), "-o", "json"]
+    watch = await asyncio.create_subprocess_exec(*words, stdout=asyncio.subprocess.PIPE)
+    assert watch.stdout
+    async with asyncio.timeout(20):
+        assert "no agent answers" in json.loads(await watch.stdout.readline())["error"]
+        async with running(Agent(home, settings, SystemClock())):
+            while "error" in (status := json.loads(await watch.stdout.readline())):
+                pass
+            assert status["running"] == {"app": "1.0.0"}
+        watch.send_signal(signal.SIGINT)
+        assert await watch.wait() == 130
+
+
+async def test_damage_is_shown_while_it_runs(place: Path) -> None:
+    """The agent compares what runs by itself; what it found stands in the status, and no longer when it is mended."""
+    home, settings = make_device(place, installer={"check_interval_s": 0.05})
+    (home.current / "app").write_text("1.0.X")
+    async with running(Agent(home, settings, SystemClock())), asyncio.timeout(10):
+        while "file 'app'" not in (await _status(home))["integrity"]["fault"]:
+            await asyncio.sleep(0.05)
+        assert "E_POSTINSTALL" in (await _status(home))["refused"]
+        (home.current / "app").write_text("1.0.0")
+        while (await _status(home))["integrity"]["fault"]:
+            await asyncio.sleep(0.05)

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from device_client.gates.approval import Answer, ApprovalGate, judge
-from device_client.gates.gate import GateContext, Ready, Refuse, Wait
+from device_client.gates.gate import GateContext, Ready, Refuse, Verdict, Wait
 from protocol.clock import ManualClock
 from protocol.manifest import Policy
 from protocol.states import Phase
@@ -45,10 +45,10 @@ async def test_downloads_need_none() -> None:
 
 @pytest.mark.parametrize("phase", [Phase.INSTALL, Phase.ACTIVATE])
 async def test_asked_about_this_rollout_and_manifest(phase: Phase) -> None:
-    """The one answer holds for install and activation of this manifest in this rollout."""
+    """Of this manifest in this rollout, and of this phase."""
     book = Book(Answer.APPROVED)
     assert await ApprovalGate(book, ManualClock(NOW)).judge(_context(phase)) == Ready()
-    assert book.asked == [("r-1", "ab" * 32, Phase.INSTALL)]
+    assert book.asked == [("r-1", "ab" * 32, phase)]
 
 
 def test_no_answer_says_how_to_give_one() -> None:
@@ -73,3 +73,30 @@ def test_deferred_until_then() -> None:
         verdict = judge(Answer.DEFERRED, until, NOW, "r-1")
         assert isinstance(verdict, Wait)
         assert verdict.code == "approval"
+
+
+@pytest.mark.parametrize(
+    ("each_phase", "install", "activate", "expected"),
+    [
+        (False, Answer.APPROVED, Answer.NONE, Ready()),
+        (False, Answer.APPROVED, Answer.DECLINED, Refuse("declined", "a person at the device declined rollout r-1")),
+        (False, Answer.NONE, Answer.APPROVED, Ready()),
+        (True, Answer.APPROVED, Answer.APPROVED, Ready()),
+        (True, Answer.APPROVED, Answer.NONE, "flagship-device approve r-1 --phase activate"),
+        (True, Answer.DECLINED, Answer.NONE, "flagship-device approve r-1 --phase activate"),
+    ],
+)
+async def test_activating(each_phase: bool, install: Answer, activate: Answer, expected: Verdict | str) -> None:
+    """What was said of it counts; where nothing was, the install's answer does, unless each phase needs its own."""
+
+    class Two:
+        def answer(self, rollout: str, manifest_digest: str, phase: Phase) -> tuple[Answer, datetime | None]:
+            return (activate if phase is Phase.ACTIVATE else install), None
+
+    gate = ApprovalGate(Two(), ManualClock(NOW), each_phase=each_phase)
+    verdict = await gate.judge(_context(Phase.ACTIVATE))
+    if isinstance(expected, str):
+        assert isinstance(verdict, Wait)
+        assert (verdict.code, expected in verdict.detail) == ("approval", True)
+    else:
+        assert verdict == expected

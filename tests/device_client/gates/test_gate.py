@@ -2,21 +2,25 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from device_client.clock import FlooredClock
 from device_client.gates.disk import DiskGate
 from device_client.gates.gate import Gate, GateContext, Ready, Refuse, Verdict, Wait, judge_all
 from device_client.gates.in_use import InUseGate, inhibit
-from device_client.gates.policy import strictest
+from device_client.gates.interval import IntervalGate
+from device_client.gates.policy import WindowSet, strictest
 from device_client.gates.power import PowerGate
 from device_client.gates.way_back import WayBackGate
+from device_client.gates.window import WindowGate
 from protocol.clock import ManualClock
 from protocol.manifest import Policy
 from protocol.states import Phase
+from protocol.windows import DAYS, PolicyWindow
 
 CONTEXT = GateContext(Phase.INSTALL, "r", 0, Policy(), "ab" * 32)
 
@@ -61,6 +65,8 @@ async def test_all_unmet_reasons_are_told() -> None:
     ]  # fmt: skip
     assert [reason.gate for reason in judgement.refusals] == ["d"]
     assert judgement.retry_after_s == 30
+    assert [answer.gate for answer in judgement.answers] == ["a", "b", "c", "d", "e"], "the open ones are kept too"
+    assert judgement.answers[1].verdict == Ready()
     assert not judgement.ready
 
 
@@ -140,3 +146,32 @@ async def test_real_gates_under_the_strictest_policy(tmp_path: Path) -> None:
     assert [reason.code for reason in judgement.reasons] == ["battery_low", "in_use", "no_way_back"]
     lax = GateContext(Phase.ACTIVATE, "r", 0, Policy(min_battery_percent=20, allow_in_use=True), "ab" * 32)
     assert (await judge_all(gates, lax)).ready
+
+
+async def test_an_open_gate_says_by_how_much(tmp_path: Path) -> None:
+    """Its figure is for people; two open gates are alike, whatever they say."""
+    now = datetime(2026, 11, 25, 12, tzinfo=UTC)
+    gates: list[Gate] = [
+        PowerGate(tmp_path),
+        DiskGate(tmp_path, 1000),
+        IntervalGate(lambda: now - timedelta(hours=1), ManualClock(now)),
+        WindowGate((), lambda: "UTC", FlooredClock(ManualClock(now))),
+    ]
+    said = {
+        answer.gate: answer.verdict.detail
+        for answer in (await judge_all(gates, CONTEXT)).answers
+        if isinstance(answer.verdict, Ready)
+    }
+    assert said["power"] == "no battery: on mains"
+    assert "B free; 0 B are needed and 1000 B are kept in reserve" in said["disk"]
+    assert said["interval"] == "the last update was 3600 s ago; at least 0 s are demanded"
+    assert said["window"] == "none is demanded"
+    always = WindowSet("release", (PolicyWindow(days=DAYS, start="11:00", minutes=120),))
+    verdict = await gates[3].judge(replace(CONTEXT, window_sets=(always,)))
+    assert isinstance(verdict, Ready)
+    assert verdict.detail.startswith("open until 2026-11-25T13:00:00Z: release (")
+    shorter = WindowSet("rollout", (PolicyWindow(days=DAYS, start="11:30", minutes=60),))
+    verdict = await gates[3].judge(replace(CONTEXT, window_sets=(always, shorter)))
+    assert isinstance(verdict, Ready)
+    assert verdict.detail.startswith("open until 2026-11-25T12:30:00Z"), "all of them must be open"
+    assert Ready("one") == Ready("other")

@@ -430,12 +430,14 @@ def _path(version: Running) -> Path:
 
 
 def test_a_damaged_version_is_a_fault(home: Path, release: tuple[Artifact, str]) -> None:
-    """Before its activation what was installed is judged, afterwards what runs."""
+    """Before its activation what was installed is judged, and always what runs; the first wrong file is named."""
     place = _install(home, release)
     assert _open(home).fault() == ""
     (place / "bin" / "app").write_bytes(b"changed")
-    assert _open(home).fault() == f"{place}: is not as it was written"
+    assert _open(home).fault().startswith(f"{place}: is not as it was written: file 'bin/app': expected ")
     _open(home).rollback()
     assert _open(home).fault() == ""
     (home / "current" / "bin" / "app").write_bytes(b"changed")
     assert "is not as it was written" in _open(home).fault()
+    _install(home, release)
+    assert "is not as it was written" in _open(home).fault(), "what waits beside it does not hide what runs"

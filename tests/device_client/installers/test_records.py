@@ -1,6 +1,7 @@
 """The record beside a release: it says whether what lies there is what was written, and nothing less."""
 
 import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from device_client.installers.records import (
     FILE_MODE,
     MAX_RECORD_BYTES,
     Record,
+    fault,
     file_mode,
     is_intact,
     keep,
@@ -48,21 +50,24 @@ def test_what_was_kept_is_found(releases: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "spoil",
+    ("spoil", "says"),
     [
-        lambda place: (place / "app").write_bytes(b"Program"),
-        lambda place: (place / "app").chmod(0o4644),
-        lambda place: (place / "data").unlink(),
-        lambda place: (place / "more").write_bytes(b""),
-        lambda place: ((place / "run").unlink(), (place / "run").symlink_to("data")),
-        lambda place: ((place / "data").unlink(), (place / "data").symlink_to("app")),
+        (lambda place: (place / "app").write_bytes(b"Program"), "file 'app': expected sha256"),
+        (lambda place: (place / "app").write_bytes(b"longer than it was"), "found 18"),
+        (lambda place: (place / "app").chmod(0o4644), "found 4644"),
+        (lambda place: (place / "data").unlink(), "file 'data' is missing"),
+        (lambda place: (place / "more").write_bytes(b""), "'more' was not written with it"),
+        (lambda place: os.mkfifo(place / "pipe"), "'pipe' was not written with it"),
+        (lambda place: ((place / "run").unlink(), (place / "run").symlink_to("data")), "link 'run': expected target"),
+        (lambda place: ((place / "data").unlink(), (place / "data").symlink_to("app")), "another kind"),
     ],
-    ids=["content", "setuid", "missing", "added", "link", "file is a link"],
+    ids=["content", "length", "setuid", "missing", "added", "pipe", "link", "file is a link"],
 )
-def test_every_difference_counts(releases: Path, spoil: Callable[[Path], object]) -> None:
-    """One changed bit, one mode, one file more or less: no way back."""
+def test_every_difference_counts(releases: Path, spoil: Callable[[Path], object], says: str) -> None:
+    """One changed bit, one mode, one file more or less: no way back, and the first of them is named."""
     spoil(releases / "1.0.0-x")
     assert not is_intact(releases, "1.0.0-x")
+    assert says in fault(releases, "1.0.0-x")
 
 
 @pytest.mark.parametrize(
@@ -100,7 +105,7 @@ def test_a_manifest_and_its_tree_make_one_record(tmp_path: Path, directory_artif
     (tmp_path / "run").symlink_to("app")
     tree = read_tree(tmp_path)
     assert record_artifact(artifact, "1.0.0", DIGEST) == record_tree(tree, "1.0.0", DIGEST)
-    assert record_artifact(artifact, "1.0.0", DIGEST).fits(tree)
+    assert record_artifact(artifact, "1.0.0", DIGEST).difference(tree) == ""
 
 
 @pytest.mark.parametrize("mode", [None, 0o700])
