@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from device_client.agents import run_agents
 from device_client.config import load
 from device_client.errors import UsageError
 from device_client.logs import log_to_stderr
 from device_client.memory import use_one_heap
-from device_client.service import Agent, run_agents
+from device_client.service import Agent
 from device_client.systemd.notify import ServiceManager
 from protocol.clock import SystemClock
 from protocol.errors import FlagshipError

@@ -1,7 +1,7 @@
 """One agent: builds every room, keeps the connection, runs it all in one TaskGroup. Several may share a process."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from functools import partial
 from random import Random, SystemRandom
@@ -57,7 +57,7 @@ from protocol.trust.workflow import TrustStore
 
 log = structlog.get_logger(__name__)
 
-TICK_S = 0.25
+TICK_S, IDLE_TICK_S = 0.25, 1.0
 
 
 class Agent:
@@ -186,9 +186,8 @@ class Agent:
             await asyncio.to_thread(self._verifier.refresh, {})
         except (FlagshipError, OSError) as error:
             log.info("no trust stored yet", why=str(error)[:500])
-        installer = self.settings.installer
         changes = Changes(
-            installer,
+            self.settings.installer,
             self._verifier,
             self._installer,
             self._last_update,
@@ -221,8 +220,8 @@ class Agent:
             group.create_task(self._tick())
             group.create_task(self._answer())
             group.create_task(self._integrity.run())
-            notify = self.settings.gates.notify
-            group.create_task(ApprovalCall(notify, self.home, self.runner, self._keeper.judged).run())
+            call = ApprovalCall(self.settings.gates.notify, self.home, self.runner, self._keeper.judged)
+            group.create_task(call.run())
 
     def standing(self) -> str:
         """Connected or not and what is under way, in a few words."""
@@ -265,7 +264,7 @@ class Agent:
 
     async def _tick(self) -> None:
         while True:
-            await asyncio.sleep(TICK_S)
+            await asyncio.sleep(TICK_S if self.runner.update else IDLE_TICK_S)
             await self.runner.tick()
             self._sources.watch()
             self._clock_doubt.look()
@@ -291,16 +290,9 @@ class Agent:
 
     def _receiver(self) -> Receiver:
         me, running = self.settings.device, self._installer.running()
-        components = {me.component: running.version} if running else {}
-        return Receiver(self._enrolment.fleet, me.id, me.product, me.hardware, components)
+        runs = {me.component: running.version} if running else {}
+        return Receiver(self._enrolment.fleet, me.id, me.product, me.hardware, runs)
 
     def _chunk_refused(self, code: ErrorCode, detail: str) -> None:
         update = self.runner.update
         self._refusals.add(update.offer.rollout if update else "", ProtocolError(code, detail))
-
-
-async def run_agents(agents: Sequence[Agent]) -> None:
-    """Run several agents in this process until cancelled; one that ends by itself ends them all."""
-    async with asyncio.TaskGroup() as group:
-        for agent in agents:
-            group.create_task(agent.run())

@@ -14,13 +14,14 @@ import pytest
 
 from device_client import identity, local_socket
 from device_client.agent.journal import Journal, Update
+from device_client.agents import run_agents
 from device_client.config import DeviceHome, DeviceSettings, write
 from device_client.errors import ConflictError
 from device_client.gates.gate import GateContext
 from device_client.identity_files import IdentityFiles
 from device_client.inhibit_socket import hold
 from device_client.installers.making import make_installer
-from device_client.service import Agent, run_agents
+from device_client.service import Agent
 from protocol.clock import SystemClock
 from protocol.directives import Grant, Offer, ReleaseRef
 from protocol.enrolment import BrokerAddress
