@@ -1,6 +1,9 @@
-"""What every test shares: logging as it was before."""
+"""What every test shares: a folder for files that are soon gone, logging as it was before."""
 
+import os
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import structlog
@@ -10,6 +13,28 @@ from hypothesis import settings
 settings.register_profile("steady", derandomize=True, deadline=None)
 settings.register_profile("searching", max_examples=500, deadline=None)
 settings.load_profile("steady")
+
+MEMORY = Path("/dev/shm")
+ROOM_BYTES = 2 << 30
+"""Free at least; a run has a fraction of it at any time."""
+
+
+def _has_room(place: Path) -> bool:
+    """Whether it takes a run's files, programs too."""
+    try:
+        found = os.statvfs(place)
+    except OSError:
+        return False
+    return (
+        os.access(place, os.W_OK) and not found.f_flag & os.ST_NOEXEC and found.f_bavail * found.f_frsize >= ROOM_BYTES
+    )
+
+
+# Everything here is written durably, and a disk that others write to takes longer over it than all the rest; which
+# changes are made durable, and in what order, is tested where they are counted. Who sets TMPDIR is obeyed; so are the
+# processes of pytest-xdist and of the tests, which inherit it.
+if "TMPDIR" not in os.environ and _has_room(MEMORY):
+    os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
 
 
 @pytest.fixture(autouse=True)
