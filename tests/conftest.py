@@ -37,6 +37,22 @@ if "TMPDIR" not in os.environ and _has_room(MEMORY):
     os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
 
 
+HERE = Path(__file__).parent
+FLEETS = ("system", "links", "integration", "attacks")
+"""Rooms whose tests start whole fleets and wait for them; the longest first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Spread the files that start fleets over the first part of a run: they wait while others compute, none is last."""
+    files = list(dict.fromkeys(item.path for item in items))
+    rooms = {file: file.relative_to(HERE).parts[0] for file in files}
+    waiting = sorted((file for file in files if rooms[file] in FLEETS), key=lambda file: FLEETS.index(rooms[file]))
+    others = [file for file in files if rooms[file] not in FLEETS]
+    place = {file: number / len(others) for number, file in enumerate(others)}
+    place |= {file: 0.8 * number / len(waiting) for number, file in enumerate(waiting)}
+    items.sort(key=lambda item: place[item.path])
+
+
 @pytest.fixture(autouse=True)
 def _logging_as_before() -> Iterator[None]:
     """A command that was called in the test's process set up its own logging, on streams that are closed by now."""
