@@ -290,7 +290,8 @@ async def test_the_next_medium_does_not_wait_for_a_link(tmp_path: Path) -> None:
             await device.posts(ev.AlreadyRuns("app", "1.1.0"), State.SUCCEEDED)
         assert device.update.offer.rollout == "s"
     async with _running(tmp_path) as device:
-        await device.until(lambda: device.state is State.SUCCEEDED)
+        await device.until(device.runner.loaded.is_set)
+        assert device.state is State.SUCCEEDED
         (untold,) = device.runner._untold.outcomes
         device.runner.set_connected(connected=True)
         assert Effect.REPORT_STATE in await device.ticks()
