@@ -15,8 +15,9 @@ CODE := protocol orchestrator device_client
 # Folders that may not be there in every checkout.
 CHECKED := $(CODE) $(wildcard tests) $(wildcard benchmarks)
 ARGS ?=
-# Tests wait for brokers and processes most of the time; a file's tests stay together, for they share what they started.
-AT_ONCE := -n 2 --dist loadfile
+# Tests wait for brokers and processes half of the time, so three keep two cores busy. A file's tests stay together, for
+# they share what they started; tests/conftest.py says which files come first.
+AT_ONCE := -n 3 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help setup broker token backends compiler demo test test-all check format lock bench bench-delivery bench-rollouts clean
 

@@ -15,12 +15,10 @@ from device_client.agent import events as ev
 from device_client.agent.effects import Effect
 from device_client.agent.journal import Journal, Update
 from device_client.agent.runner import Runner
-from device_client.agent.waiting import WaitingClock
 from device_client.config import TimingSection
 from protocol.clock import ManualClock
 from protocol.directives import Action, Announcement, Grant, Heard, Offer, ReleaseRef, superseded_by
 from protocol.errors import ErrorCode
-from protocol.reports import Reason
 from protocol.states import Phase, State
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
@@ -40,11 +38,10 @@ class Device:
     runs_new: bool = False
     seq: int = 0
     idle_begun: int = 0
-    deadline_s: float = 0
 
     def __post_init__(self) -> None:
         self.journal = Journal(self.path)
-        self.runner = Runner(self.journal, TIMING, self.clock, Random(1), WaitingClock(self.deadline_s, expires=True))
+        self.runner = Runner(self.journal, TIMING, self.clock, Random(1))
         self.runner.attach(self)
 
     def start(self, effect: Effect, update: Update) -> None:
@@ -140,8 +137,8 @@ class Device:
 
 
 @asynccontextmanager
-async def _running(path: Path, up_s: float = 0, runs_new: bool = False, deadline_s: float = 0) -> AsyncIterator[Device]:
-    device = Device(path / "journal.json", runs_new=runs_new, deadline_s=deadline_s)
+async def _running(path: Path, up_s: float = 0, runs_new: bool = False) -> AsyncIterator[Device]:
+    device = Device(path / "journal.json", runs_new=runs_new)
     device.clock.advance(up_s)
     task = asyncio.create_task(device.runner.run())
     try:
@@ -241,52 +238,6 @@ async def test_gates_are_judged_again(tmp_path: Path, place: State) -> None:
         assert await _quick_tick(device) == [Effect.JUDGE_GATES]
 
 
-def _shut(figure: int) -> ev.GatesShut:
-    detail = f"battery at {figure} %; at least 40 % is needed"
-    return ev.GatesShut((Reason(gate="power", code="battery_low", detail=detail),))
-
-
-@pytest.mark.parametrize("place", [State.WAITING, State.FETCHED])
-async def test_a_wait_past_the_deadline_ends_the_update(tmp_path: Path, place: State) -> None:
-    """Also over restarts: what was waited is kept; the reason has the gate and its figure."""
-    async with _running(tmp_path, deadline_s=1000) as device:
-        await _comes_to(device, place)
-        await device.posts(_shut(31), State.WAITING)
-        await device.ticks()
-        device.clock.advance(900)
-        await device.ticks()
-        assert device.update.waited_s == 900
-    async with _running(tmp_path, deadline_s=1000) as device:
-        await device.until(lambda: device.state is State.WAITING)
-        await device.ticks()
-        device.clock.advance(99)
-        await device.ticks()
-        assert device.state is State.WAITING
-        device.clock.advance(1)
-        await device.runner.tick()
-        await device.until(lambda: device.state is State.EXPIRED)
-        assert device.update.detail == "waited 1000 s for power: battery at 31 %; at least 40 % is needed"
-
-
-async def test_figures_wear_no_flash(tmp_path: Path) -> None:
-    """A gate that stays shut has another figure each time; people see it, the disk does not."""
-    async with _running(tmp_path) as device:
-        await _comes_to(device, State.FETCHED)
-        await device.posts(_shut(31), State.WAITING)
-        await device.until(lambda: bool(device.update.reasons))
-        written = device.path.stat().st_ino, device.path.stat().st_mtime_ns
-        for figure in range(32, 36):
-            await device.runner.post(_shut(figure))
-        await device.until(lambda: "35 %" in device.update.reasons[0].detail)
-        assert (device.path.stat().st_ino, device.path.stat().st_mtime_ns) == written
-        other = ev.GatesShut((Reason(gate="disk", code="disk_full"),))
-        await device.runner.post(other)
-        await device.until(lambda: device.update.reasons == list(other.reasons))
-        saved = device.journal.load()
-        assert saved is not None
-        assert saved.reasons == list(other.reasons)
-
-
 @pytest.mark.parametrize(
     ("connected", "deadline_s"), [(True, TIMING.verify_timeout_s), (False, TIMING.network_deadline_s)]
 )
@@ -339,7 +290,8 @@ async def test_the_next_medium_does_not_wait_for_a_link(tmp_path: Path) -> None:
             await device.posts(ev.AlreadyRuns("app", "1.1.0"), State.SUCCEEDED)
         assert device.update.offer.rollout == "s"
     async with _running(tmp_path) as device:
-        await device.until(lambda: device.runner.loaded.is_set() and device.state is State.SUCCEEDED)
+        await device.until(device.runner.loaded.is_set)
+        assert device.state is State.SUCCEEDED
         (untold,) = device.runner._untold.outcomes
         device.runner.set_connected(connected=True)
         assert Effect.REPORT_STATE in await device.ticks()

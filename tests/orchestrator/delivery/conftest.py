@@ -16,6 +16,7 @@ from orchestrator.storage.chunk_store import ChunkStore
 from orchestrator.storage.database import Database
 from protocol.topics import Topics
 from tests.certificates import free_ports
+from tests.orchestrator.databases import open_new
 from tests.orchestrator.delivery.lab import DEADLINE_S, FLEET, Lab, make_certificates, make_keys
 
 
@@ -35,7 +36,7 @@ async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
     package_key = make_keys(home)
     broker = ManagedBroker(home, settings)
     running = asyncio.create_task(broker.run())
-    db = await Database.open(home.database)
+    db = await open_new(home.database)
     try:
         await broker.ready(DEADLINE_S)
         yield Lab(
@@ -59,6 +60,6 @@ async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
 @pytest.fixture
 async def db(tmp_path: Path) -> AsyncIterator[Database]:
     """An empty database, where no broker is needed."""
-    database = await Database.open(tmp_path / "alone.sqlite")
+    database = await open_new(tmp_path / "alone.sqlite")
     yield database
     await database.close()

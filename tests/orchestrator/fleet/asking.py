@@ -27,6 +27,7 @@ from protocol.clock import ManualClock
 from protocol.enrolment import ENROLMENT_TYPE, ClaimRequest
 from protocol.envelopes import encode, sign
 from protocol.reports import RENEWAL_TYPE, Renewal
+from tests.orchestrator.databases import open_new
 
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
 FLEET, CLAIM = "harbour", "claim.line-1"
@@ -124,4 +125,4 @@ async def open_office(place: Path, **certificates: Any) -> Office:
     (home.trust / "1.root.json").write_text(ROOT)
     broker = BrokerSettings(host="10.0.0.1", advertised_host="broker.example", device_port=1883, enrol_port=1885)
     settings = Settings(fleet=FLEET, broker=broker, certificates=CertificateSettings(**certificates))
-    return Office(await Database.open(home.database), home, settings, ManualClock(NOW))
+    return Office(await open_new(home.database), home, settings, ManualClock(NOW))

@@ -11,6 +11,7 @@ from orchestrator.ingest.ingest import Ingest
 from orchestrator.metrics import Metrics
 from orchestrator.storage.database import Database
 from protocol.clock import ManualClock
+from tests.orchestrator.databases import open_new
 from tests.orchestrator.delivery.conftest import lab
 from tests.orchestrator.ingest.speakers import FLEET, NOW
 
@@ -52,6 +53,6 @@ class Desk:
 @pytest.fixture
 async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
     """An ingest that is handed its messages."""
-    db = await Database.open(tmp_path / "db.sqlite")
+    db = await open_new(tmp_path / "db.sqlite")
     yield Desk(db, Home(tmp_path))
     await db.close()

@@ -20,13 +20,13 @@ from orchestrator.config import Home
 from orchestrator.ingest.ingest import LEVEL_EVERY_S, Ingest
 from orchestrator.model.rollout import RolloutState
 from orchestrator.storage import assignments, devices, published, rollouts
-from orchestrator.storage.database import Database
 from protocol.clock import SystemClock
 from protocol.envelopes import sign
 from protocol.mqtt.connection import ConnectionSettings, Message, connect
 from protocol.reports import READINESS_TYPE, Presence, Progress, Readiness, Want
 from protocol.states import State
 from protocol.topics import RULES, Kind
+from tests.orchestrator.databases import open_new
 from tests.orchestrator.delivery.lab import Lab, until
 from tests.orchestrator.delivery.rows import SPEC
 from tests.orchestrator.ingest.conftest import Desk
@@ -311,16 +311,24 @@ _MESSAGE = st.one_of(
 _MESSAGES = st.lists(_MESSAGE, max_size=12)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(_MESSAGES, max_size=3))
 def test_nothing_that_arrives_ends_it_or_bends_the_counts(batches: list[list[Message]]) -> None:
     """Noise, cut and altered envelopes, signed nonsense: afterwards counts equal a recount and a report is taken."""
     asyncio.run(_survive(batches))
 
 
+@pytest.mark.slow
+@settings(max_examples=300, deadline=None, derandomize=False, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(_MESSAGES, max_size=3))
+def test_nothing_else_that_arrives_does(batches: list[list[Message]]) -> None:
+    """Others every time."""
+    asyncio.run(_survive(batches))
+
+
 async def _survive(batches: list[list[Message]]) -> None:
     with tempfile.TemporaryDirectory(prefix="ingest-") as directory:
-        db = await Database.open(Path(directory) / "db.sqlite")
+        db = await open_new(Path(directory) / "db.sqlite")
         try:
             await admit(db, _ONE, _OTHER, offered=True)
             desk = Desk(db, Home(Path(directory)))

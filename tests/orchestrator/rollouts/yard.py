@@ -29,6 +29,7 @@ from protocol.manifest import ReleaseInfo
 from protocol.reports import Readiness, Reason, StateReport, outcome_digest
 from protocol.states import Phase, State
 from protocol.topics import Kind, Topics
+from tests.orchestrator.databases import open_new
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 RELEASE = "gateway/1.1.0"
@@ -227,7 +228,7 @@ class Yard:
 async def open_yard() -> AsyncIterator[Yard]:
     """A yard with a published release, in a database of its own."""
     with tempfile.TemporaryDirectory(prefix="yard-") as directory:
-        db = await Database.open(Path(directory) / "db.sqlite")
+        db = await open_new(Path(directory) / "db.sqlite")
         try:
             yard = Yard(db)
             await yard.add_release()

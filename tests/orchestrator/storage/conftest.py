@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 
 from orchestrator.storage.database import Database
+from tests.orchestrator.databases import open_new
 
 
 @pytest.fixture
 async def db(tmp_path: Path) -> AsyncIterator[Database]:
     """An empty database."""
-    database = await Database.open(tmp_path / "db.sqlite")
+    database = await open_new(tmp_path / "db.sqlite")
     yield database
     await database.close()

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -20,6 +21,7 @@ from orchestrator.storage import assignments, devices
 from orchestrator.storage.database import Database
 from orchestrator.storage.engine_rows import EngineRows
 from protocol.states import State
+from tests.orchestrator.databases import open_new
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 
@@ -47,7 +49,7 @@ _BATCHES = st.lists(st.dictionaries(st.integers(0, 5), _CHANGES, min_size=1, max
 @asynccontextmanager
 async def _writing() -> AsyncIterator[AsyncConnection]:
     with tempfile.TemporaryDirectory() as directory:
-        db = await Database.open(Path(directory) / "db.sqlite")
+        db = await open_new(Path(directory) / "db.sqlite")
         try:
             async with db.begin() as conn:
                 yield conn
@@ -55,10 +57,18 @@ async def _writing() -> AsyncIterator[AsyncConnection]:
             await db.close()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(_BATCHES)
 def test_counts_are_what_a_recount_finds(batches: list[dict[int, dict[str, Any]]]) -> None:
     """Whatever is written, in batches of any devices of any stages."""
+    asyncio.run(_write(batches))
+
+
+@pytest.mark.slow
+@settings(max_examples=300, deadline=None, derandomize=False)
+@given(_BATCHES)
+def test_counts_are_it_after_many_more(batches: list[dict[int, dict[str, Any]]]) -> None:
+    """Others every time."""
     asyncio.run(_write(batches))
 
 

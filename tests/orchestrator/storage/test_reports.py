@@ -23,6 +23,7 @@ from orchestrator.storage.tables import release_chunks
 from protocol.reports import Inventory, Presence, Progress, Readiness, StateReport, Want
 from protocol.states import Phase, State
 from protocol.topics import Kind
+from tests.orchestrator.databases import open_new
 from tests.orchestrator.delivery.rows import SPEC
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
@@ -235,17 +236,29 @@ _ITEMS = st.one_of(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.lists(_ITEMS, max_size=20), st.integers(1, 7))
 def test_batches_make_no_difference(items: list[Incoming], size: int) -> None:
     """One report at a time or many: the same rows, counts, marks and rejects; and counts are right."""
+    _compare(items, size)
+
+
+@pytest.mark.slow
+@settings(max_examples=150, deadline=None, derandomize=False)
+@given(st.lists(_ITEMS, max_size=20), st.integers(1, 7))
+def test_many_more_batches_make_no_difference(items: list[Incoming], size: int) -> None:
+    """Others every time."""
+    _compare(items, size)
+
+
+def _compare(items: list[Incoming], size: int) -> None:
     batches = [items[start : start + size] for start in range(0, len(items), size)]
     assert asyncio.run(_outcome([[item] for item in items])) == asyncio.run(_outcome(batches))
 
 
 async def _outcome(batches: Sequence[Sequence[Incoming]]) -> tuple[Any, ...]:
     with tempfile.TemporaryDirectory() as directory:
-        db = await Database.open(Path(directory) / "db.sqlite")
+        db = await open_new(Path(directory) / "db.sqlite")
         try:
             await fill(db)
             rejected = [reject for batch in batches for reject in (await take(db, *batch)).rejected]

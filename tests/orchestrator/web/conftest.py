@@ -25,6 +25,7 @@ from orchestrator.web.app import create_app
 from orchestrator.web.services import Services
 from protocol.clock import ManualClock
 from protocol.manifest import ReleaseInfo
+from tests.orchestrator.databases import open_new
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 MAX_PACKAGE_BYTES = 4 << 20
@@ -151,7 +152,7 @@ async def api(home: Home, tmp_path: Path) -> AsyncIterator[Api]:
     """The API with the admin's token."""
     settings = home.load()
     broker = settings.broker.model_copy(update={"max_retained_bytes": MAX_PACKAGE_BYTES, "enrol_port": 18885})
-    db = await Database.open(tmp_path / "flagship.sqlite")
+    db = await open_new(tmp_path / "flagship.sqlite")
     seen = Seen(db)
     seen.gate.set()
     settings = settings.model_copy(update={"broker": broker})

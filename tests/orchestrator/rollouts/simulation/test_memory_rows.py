@@ -22,12 +22,12 @@ from orchestrator.rollouts.fact_loading import load_facts
 from orchestrator.rollouts.simulation.memory_rows import MemoryFleet, MemoryRows, finish
 from orchestrator.rollouts.steadiness import Steadiness
 from orchestrator.storage import assignments, devices, releases, rollouts
-from orchestrator.storage.database import Database
 from orchestrator.storage.engine_rows import EngineRows
 from orchestrator.storage.letting_go import let_go_of
 from orchestrator.storage.releases import PUBLISHED, ReleaseRecord
 from protocol.manifest import ReleaseInfo
 from protocol.states import State
+from tests.orchestrator.databases import open_new
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 ROLLOUTS = ("r-1", "r-2")
@@ -111,16 +111,24 @@ async def _prepare(conn: AsyncConnection) -> MemoryFleet:
     return fleet
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(_BATCHES)
 def test_every_question_has_the_database_s_answer(batches: list[dict[tuple[str, str], dict[str, Any]]]) -> None:
     """After any batches of changes over two rollouts, what waited for another rollout included."""
     asyncio.run(_compare(batches))
 
 
+@pytest.mark.slow
+@settings(max_examples=60, deadline=None, derandomize=False)
+@given(_BATCHES)
+def test_every_question_has_it_after_many_changes(batches: list[dict[tuple[str, str], dict[str, Any]]]) -> None:
+    """Others every time."""
+    asyncio.run(_compare(batches))
+
+
 async def _compare(batches: list[dict[tuple[str, str], dict[str, Any]]]) -> None:
     with tempfile.TemporaryDirectory() as directory:
-        db = await Database.open(Path(directory) / "db.sqlite")
+        db = await open_new(Path(directory) / "db.sqlite")
         try:
             async with db.begin() as conn:
                 fleet = await _prepare(conn)
@@ -184,7 +192,7 @@ def _names(rows: Any) -> list[tuple[str, str]]:
 async def test_offers_of_sites_are_counted_within_the_time() -> None:
     """As many as the database finds, whatever was noted and forgotten."""
     with tempfile.TemporaryDirectory() as directory:
-        db = await Database.open(Path(directory) / "db.sqlite")
+        db = await open_new(Path(directory) / "db.sqlite")
         try:
             async with db.begin() as conn:
                 memory, stored = (await _prepare(conn)).parts["r-1"], EngineRows(conn, "r-1")
