@@ -38,7 +38,7 @@ if "TMPDIR" not in os.environ and _has_room(MEMORY):
 
 
 HERE = Path(__file__).parent
-FLEETS = ("system", "links", "integration", "attacks")
+FLEETS = ("system", "links", "integration", "power", "attacks")
 """Rooms whose tests start whole fleets and wait for them; the longest first."""
 
 
