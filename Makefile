@@ -19,16 +19,17 @@ ARGS ?=
 # they share what they started; tests/conftest.py says which files come first.
 AT_ONCE := -n 3 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup broker token backends compiler demo test test-all check format lock bench bench-delivery bench-rollouts clean
+.PHONY: help setup broker token backends compiler demo test test-all check format lock bench bench-delivery bench-device bench-rollouts clean
 
 help:
 	@echo 'make demo      set up, then run a whole fleet on this machine (ARGS="--devices 12")'
-	@echo 'make test      set up, then run the tests (ARGS="-k topics"); under 6 minutes on two cores'
+	@echo 'make test      set up, then run the tests (ARGS="-k topics"); under 10 minutes on two cores'
 	@echo 'make test-all  with the tests marked slow, and Hypothesis searching anew'
 	@echo 'make check     format, lint, types, layers; under a minute'
 	@echo 'make format    let ruff rewrite what it can'
 	@echo 'make bench     run the benchmarks'
 	@echo 'make bench-delivery  delivery beside its peers, which it installs (ARGS="link_speed --rounds 5")'
+	@echo 'make bench-device  what the agent costs its device; about three minutes'
 	@echo 'make bench-rollouts  the engine over a million members, plans, halts, simulations; about twenty minutes'
 	@echo 'make setup     only the set-up: .venv, locked dependencies, mosquitto'
 	@echo 'make lock      resolve the dependencies anew into requirements/*.txt (needs uv)'
@@ -112,6 +113,10 @@ bench: setup
 
 bench-delivery: setup
 	$(BIN)/python -m benchmarks.delivery $(ARGS)
+
+bench-device: setup
+	$(BIN)/python -m benchmarks.device --json benchmarks/results/device.json
+	$(BIN)/python -m benchmarks.device.table
 
 bench-rollouts: setup
 	@for name in planning looking halting simulating; do \

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks._page import between, where
+
 README = Path(__file__).parent.parent.parent / "README.md"
 BEGIN, END = "<!-- delivery:begin -->", "<!-- delivery:end -->"
 Found = Mapping[str, Any]
@@ -52,11 +54,10 @@ def text(data: Found) -> str:
         return ""
     machine = data["machine"]
     times = sorted(row["measured_at"][:10] for row in data["rows"].values())
-    where = f"{machine['processor']}, {machine['cores']} cores, Linux {machine['kernel']}, Python {machine['python']}"
     head = ["| quantity | measured | goal | |", "|---|---|---|---|"]
     found = lines(data)
     missed = [f"- missed: {line.quantity}: {line.why}" for line in found if line.met is False and line.why]
-    end = [f"{where}; {times[-1]}; medians, all samples in", "`benchmarks/results/delivery.json`."]
+    end = [f"{where(machine)}; {times[-1]}; medians, all samples in", "`benchmarks/results/delivery.json`."]
     return "\n".join([*head, *(line.markdown() for line in found), "", *(missed and [*missed, ""]), *end])
 
 
@@ -66,12 +67,7 @@ def write(readme: Path, data: Found) -> None:
     Raises:
         ValueError: The file has no markers.
     """
-    page = readme.read_text()
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"{readme}: expected {BEGIN} and {END}; put them where the table belongs")
-    readme.write_text(f"{before}{BEGIN}\n{text(data)}\n{END}{after}")
+    readme.write_text(between(readme.read_text(), BEGIN, END, text(data)))
 
 
 def _broker_bytes(row: Found) -> Iterator[Line]:

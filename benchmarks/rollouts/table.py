@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks._page import between, where
 from benchmarks.delivery.table import README, Line
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -78,22 +79,12 @@ def text(results: Path = RESULTS) -> str:
     found = {name: json.loads(file.read_text()) for name in _ROWS if (file := results / f"{name}.json").is_file()}
     head = ["| quantity | measured | goal | |", "|---|---|---|---|"]
     lines = [line.markdown() for name, data in found.items() for line in _ROWS[name](data)]
-    machine = next(iter(found.values()))["machine"]
-    where = f"{machine['processor']}, {machine['cores']} cores, Linux {machine['kernel']}, Python {machine['python']}."
-    return "\n".join([*head, *lines, "", where])
+    return "\n".join([*head, *lines, "", f"{where(next(iter(found.values()))['machine'])}."])
 
 
 def with_table(page: str) -> str:
-    """The page with the table of now between its markers.
-
-    Raises:
-        ValueError: It has no markers.
-    """
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"expected {BEGIN} and {END}; put them where the table belongs")
-    return f"{before}{BEGIN}\n{text()}\n{END}{after}"
+    """The page with the table of now between its markers; raises ValueError where it has none."""
+    return between(page, BEGIN, END, text())
 
 
 if __name__ == "__main__":
