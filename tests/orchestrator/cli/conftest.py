@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,14 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
-    """A home with a serve, three devices and a published release."""
-    place = tmp_path_factory.mktemp("served")
+    """A home with a serve, three devices and a published release; other tests have enrolled more, in any order."""
+    with serving(tmp_path_factory.mktemp("served")) as home:
+        yield home
+
+
+@contextmanager
+def serving(place: Path) -> Iterator[Home]:
+    """A home with a serve, three devices and a published release, at this place."""
     home = make_home(place / "home")
     with (place / "serve.log").open("wb") as log:
         words = [sys.executable, "-m", "orchestrator.cli.main", "serve", "--home", str(home.path)]
