@@ -16,7 +16,11 @@ from protocol.states import Phase
 
 
 class AnnouncementAnswers:
-    """Says to every announcement that is meant for this device: ready, or why not."""
+    """Says to every announcement that is meant for this device: ready, or why not.
+
+    Attributes:
+        is_open: Whether there was such an announcement at the last look.
+    """
 
     def __init__(
         self,
@@ -38,6 +42,7 @@ class AnnouncementAnswers:
         self._clock = clock
         self._interval_s = interval_s
         self._next: dict[str, tuple[tuple[int, int], float]] = {}
+        self.is_open = False
 
     def repeat_all(self) -> None:
         """Reports may have been lost: say everything again."""
@@ -48,10 +53,13 @@ class AnnouncementAnswers:
         """Judge what is due and say what is news; called a few times a second while connected."""
         for rollout in self._next.keys() - self._runner.announcements.keys():
             del self._next[rollout]
+        self.is_open = False
         for announcement in list(self._runner.announcements.values()):
             if not self._is_open_to_me(announcement):
                 self._availability.forget(announcement.rollout)
-            elif self._is_due(announcement):
+                continue
+            self.is_open = True
+            if self._is_due(announcement):
                 reasons, fits = await self._judge_announced(announcement)
                 if fits:
                     await self._say(announcement, reasons)

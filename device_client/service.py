@@ -40,6 +40,7 @@ from device_client.local_status import LocalStatus
 from device_client.local_verbs import LocalVerbs
 from device_client.media_watch import MediaWatch
 from device_client.medium_desk import MediumDesk
+from device_client.pulse import IDLE_S, TICK_S, Pulse
 from device_client.refusals import Refusals
 from device_client.renewal import Renewal
 from device_client.reporter import Reporter
@@ -56,8 +57,6 @@ from protocol.trust.checks import Receiver
 from protocol.trust.workflow import TrustStore
 
 log = structlog.get_logger(__name__)
-
-TICK_S, IDLE_TICK_S = 0.25, 1.0
 
 
 class Agent:
@@ -84,7 +83,7 @@ class Agent:
         self._last_update = LastUpdate(home.state / "last-update")
         self._last_outcome = LastOutcome(home.state / "last-outcome.json")
         self._book = book = ApprovalBook(home.state / "approvals.json", home.approvals)
-        self._door = InhibitDoor()
+        self._door, self._pulse = InhibitDoor(), Pulse()
         gates = make_gates(
             home,
             settings,
@@ -253,6 +252,7 @@ class Agent:
             self._source.attach(session)
             log.info("connected", session=number)
             async for message in session.messages():
+                self._pulse.note()
                 if not self._renewal.receive(message):
                     self.inbox.receive(message)
         finally:
@@ -264,7 +264,7 @@ class Agent:
 
     async def _tick(self) -> None:
         while True:
-            await asyncio.sleep(TICK_S if self.runner.update else IDLE_TICK_S)
+            await asyncio.sleep(TICK_S if self.runner.update else IDLE_S)
             await self.runner.tick()
             self._sources.watch()
             self._clock_doubt.look()
@@ -272,7 +272,7 @@ class Agent:
     async def _answer(self) -> None:
         # Apart from the tick: a gate may take its time, and a deadline may not wait for it.
         while True:
-            await asyncio.sleep(TICK_S)
+            await self._pulse.rest(busy=self.runner.update is not None or self._answers.is_open)
             if self._reporter.is_connected:
                 await self._answers.answer()
                 await self._self_report.send_news()

@@ -8,7 +8,7 @@ from device_client.approval import ApprovalBook
 from device_client.clock import FlooredClock
 from device_client.config import DeviceHome, DeviceSettings
 from device_client.gate_list import make_gates, make_shutdown_lock
-from device_client.gates.gate import GateContext, Judgement, judge_all
+from device_client.gates.gate import GateContext, Judgement, Ready, judge_all
 from device_client.gates.in_use import Inhibitor
 from protocol.clock import ManualClock
 from protocol.states import Phase
@@ -35,7 +35,9 @@ async def _judge(path: Path, held: tuple[Inhibitor, ...] = (), **gates: Any) -> 
 
 async def test_an_ordinary_machine_is_ready(tmp_path: Path) -> None:
     """With the defaults, on the machine that runs this; only its supplies are not this machine's."""
-    assert await _judge(tmp_path, power_supply_root=str(tmp_path / "none")) == Judgement()
+    found = await _judge(tmp_path, power_supply_root=str(tmp_path / "none"))
+    assert (found.reasons, found.refusals) == ((), ())
+    assert all(isinstance(answer.verdict, Ready) for answer in found.answers)
 
 
 async def test_each_setting_reaches_its_gate(tmp_path: Path) -> None:

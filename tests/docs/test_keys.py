@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.certificates import free_ports
+from orchestrator.demo.fleet import free_ports
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "keys.md"
 SOFTHSM = Path("/usr/lib/softhsm/libsofthsm2.so")
@@ -69,7 +69,7 @@ def test_every_command_of_the_page_does_what_it_says(tmp_path: Path) -> None:
     for tool in bin_.iterdir():
         tool.chmod(0o755)
     (tmp_path / "softhsm2.conf").write_text(f"directories.tokendir = {tmp_path / 'tokens'}\n")
-    (api, _), (devices, services) = free_ports(), free_ports()
+    api, devices, services = free_ports(3)
     env = {
         **os.environ,
         "PATH": f"{bin_}:{os.environ['PATH']}",

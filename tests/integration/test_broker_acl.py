@@ -16,9 +16,10 @@ from orchestrator.config import Home, Settings
 from orchestrator.config_brokers import BrokerSettings
 from orchestrator.delivery.broker import ManagedBroker
 from orchestrator.delivery.broker_access import client_id, service_connection
+from orchestrator.demo.fleet import free_ports
 from protocol.mqtt.connection import ConnectionLost, ConnectionSettings, PublishRefused, Session, connect
 from protocol.topics import DELIVERY, INGEST, TOPICS, Kind, Party, TopicRule, Topics, service_acl
-from tests.certificates import Authority, free_ports
+from tests.certificates import Authority
 
 AUDITOR = "auditor"
 DEVICES = ("dev1", "dev2")
@@ -82,8 +83,7 @@ async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
     """The generated configuration, with one line more for the auditor."""
     home = Home(tmp_path)
     home.ca.mkdir()
-    device_port, service_port = free_ports()
-    enrol_port, _ = free_ports()
+    device_port, service_port, enrol_port = free_ports(3)
     ports = BrokerSettings(device_port=device_port, service_port=service_port, enrol_port=enrol_port)
     settings = Settings(fleet="fleet", broker=ports)
     claims = Authority(home.claims_ca, "claims")

@@ -27,9 +27,9 @@ Run = Callable[..., tuple[int, str, str]]
 """Words of ``flagship`` -> (exit code, stdout, stderr)."""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
-    """A home with a serve, three devices and a published release; other tests have enrolled more, in any order."""
+    """A home with a serve, three devices and a published release, of each file's own: none depends on another's."""
     with serving(tmp_path_factory.mktemp("served")) as home:
         yield home
 

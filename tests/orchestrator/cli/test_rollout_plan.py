@@ -1,13 +1,11 @@
 """``flagship rollout plan`` and plans from files, against a real serve."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from orchestrator.cli.rollout_plan import byte_words, time_words
-from orchestrator.config import Home
-from tests.orchestrator.cli.conftest import RELEASE, Run, ask, serving
+from tests.orchestrator.cli.conftest import RELEASE, Run, ask
 from tests.orchestrator.cli.test_main import assert_sentence
 
 PLAN = f"""\
@@ -19,13 +17,6 @@ stages:
 pace_per_minute: 0.5
 soak_s: 15m
 """
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
-    """One of its own: what is examined is the whole fleet, and what other tests enrol would be too."""
-    with serving(tmp_path_factory.mktemp("served")) as home:
-        yield home
 
 
 @pytest.fixture
