@@ -76,17 +76,18 @@ compiler:
 	  $(APT) update -q && $(APT) install -q -y --no-install-recommends gcc libc6-dev e2fsprogs mount; } || \
 	  echo 'set-up: gcc could not be installed: power cuts will NOT be tested'
 
-# The programs that RAUC's and SWUpdate's installers drive; without them their tests are skipped and say so.
+# What RAUC's and SWUpdate's installers and gates on D-Bus drive; without it their tests are skipped and say so.
 backends:
 	@missing=; \
 	for pair in rauc:rauc rauc:rauc-service dbus-daemon:dbus mksquashfs:squashfs-tools swupdate:swupdate \
 	    fw_printenv:libubootenv-tool cpio:cpio openssl:openssl; do \
 	  PATH="$$PATH:/usr/sbin:/sbin" command -v "$${pair%%:*}" >/dev/null 2>&1 || missing="$$missing $${pair#*:}"; \
 	done; \
+	/usr/bin/python3 -c 'import dbusmock' 2>/dev/null || missing="$$missing python3-dbusmock"; \
 	[ -z "$$missing" ] || { \
-	  echo "set-up: installing$$missing, for the tests of installers"; \
+	  echo "set-up: installing$$missing, for the tests of installers and gates"; \
 	  $(APT) update -q && $(APT) install -q -y --no-install-recommends $$missing; } || \
-	  echo "set-up:$$missing could not be installed: those installers will NOT be tested"
+	  echo "set-up:$$missing could not be installed: those installers and gates will NOT be tested"
 
 demo: setup
 	$(BIN)/flagship demo $(ARGS)
