@@ -27,7 +27,8 @@ class GatesSection(Section):
         bus: The D-Bus on which UPower, logind and NetworkManager are: ``system``, or an address.
         proc: The kernel's view of load and memory.
         deadline_s: How long gates of this device may keep an update waiting in one phase; 0 means for ever.
-        on_deadline: What then: ``expire``: the update ends; ``force``: gates that only spare people are passed by.
+        on_deadline: What then: ``expire``: the update ends; ``ask``: ``notify`` is run; ``force``: gates that only spare
+            people are passed by.
         allow_force: Without it ``force`` may not be set.
         approve_activation: Where an approval is demanded, activating needs one of its own.
         notify: Program and arguments, run once for each rollout and phase that waits for a person; empty: none.
@@ -55,7 +56,7 @@ class GatesSection(Section):
     logind: bool = False
     bus: Annotated[str, Field(min_length=1, max_length=200)] = "system"
     deadline_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0
-    on_deadline: Literal["expire", "force"] = "expire"
+    on_deadline: Literal["expire", "ask", "force"] = "expire"
     allow_force: bool = False
     require_approval: bool = False
     approve_activation: bool = False
@@ -72,4 +73,6 @@ class GatesSection(Section):
     def _is_allowed(self) -> Self:
         if self.on_deadline == "force" and not self.allow_force:
             raise ValueError('on_deadline = "force" needs allow_force = true')
+        if self.on_deadline == "ask" and not self.notify:
+            raise ValueError('on_deadline = "ask" needs a program in notify')
         return self

@@ -219,7 +219,9 @@ class Agent:
             group.create_task(self._tick())
             group.create_task(self._answer())
             group.create_task(self._integrity.run())
-            call = ApprovalCall(self.settings.gates.notify, self.home, self.runner, self._keeper.judged)
+            gates = self.settings.gates
+            late_s = gates.deadline_s if gates.on_deadline == "ask" else 0
+            call = ApprovalCall(gates.notify, self.home, self.runner, self._keeper.judged, late_s)
             group.create_task(call.run())
 
     def standing(self) -> str:

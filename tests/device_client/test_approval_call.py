@@ -13,6 +13,7 @@ from device_client.agent.runner import Runner
 from device_client.approval_call import MAX_REMEMBERED, ApprovalCall
 from device_client.gate_keeper import Judged
 from device_client.gates.gate import GateAnswer, Judgement, Ready, Verdict, Wait
+from protocol.reports import Reason
 from protocol.states import Phase, State
 from tests.device_client.lab import Lab, until
 
@@ -29,7 +30,7 @@ class Bench:
         self.runner = Runner(Journal(self.lab.home.journal), self.lab.settings.timing, self.lab.clock, Random(1))
         self.judged: dict[str, Judged] = {}
         program = ["/bin/sh", "-c", f"cat >> {self.out}; echo >> {self.out}; {script}"]
-        self.call = ApprovalCall(program, self.lab.home, self.runner, self.judged)
+        self.call = ApprovalCall(program, self.lab.home, self.runner, self.judged, late_s=60)
 
     def waits(self, verdict: Verdict = ASKED, phase: Phase = Phase.INSTALL, rollout: str = "r") -> None:
         """The gates were asked."""
@@ -93,7 +94,7 @@ async def test_a_program_that_fails_is_only_logged(tmp_path: Path) -> None:
 async def test_what_it_remembers_is_bounded(bench: Bench) -> None:
     """Rollouts without end do not fill the memory."""
     for number in range(MAX_REMEMBERED + 3):
-        bench.call._called["r", "ab" * 32, str(number)] = None
+        bench.call._called["r", "ab" * 32, str(number), False] = None
     bench.waits()
     await bench.call.tick()
     assert len(bench.call._called) == MAX_REMEMBERED
@@ -109,3 +110,18 @@ async def test_it_looks_by_itself(bench: Bench) -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_a_deadline_that_passed_is_one_more_call(bench: Bench) -> None:
+    """Whatever is waited for; once, and not for what the orchestrator keeps waiting."""
+    bench.waits(Ready())
+    assert bench.runner.update is not None
+    shut = [Reason(gate="power", code="battery_low", detail="battery at 3 %")]
+    for waited_s, reasons in ((59.0, shut), (61.0, [Reason(gate="order", code="hold")])):
+        bench.runner.update = bench.runner.update.model_copy(update={"waited_s": waited_s, "reasons": reasons})
+        await bench.call.tick()
+    assert bench.calls() == []
+    bench.runner.update = bench.runner.update.model_copy(update={"waited_s": 61.0, "reasons": shut})
+    for _ in range(2):
+        await bench.call.tick()
+    assert [call["detail"] for call in bench.calls()] == ["it has waited 60 s for power: battery at 3 %"]

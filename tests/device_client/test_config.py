@@ -57,6 +57,7 @@ def test_minimal(tmp_path: Path) -> None:
         (MINIMAL + "[download]\nwindow_bytes = 1000\n", "download.window_bytes"),
         (MINIMAL + "[gates]\nmin_battery_percent = 101\n", "gates.min_battery_percent"),
         (MINIMAL + '[gates]\non_deadline = "force"\n', "needs allow_force"),
+        (MINIMAL + '[gates]\non_deadline = "ask"\n', "needs a program in notify"),
         (MINIMAL + '[[gates.windows]]\ndays = ["mon"]\nstart = "25:00"\nminutes = 60\n', "gates.windows.0.start"),
         (MINIMAL + '[[gates.windows]]\ndays = []\nstart = "01:00"\nminutes = 60\n', "gates.windows.0.days"),
         (
