@@ -27,8 +27,8 @@ class GatesSection(Section):
         bus: The D-Bus on which UPower, logind and NetworkManager are: ``system``, or an address.
         proc: The kernel's view of load and memory.
         deadline_s: How long gates of this device may keep an update waiting in one phase; 0 means for ever.
-        on_deadline: What then: ``expire``: the update ends; ``ask``: ``notify`` is run; ``force``: gates that only spare
-            people are passed by.
+        on_deadline: What then: ``expire``: the update ends; ``ask``: ``notify`` is run; ``force``: gates that only
+            spare people are passed by.
         allow_force: Without it ``force`` may not be set.
         approve_activation: Where an approval is demanded, activating needs one of its own.
         notify: Program and arguments, run once for each rollout and phase that waits for a person; empty: none.
