@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -179,7 +180,8 @@ async def test_watching_goes_on_while_the_agent_restarts(place: Path) -> None:
     home, settings = make_device(place)
     write(home, settings)
     words = [sys.executable, "-m", "device_client.cli", "status", "--watch", "--home", str(home.path), "-o", "json"]
-    watch = await asyncio.create_subprocess_exec(*words, stdout=asyncio.subprocess.PIPE)
+    heeds = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # who runs tests in the background ignores it
+    watch = await asyncio.create_subprocess_exec(*words, stdout=asyncio.subprocess.PIPE, preexec_fn=heeds)
     assert watch.stdout
     async with asyncio.timeout(20):
         assert "no agent answers" in json.loads(await watch.stdout.readline())["error"]
