@@ -1,6 +1,7 @@
 """One suite for every installer: whatever puts a release in place, the agent may rely on this and nothing else."""
 
 import hashlib
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -136,24 +137,25 @@ def _swupdate(path: Path) -> Rig:
 
 
 @pytest.fixture(params=["directory", "file", "mender", "rauc", "swupdate"])
-def rig(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rig]:
-    """Each of them."""
+def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
+    """Each of them, at a place whose path leaves room for a socket's name."""
     kind: str = request.param
     absent = {"rauc": rauc_rig.missing, "swupdate": swupdate_rig.missing}.get(kind, list)()
     if absent:
         pytest.skip(f"{kind.upper()} IS NOT TESTED: {', '.join(absent)} missing (make backends)")
     with ExitStack() as stack:
+        place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fs-")))
         match kind:
             case "directory":
-                yield _slots(DirectoryInstaller, tmp_path)
+                yield _slots(DirectoryInstaller, place)
             case "file":
-                yield _slots(FileInstaller, tmp_path)
+                yield _slots(FileInstaller, place)
             case "mender":
-                yield _mender(tmp_path)
+                yield _mender(place)
             case "rauc":
-                yield _rauc(tmp_path, stack)
+                yield _rauc(place, stack)
             case _:
-                yield _swupdate(tmp_path)
+                yield _swupdate(place)
 
 
 def test_the_way_there(rig: Rig) -> None:
