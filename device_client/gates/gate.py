@@ -143,7 +143,8 @@ async def judge_all(gates: Sequence[Gate], context: GateContext, deadline_s: flo
     answers = await asyncio.gather(*(_judge(gate, context, deadline_s) for gate in gates))
     reasons: list[Reason] = []
     refusals: list[Reason] = []
-    for gate, verdict in _each(gates, answers):
+    each = list(_each(gates, answers))
+    for gate, verdict in each:
         match verdict:
             case Ready():
                 pass
@@ -151,14 +152,14 @@ async def judge_all(gates: Sequence[Gate], context: GateContext, deadline_s: flo
                 reasons.append(_reason(gate.name, code, detail, retry_after_s))
             case Refuse(code, detail):
                 refusals.append(_reason(gate.name, code, detail, 0))
-    shown = tuple(GateAnswer(gate.name, verdict) for gate, verdict in _each(gates, answers))
+    shown = tuple(GateAnswer(gate.name, verdict) for gate, verdict in each)
     return Judgement((*refusals, *reasons)[:MAX_REASONS], tuple(refusals[:MAX_REASONS]), shown)
 
 
 def _each(gates: Sequence[Gate], answers: Sequence[Verdicts]) -> Iterator[tuple[Gate, Verdict]]:
     for gate, answer in zip(gates, answers, strict=True):
         verdicts: Sequence[Verdict] = (answer,) if isinstance(answer, Ready | Wait | Refuse) else answer
-        yield from ((gate, verdict) for verdict in verdicts)
+        yield from ((gate, verdict) for verdict in verdicts or (Ready(),))  # that has nothing to say is open
 
 
 async def _judge(gate: Gate, context: GateContext, deadline_s: float) -> Verdicts:

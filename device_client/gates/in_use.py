@@ -48,7 +48,7 @@ class InUseGate:
     async def judge(self, context: GateContext) -> Verdict:
         """Judge the inhibitors as they are now."""
         if context.phase is Phase.DOWNLOAD or context.policy.allow_in_use:
-            return Ready()
+            return Ready("not asked: a download disturbs nobody, or use may be interrupted")
         found = await asyncio.to_thread(inhibitors, self._directory, self._clock.now())
         return judge([*self._held(), *found])
 
@@ -56,7 +56,7 @@ class InUseGate:
 def judge(found: list[Inhibitor]) -> Verdict:
     """Pure: any inhibitor closes the gate."""
     if not found:
-        return Ready()
+        return Ready("nobody inhibits")
     named = "; ".join(f"{item.who}: {item.why}" if item.why else item.who for item in found[:MAX_NAMED])
     more = f" and {len(found) - MAX_NAMED} more" if len(found) > MAX_NAMED else ""
     return Wait("in_use", f"in use by {named}{more}")

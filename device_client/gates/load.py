@@ -26,7 +26,7 @@ class LoadGate:
     async def judge(self, _context: GateContext) -> Verdict:
         """Judge the load as it is now."""
         if self._max_per_core is None:
-            return Ready()
+            return Ready("no limit is set")
         load = await asyncio.to_thread(read_load, self._proc)
         return judge(load, os.cpu_count() or 1, self._max_per_core, waits=self._waits)
 
@@ -36,9 +36,8 @@ def judge(load: float | None, cores: int, max_per_core: float, *, waits: bool) -
     if load is None:
         return unknown(f"the load cannot be read; at most {max_per_core:g} per core is allowed", waits=waits)
     found = load / cores
-    if found <= max_per_core:
-        return Ready()
-    return Wait("busy_machine", f"load of {found:.2f} per core; at most {max_per_core:g} is allowed", _RETRY_S)
+    detail = f"load of {found:.2f} per core; at most {max_per_core:g} is allowed"
+    return Ready(detail) if found <= max_per_core else Wait("busy_machine", detail, _RETRY_S)
 
 
 def read_load(proc: Path) -> float | None:

@@ -30,7 +30,9 @@ class LogindGate:
 
     async def judge(self, context: GateContext) -> Sequence[Verdict] | Verdict:
         """Judge who is there now."""
-        if self._presence is None or context.phase is Phase.DOWNLOAD or context.policy.allow_in_use:
+        if self._presence is None:
+            return Ready("not asked: [gates] logind is off")
+        if context.phase is Phase.DOWNLOAD or context.policy.allow_in_use:
             return Ready()
         try:
             found = await asyncio.to_thread(self._presence)

@@ -81,10 +81,11 @@ def judge(memory: Memory, limits: MemoryLimits, *, waits: bool) -> list[Verdict]
 
 def _judge_available(found: int | None, least: int, *, waits: bool) -> Verdict:
     if not least:
-        return Ready()
+        return Ready("no limit is set")
     if found is None:
         return unknown(f"available memory cannot be read; at least {least} B are needed", waits=waits)
-    return Ready() if found >= least else Wait("memory_low", f"{found} B of memory available; {least} B are needed")
+    detail = f"{found} B of memory available; {least} B are needed"
+    return Ready(detail) if found >= least else Wait("memory_low", detail)
 
 
 def read_memory(proc: Path, resources: Sequence[str]) -> Memory:

@@ -24,5 +24,5 @@ class NetworkGate:
 def judge(barred: Sequence[str], look_again_s: float) -> Verdict:
     """Pure: one source that may be used is enough; whether it answers is for the download to find out."""
     if not barred or not all(barred):
-        return Ready()
+        return Ready("a source may be used")
     return Wait("metered", barred[0], look_again_s)

@@ -26,7 +26,7 @@ class TemperatureGate:
     async def judge(self, _context: GateContext) -> Verdict:
         """Judge the zones as they are now."""
         if self._max_celsius is None:
-            return Ready()
+            return Ready("no limit is set")
         return judge(await asyncio.to_thread(read_zones, self._root), self._max_celsius, waits=self._waits)
 
 
@@ -39,9 +39,8 @@ def judge(celsius: Mapping[str, float], max_celsius: float, *, waits: bool) -> V
     if not celsius:
         return unknown(f"no thermal zone can be read; at most {max_celsius:g} °C is allowed", waits=waits)
     zone, hottest = max(celsius.items(), key=lambda found: found[1])
-    if hottest <= max_celsius:
-        return Ready()
-    return Wait("hot", f"{zone} at {hottest:.1f} °C; at most {max_celsius:g} °C is allowed")
+    detail = f"{zone} at {hottest:.1f} °C; at most {max_celsius:g} °C is allowed"
+    return Ready(detail) if hottest <= max_celsius else Wait("hot", detail)
 
 
 def read_zones(root: Path) -> dict[str, float]:

@@ -19,9 +19,9 @@ class WayBackGate:
     async def judge(self, context: GateContext) -> Verdict:
         """Hash the release that would be returned to."""
         if context.phase is Phase.DOWNLOAD or not context.policy.require_way_back:
-            return Ready()
+            return Ready("none is demanded")
         if await asyncio.to_thread(self._way_back):
-            return Ready()
+            return Ready("the running version is there and intact")
         return Wait(
             "no_way_back",
             "the running version is missing or damaged, so a failed update could not return to it",

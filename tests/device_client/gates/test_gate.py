@@ -175,3 +175,20 @@ async def test_an_open_gate_says_by_how_much(tmp_path: Path) -> None:
     assert isinstance(verdict, Ready)
     assert verdict.detail.startswith("open until 2026-11-25T12:30:00Z"), "all of them must be open"
     assert Ready("one") == Ready("other")
+
+
+class Content:
+    """A gate that may give several answers, and has none."""
+
+    name = "content"
+
+    async def judge(self, context: GateContext) -> Sequence[Verdict]:
+        """Nothing."""
+        return []
+
+
+async def test_a_gate_with_nothing_to_say_is_open_and_shown() -> None:
+    """It was asked, like the others."""
+    judgement = await judge_all([Content(), Fixed("b", Ready("fine"))], CONTEXT)
+    assert judgement.ready
+    assert [(answer.gate, answer.verdict) for answer in judgement.answers] == [("content", Ready()), ("b", Ready())]
