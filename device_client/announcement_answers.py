@@ -2,6 +2,7 @@
 
 import secrets
 
+from device_client.agent.orders import was_closed
 from device_client.agent.runner import Runner
 from device_client.availability import Availability
 from device_client.gate_keeper import GateKeeper
@@ -9,7 +10,7 @@ from device_client.refusals import Refusals
 from device_client.reporter import Reporter
 from device_client.verification.release import Verifier
 from protocol.clock import Clock
-from protocol.directives import Action, Announcement, Grant
+from protocol.directives import Action, Announcement
 from protocol.errors import ErrorCode, FlagshipError, ProtocolError
 from protocol.reports import Reason
 from protocol.states import Phase
@@ -67,10 +68,7 @@ class AnnouncementAnswers:
     def _is_open_to_me(self, announcement: Announcement) -> bool:
         offer, update = self._runner.offers.get(announcement.rollout), self._runner.update
         open_here = update is not None and update.offer.rollout == announcement.rollout
-        was_closed = offer is not None and offer.grant is Grant.CLOSED
-        if was_closed and offer is not None and offer.release.sha256 != announcement.release.sha256:
-            was_closed = False  # an id that was given again, after the orchestrator's database was put back
-        return not open_here and not was_closed and self._is_live(announcement)
+        return not open_here and not was_closed(announcement, offer) and self._is_live(announcement)
 
     def _is_due(self, announcement: Announcement) -> bool:
         order, now = announcement.order, self._clock.monotonic()

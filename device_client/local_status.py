@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Any, Protocol
 
 from device_client.agent.journal import Update
+from device_client.agent.orders import was_closed
 from device_client.agent.runner import Runner
 from device_client.chunk_sources import SourceStanding
 from device_client.config import DeviceSettings
@@ -110,9 +111,13 @@ class LocalStatus:
             if update is not None and rollout == open_here:
                 if update.state in _JUDGED and judged.phase is update.phase:
                     told.append(self._told(rollout, judged, is_asked_again=True))
-            elif rollout in self._runner.announcements and (update is None or rollout != update.offer.rollout):
+            elif self._is_announced(rollout) and (update is None or rollout != update.offer.rollout):
                 told.append(self._told(rollout, judged, is_asked_again=self._reporter.is_connected))
         return told
+
+    def _is_announced(self, rollout: str) -> bool:
+        announcement = self._runner.announcements.get(rollout)
+        return announcement is not None and not was_closed(announcement, self._runner.offers.get(rollout))
 
     def _told(self, rollout: str, judged: Judged, *, is_asked_again: bool) -> dict[str, Any]:
         asked_s_ago = self._clock.monotonic() - judged.asked_at

@@ -39,6 +39,15 @@ class Orders:
         return None
 
 
+def was_closed(announcement: Announcement, offer: Offer | None) -> bool:
+    """Whether the device's part in an announced rollout is over: its offer of that release was closed.
+
+    Of another release it is none: an id was given again, after the orchestrator's database was put back.
+    """
+    closed = offer is not None and offer.grant is Grant.CLOSED
+    return closed and offer is not None and offer.release.sha256 == announcement.release.sha256
+
+
 def _drop(
     orders: dict[str, Offer] | dict[str, Announcement],
     now: datetime,

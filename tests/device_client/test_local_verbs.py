@@ -21,6 +21,7 @@ from device_client.local_status import LocalStatus
 from device_client.local_verbs import LocalVerbs
 from device_client.medium_desk import MediumDesk
 from device_client.refusals import Refusals
+from protocol.directives import Grant
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.states import Phase, State
 from tests.device_client.lab import DEVICE, Lab
@@ -125,6 +126,8 @@ async def test_status_shows_why_an_announced_rollout_would_wait(desk: Desk) -> N
     assert (gates["rollout"], gates["again_in_s"]) == ("next", None)
     desk.lab.connect()
     assert (await desk.verbs.answer("status", {}, "anna"))["gates"][0]["again_in_s"] == 5.0
+    desk.runner.offers["next"] = desk.lab.offer(desk.release, Grant.CLOSED, rollout="next")
+    assert (await desk.verbs.answer("status", {}, "anna"))["gates"] == [], "what is over waits for nothing"
 
 
 async def test_status_shows_the_last_outcome(desk: Desk) -> None:
