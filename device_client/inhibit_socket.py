@@ -76,10 +76,10 @@ class InhibitDoor:
 
     async def _admit(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Inhibitor | None:
         """Who it is; None for one that goes away without a word, or must not come in."""
-        if self._connections > MAX_CONNECTIONS:
-            await _say(writer, {"error": f"{MAX_CONNECTIONS} programs inhibit already; end one of them"})
-            return None
         if not (line := await reader.readline()):
+            return None
+        if self._connections > MAX_CONNECTIONS:  # after its line: closed before that, it would not read why
+            await _say(writer, {"error": f"{MAX_CONNECTIONS} programs inhibit already; end one of them"})
             return None
         try:
             wish = Wish.model_validate_json(line)
