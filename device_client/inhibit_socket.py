@@ -76,6 +76,8 @@ class InhibitDoor:
 
     async def _admit(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Inhibitor | None:
         """Who it is; None for one that goes away without a word, or must not come in."""
+        if self._connections > 2 * MAX_CONNECTIONS:  # who floods the door is told nothing
+            return None
         if not (line := await reader.readline()):
             return None
         if self._connections > MAX_CONNECTIONS:  # after its line: closed before that, it would not read why
